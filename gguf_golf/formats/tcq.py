@@ -15,266 +15,32 @@ GENERATORS = (0o224, 0o142, 0o577)
 MEMORY = 8
 """Trellis memory in path bits: 256 states."""
 
+# fmt: off
 LEVELS: dict[int, tuple[int, ...]] = {
     1: (
-        -63,
-        -30,
-        -23,
-        -7,
-        10,
-        18,
-        31,
-        63,
+        -63, -30, -23, -7, 10, 18, 31, 63,
     ),
     2: (
-        -62,
-        -41,
-        -33,
-        -23,
-        -19,
-        -12,
-        -7,
-        -3,
-        3,
-        7,
-        13,
-        19,
-        25,
-        33,
-        42,
-        63,
+        -62, -41, -33, -23, -19, -12, -7, -3, 3, 7, 13, 19, 25, 33, 42, 63,
     ),
     3: (
-        -63,
-        -48,
-        -39,
-        -34,
-        -29,
-        -25,
-        -23,
-        -19,
-        -16,
-        -14,
-        -11,
-        -9,
-        -6,
-        -6,
-        -3,
-        -1,
-        1,
-        3,
-        5,
-        7,
-        10,
-        12,
-        14,
-        16,
-        20,
-        22,
-        25,
-        28,
-        33,
-        38,
-        48,
-        63,
+        -63, -48, -39, -34, -29, -25, -23, -19, -16, -14, -11, -9, -6, -6, -3, -1, 1, 3, 5, 7, 10, 12, 14, 16, 20,
+        22, 25, 28, 33, 38, 48, 63,
     ),
     4: (
-        -62,
-        -50,
-        -43,
-        -38,
-        -34,
-        -31,
-        -29,
-        -27,
-        -25,
-        -23,
-        -22,
-        -21,
-        -19,
-        -18,
-        -17,
-        -16,
-        -14,
-        -14,
-        -13,
-        -11,
-        -10,
-        -9,
-        -9,
-        -8,
-        -6,
-        -6,
-        -5,
-        -4,
-        -3,
-        -2,
-        -1,
-        0,
-        0,
-        1,
-        2,
-        3,
-        4,
-        5,
-        6,
-        7,
-        8,
-        9,
-        9,
-        11,
-        11,
-        13,
-        14,
-        15,
-        16,
-        17,
-        18,
-        20,
-        21,
-        22,
-        24,
-        25,
-        27,
-        29,
-        31,
-        34,
-        38,
-        44,
-        51,
-        63,
+        -62, -50, -43, -38, -34, -31, -29, -27, -25, -23, -22, -21, -19, -18, -17, -16, -14, -14, -13, -11, -10, -9,
+        -9, -8, -6, -6, -5, -4, -3, -2, -1, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 11, 11, 13, 14, 15, 16, 17, 18, 20,
+        21, 22, 24, 25, 27, 29, 31, 34, 38, 44, 51, 63,
     ),
     5: (
-        -61,
-        -52,
-        -46,
-        -42,
-        -39,
-        -36,
-        -35,
-        -33,
-        -31,
-        -30,
-        -29,
-        -28,
-        -27,
-        -26,
-        -25,
-        -24,
-        -24,
-        -23,
-        -22,
-        -21,
-        -21,
-        -20,
-        -19,
-        -19,
-        -18,
-        -18,
-        -17,
-        -16,
-        -16,
-        -15,
-        -15,
-        -14,
-        -14,
-        -13,
-        -13,
-        -12,
-        -12,
-        -11,
-        -11,
-        -10,
-        -10,
-        -9,
-        -9,
-        -8,
-        -8,
-        -8,
-        -7,
-        -7,
-        -6,
-        -6,
-        -5,
-        -5,
-        -5,
-        -4,
-        -4,
-        -3,
-        -3,
-        -2,
-        -2,
-        -2,
-        -1,
-        -1,
-        0,
-        0,
-        0,
-        1,
-        1,
-        1,
-        1,
-        2,
-        3,
-        3,
-        3,
-        4,
-        4,
-        5,
-        5,
-        5,
-        6,
-        6,
-        7,
-        7,
-        8,
-        8,
-        9,
-        9,
-        9,
-        10,
-        10,
-        11,
-        11,
-        12,
-        12,
-        13,
-        13,
-        14,
-        14,
-        15,
-        15,
-        16,
-        16,
-        17,
-        17,
-        18,
-        19,
-        19,
-        20,
-        21,
-        21,
-        22,
-        23,
-        24,
-        24,
-        25,
-        26,
-        27,
-        28,
-        29,
-        30,
-        31,
-        33,
-        34,
-        36,
-        39,
-        42,
-        47,
-        53,
-        63,
+        -61, -52, -46, -42, -39, -36, -35, -33, -31, -30, -29, -28, -27, -26, -25, -24, -24, -23, -22, -21, -21, -20,
+        -19, -19, -18, -18, -17, -16, -16, -15, -15, -14, -14, -13, -13, -12, -12, -11, -11, -10, -10, -9, -9, -8,
+        -8, -8, -7, -7, -6, -6, -5, -5, -5, -4, -4, -3, -3, -2, -2, -2, -1, -1, 0, 0, 0, 1, 1, 1, 1, 2, 3, 3, 3, 4,
+        4, 5, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15, 16, 16, 17, 17, 18,
+        19, 19, 20, 21, 21, 22, 23, 24, 24, 25, 26, 27, 28, 29, 30, 31, 33, 34, 36, 39, 42, 47, 53, 63,
     ),
 }
+# fmt: on
 """LEVELS[rate][z0 | z1 << 1 | z2 << 2 | lo << 3]: int8 levels, |level| <= 63, in units of the block scale."""
 
 SLOT_MAGNITUDES: dict[int, tuple[int, ...]] = {
@@ -294,8 +60,6 @@ SLOT_MAGNITUDES_64: dict[int, tuple[int, ...]] = {
     5: (55, 145),
 }
 """Magnitudes that the one slot of a 64-block adds, by bit 6 of the slot byte (bit 7 is the sign)."""
-
-SCALE_BYTES = 256
 
 
 @dataclass(frozen=True)
@@ -331,11 +95,10 @@ class TcqFormat:
 
 def e5m3_scales() -> NDArray[np.float32]:
     """The 256 scales by scale byte s: e = s >> 3, m = s & 7; (8 + m) 2^(e-30), or m 2^-29 where e = 0. All exact."""
-    s = np.arange(SCALE_BYTES)
+    s = np.arange(256)
     exponent, mantissa = s >> 3, s & 7
-    return np.where(exponent > 0, np.ldexp(8.0 + mantissa, exponent - 30), np.ldexp(mantissa, -29)).astype(
-        np.float32
-    )
+    scales = np.where(exponent > 0, np.ldexp(8.0 + mantissa, exponent - 30), np.ldexp(mantissa, -29))
+    return np.asarray(scales, np.float32)
 
 
 def chain_order(block_size: int) -> NDArray[np.int64]:
@@ -352,11 +115,11 @@ def subset_table() -> NDArray[np.uint8]:
     """subset[w] = z0 | z1 << 1 | z2 << 2 for a window w of 9 path bits (bit b = the path bit of b steps ago)."""
     window = np.arange(1 << (MEMORY + 1), dtype=np.uint64)
     parities = [np.bitwise_count(window & np.uint64(g)) & 1 for g in GENERATORS]
-    return (parities[0] | parities[1] << 1 | parities[2] << 2).astype(np.uint8)
+    return np.asarray(parities[0] | parities[1] << 1 | parities[2] << 2, np.uint8)
 
 
 def lo_bit_positions(fmt: TcqFormat) -> NDArray[np.int64]:
-    """positions[j, b] = where bit b of weight j's lo bits is stored, in bits from lo_offset; shape (block_size, rate - 1).
+    """Where bit b of weight j's lo bits is stored, at [j, b], in bits from lo_offset; shape (block_size, rate - 1).
 
     The bits lie in planes of one or two bits per weight, arranged so that the kernels reach them with one shift and
     one mask beside the parities that they are joined with.
@@ -395,7 +158,9 @@ def level_indices(fmt: TcqFormat, blocks: NDArray[np.uint8]) -> NDArray[np.int64
     """Level index of every weight; blocks is (n, type_size) uint8, the result (n, block_size)."""
     bits = np.unpackbits(blocks, axis=1, bitorder="little").astype(np.int64)
     path = bits[:, : fmt.block_size]
-    window = sum(np.roll(path, b, axis=1) << b for b in range(MEMORY + 1))
+    window = np.zeros_like(path)
+    for b in range(MEMORY + 1):
+        window |= np.roll(path, b, axis=1) << b
     by_time = subset_table()[window].astype(np.int64)
     index = np.empty_like(by_time)
     index[:, chain_order(fmt.block_size)] = by_time
@@ -405,7 +170,7 @@ def level_indices(fmt: TcqFormat, blocks: NDArray[np.uint8]) -> NDArray[np.int64
 
 
 def integer_weights(fmt: TcqFormat, blocks: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """Levels plus slots, in units of the block scale; blocks is (n, type_size) uint8, the result (n, block_size) int32."""
+    """Levels plus slots, in units of the block scale; blocks is (n, type_size) uint8, the result (n, block_size)."""
     weights = np.array(LEVELS[fmt.rate], np.int32)[level_indices(fmt, blocks)]
     rows = np.arange(len(blocks))
     slots = blocks[:, fmt.slot_offset : fmt.scale_offset].astype(np.int64)

@@ -90,12 +90,12 @@ FALLBACKS: dict[str, str] = {
     **{f"tcq{rate}_64": "q4_0" for rate in range(1, 4)},
     "tcq4_64": "q5_0",
     "tcq5_64": "q8_0",
-    **dict.fromkeys(("q2_k", "q3_k", "iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s"), "iq4_nl"),
-    **dict.fromkeys(("iq3_xxs", "iq3_s", "iq4_xs", "tq1_0", "tq2_0"), "iq4_nl"),
+    **dict.fromkeys(("iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq4_xs"), "iq4_nl"),
+    **dict.fromkeys(("q2_k", "q3_k", "tq1_0", "tq2_0"), "q4_0"),
     **{"q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0"},
     **dict.fromkeys(("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl", "mxfp4"), "f16"),
 }
-"""The next type to try where a block does not divide the row; for mainline's types the same choice as llama-quantize."""
+"""The next type to try where a block does not divide the row; for mainline's types llama-quantize's own choice."""
 
 
 def type_for_row(name: str, row_length: int) -> tuple[QuantType, str | None]:
@@ -137,6 +137,4 @@ def _register(member_name: str, quant_type: QuantType, fmt: tcq.TcqFormat) -> No
     # gguf-py's own way to add a type: subclassing its private quantization class with the enum member.
     base = cast(Any, quants)
     quant_class = base.__dict__["__Quant"]
-    type(quant_class)(
-        member_name, (quant_class,), {"dequantize_blocks": classmethod(dequantize_blocks)}, qtype=member
-    )
+    type(quant_class)(member_name, (quant_class,), {"dequantize_blocks": classmethod(dequantize_blocks)}, qtype=member)
