@@ -1,0 +1,69 @@
+"""config.json of a Hugging Face directory, read with types checked and errors that name the key."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gguf_golf.errors import InputError
+
+
+@dataclass(frozen=True)
+class Config:
+    """The values of one config.json; `directory` is where it lies, for messages and for the files beside it."""
+
+    directory: Path
+    values: dict[str, Any]
+
+    @property
+    def architecture(self) -> str:
+        """The transformers class, such as "LlamaForCausalLM". Raises InputError if the file names none."""
+        names = self.values.get("architectures")
+        if not isinstance(names, list) or not names or not isinstance(names[0], str):
+            raise InputError(f'{self.directory}/config.json: no "architectures", such as ["LlamaForCausalLM"]')
+        return names[0]
+
+    @property
+    def quantization(self) -> str | None:
+        """How the checkpoint is already quantized ("gptq", "awq", "fp8", ...), or None for full precision."""
+        settings = self.values.get("quantization_config")
+        if not settings:
+            return None
+        return str(settings.get("quant_method", "unknown")) if isinstance(settings, dict) else "unknown"
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        """A whole number of at least 1. Raises InputError where it is missing (and has no default) or is none."""
+        value = self.values.get(key)
+        value = default if value is None else value
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise InputError(f"{self.directory}/config.json: {key} must be a positive integer, not {value!r}")
+        return value
+
+    def number(self, key: str, default: float) -> float:
+        """A real number. Raises InputError if it is anything else."""
+        value = self.values.get(key, default)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise InputError(f"{self.directory}/config.json: {key} must be a number, not {value!r}")
+        return float(value)
+
+
+def read_config(directory: Path) -> Config:
+    """Read DIRECTORY/config.json. Raises InputError if it is missing or is no JSON object."""
+    path = directory / "config.json"
+    if not path.is_file():
+        raise InputError(
+            f"{directory} has no config.json: give a Hugging Face model directory (config.json, *.safetensors and the "
+            "tokenizer's files) or a GGUF file"
+        )
+    return Config(directory, read_json(path))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises InputError if the file cannot be read as one."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({error}); download it again") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds no JSON object; download it again")
+    return values

@@ -1,0 +1,136 @@
+"""A GGUF file, or all parts of a split one, as a Model. Its metadata is copied as it is."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+from gguf import GGMLQuantizationType, GGUFEndian, GGUFReader, GGUFValueType
+from gguf.gguf_reader import ReaderField, ReaderTensor
+
+from gguf_golf.errors import InputError
+from gguf_golf.formats.types import register_with_gguf
+from gguf_golf.models.checkpoint import FLOAT_DTYPES, to_float32
+from gguf_golf.models.model import FloatArray, LazyTensor, MetadataField, Model
+
+PART_NAME = re.compile(r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf")
+
+INTEGERS = frozenset({"I8", "I16", "I32", "I64"})
+
+
+class _Reader(GGUFReader):
+    """gguf-py's reader, which takes what the file has where a count points beyond its end, refusing instead."""
+
+    def _get(self, offset: int, dtype: npt.DTypeLike, count: int = 1, override_order: Any = None) -> npt.NDArray[Any]:
+        end = int(offset) + np.dtype(dtype).itemsize * int(count)
+        if end > self.data.nbytes:
+            raise ValueError(f"byte {end} is needed, the file has {self.data.nbytes}")
+        return super()._get(offset, dtype, count, override_order)
+
+
+def open_gguf(path: Path, *, allow_requantize: bool) -> Model:
+    """Open PATH, and the other parts if it is one part of a split model.
+
+    Raises InputError for a damaged, foreign, big-endian or incomplete file, and for a quantized one unless
+    `allow_requantize`.
+    """
+    register_with_gguf()
+    metadata: list[MetadataField] = []
+    tensors: list[LazyTensor] = []
+    for part in _parts(path):
+        reader = _read(part)
+        metadata = metadata or _metadata(part, reader)
+        tensors += [_lazy_tensor(part, tensor) for tensor in reader.tensors]
+    architecture = next((field.value for field in metadata if field.key == gguf.Keys.General.ARCHITECTURE), None)
+    if not isinstance(architecture, str) or not tensors:
+        raise InputError(f"{path} names no architecture or holds no tensors: it is not a model")
+    quantized = sorted({t.source_type for t in tensors} - FLOAT_DTYPES.keys())
+    if quantized and not allow_requantize:
+        raise InputError(
+            f"{path} is already quantized ({', '.join(quantized)}): start from full precision, the F32, F16 or BF16 "
+            "GGUF or the Hugging Face directory it was made from (or pass --allow-requantize and measure against it)"
+        )
+    return Model(architecture, metadata, tensors)
+
+
+def _parts(path: Path) -> list[Path]:
+    match = PART_NAME.fullmatch(path.name)
+    if match is None:
+        return [path]
+    count = int(match["parts"])
+    parts = [path.with_name(f"{match['stem']}-{i:05d}-of-{count:05d}.gguf") for i in range(1, count + 1)]
+    if missing := [part.name for part in parts if not part.is_file()]:
+        raise InputError(f"{path}: {len(missing)} of {count} parts are missing ({missing[0]}, ...); download them here")
+    return parts
+
+
+def _read(path: Path) -> GGUFReader:
+    try:
+        reader = _Reader(path)
+    except Exception as error:  # a hostile file can make the parser fail in any way; each of them means the same
+        raise InputError(f"{path} is truncated or is no GGUF file ({error}); download it again") from error
+    if reader.endianess == GGUFEndian.BIG:
+        raise InputError(f"{path} is big-endian; convert it with `gguf-convert-endian {path} little` first")
+    return reader
+
+
+def _metadata(path: Path, reader: GGUFReader) -> list[MetadataField]:
+    fields = []
+    for key, field in reader.fields.items():
+        if key.startswith(("GGUF.", "split.")):  # the header's own counts, and how this file was split
+            continue
+        if field.types[0] != GGUFValueType.ARRAY:
+            fields.append(MetadataField(key, _scalar(field), field.types[0]))
+        elif values := _array(field):  # gguf-py writes no empty array, and llama.cpp takes an absent one for empty
+            fields.append(MetadataField(key, values, GGUFValueType.ARRAY, field.types[-1]))
+    if any(field.sub_type == GGUFValueType.ARRAY for field in fields):
+        raise InputError(f"{path} has arrays of arrays in its metadata, which llama.cpp cannot read")
+    return fields
+
+
+def _scalar(field: ReaderField) -> object:
+    value = field.parts[-1]
+    return _string(value) if field.types[0] == GGUFValueType.STRING else value[0].item()
+
+
+def _array(field: ReaderField) -> list[object]:
+    if field.types[-1] == GGUFValueType.STRING:
+        return [_string(field.parts[i]) for i in field.data]
+    return [field.parts[i][0].item() for i in field.data]
+
+
+def _string(data: npt.NDArray[np.uint8]) -> str | bytes:
+    """Strings are UTF-8, but nothing enforces it for tokens; the writer takes bytes as well."""
+    raw = data.tobytes()
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw
+
+
+def _lazy_tensor(path: Path, tensor: ReaderTensor) -> LazyTensor:
+    source_type = tensor.tensor_type.name
+    if source_type in INTEGERS:
+        raise InputError(f"{path}: tensor {tensor.name} holds integers ({source_type}), which cannot be quantized")
+    shape = tuple(int(n) for n in reversed(tensor.shape.tolist()))
+    # Only numbers are kept: the reader and its thousands of small arrays can go.
+    return LazyTensor(
+        tensor.name, shape, source_type, _RowReader(path, tensor.data_offset, shape[-1], tensor.tensor_type)
+    )
+
+
+class _RowReader:
+    """Reads rows of one tensor from its file; the mapping lives for one read."""
+
+    def __init__(self, path: Path, offset: int, row_length: int, type_: GGMLQuantizationType) -> None:
+        block_size, type_size = gguf.GGML_QUANT_SIZES[type_]
+        self.path, self.offset, self.type = path, offset, type_
+        self.row_bytes = row_length // block_size * type_size
+
+    def __call__(self, first: int, last: int) -> FloatArray:
+        data = np.memmap(self.path, np.uint8, "r", self.offset + first * self.row_bytes, (last - first, self.row_bytes))
+        if self.type.name in FLOAT_DTYPES:
+            return to_float32(data.view(FLOAT_DTYPES[self.type.name]), self.type.name)
+        return gguf.dequantize(data, self.type)

@@ -1,0 +1,63 @@
+"""A Hugging Face directory as a Model: which road it takes, and the general.* keys."""
+
+import logging
+from pathlib import Path
+
+import gguf
+import numpy as np
+from gguf import GGUFValueType, GGUFWriter, LlamaFileType
+
+from gguf_golf.errors import InputError
+from gguf_golf.models import llama
+from gguf_golf.models.checkpoint import stored_tensors
+from gguf_golf.models.config import Config, read_config
+from gguf_golf.models.model import LazyTensor, MetadataField, Model
+from gguf_golf.models.tokenizer import add_tokenizer
+from gguf_golf.models.unsupported import UnsupportedError
+
+FILE_TYPES = {"F32": LlamaFileType.ALL_F32, "F16": LlamaFileType.MOSTLY_F16, "BF16": LlamaFileType.MOSTLY_BF16}
+
+
+def open_directory(directory: Path, *, allow_requantize: bool) -> Model:
+    """Open a Hugging Face directory. Raises InputError for anything that cannot be converted, and says what to do."""
+    config = read_config(directory)
+    if config.quantization is not None and not allow_requantize:
+        raise InputError(
+            f"{directory} is already quantized ({config.quantization}): start from full precision, "
+            "the checkpoint that it was made from"
+        )
+    family = llama.FAMILIES.get(config.architecture)
+    if family is None:
+        raise UnsupportedError(f"{directory}: {config.architecture} is not supported yet")
+    return _open_llama(config, family)
+
+
+def _open_llama(config: Config, family: llama.Family) -> Model:
+    tensors = llama.lazy_tensors(config, family, stored_tensors(config.directory))
+    # gguf-py's writer collects the keys: its add_* methods are the one list of their names and types.
+    writer = GGUFWriter(path=None, arch=family.name)
+    _add_general(writer, config.directory, tensors)
+    llama.add_hyperparameters(writer, config, family, FILE_TYPES[_main_type(tensors)])
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    add_tokenizer(writer, config)
+    metadata = [
+        MetadataField(key, v.value, v.type, GGUFValueType.get_type(v.value[0]) if isinstance(v.value, list) else None)
+        for key, v in writer.kv_data[0].items()
+    ]
+    return Model(family.name, metadata, tensors)
+
+
+def _add_general(writer: GGUFWriter, directory: Path, tensors: list[LazyTensor]) -> None:
+    """Add general.*: the model card's front matter, generation_config.json and the directory's name, by gguf-py."""
+    total = sum(int(np.prod(tensor.shape)) for tensor in tensors)
+    logging.getLogger("metadata").setLevel(logging.ERROR)  # it warns of every absent optional file
+    known = gguf.Metadata.load(model_path=directory, total_params=total)
+    known.name = known.name or directory.resolve().name
+    known.size_label = known.size_label or gguf.size_label(total, total, 0, 0)
+    writer.add_type(gguf.GGUFType.MODEL)
+    known.set_gguf_meta_model(writer)
+
+
+def _main_type(tensors: list[LazyTensor]) -> str:
+    """The type of the first matrix, which is what llama.cpp's converter goes by."""
+    return next(tensor.source_type for tensor in tensors if len(tensor.shape) > 1)
