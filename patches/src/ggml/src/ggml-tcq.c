@@ -95,17 +95,17 @@ static size_t tcq_quantize(const tcq_format * f, const float * src, void * dst,
     return nrows*(n_per_row/f->block_size)*f->type_size;
 }
 
-#define TCQ_DEFINE_TYPE(R, suffix)                                                                                    \
-    void dequantize_row_tcq##R##suffix(const void * GGML_RESTRICT x, float * GGML_RESTRICT y, int64_t k) {            \
-        tcq_dequantize_row(&tcq_formats##suffix[R - 1], x, y, k);                                                     \
-    }                                                                                                                 \
-    void quantize_row_tcq##R##suffix##_ref(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k) {        \
-        tcq_quantize(&tcq_formats##suffix[R - 1], x, y, 1, k, NULL);                                                  \
-    }                                                                                                                 \
-    size_t quantize_tcq##R##suffix(const float * GGML_RESTRICT src, void * GGML_RESTRICT dst,                         \
-                                   int64_t nrows, int64_t n_per_row, const float * imatrix) {                         \
-        return tcq_quantize(&tcq_formats##suffix[R - 1], src, dst, nrows, n_per_row, imatrix);                        \
+size_t quantize_tcq(enum ggml_type type, const float * GGML_RESTRICT src, void * GGML_RESTRICT dst,
+                    int64_t nrows, int64_t n_per_row, const float * imatrix) {
+    return tcq_quantize(tcq_get_format(type), src, dst, nrows, n_per_row, imatrix);
+}
+
+#define TCQ_DEFINE_TYPE(name, NAME, qk)                                                                    \
+    void dequantize_row_##name(const void * GGML_RESTRICT x, float * GGML_RESTRICT y, int64_t k) {         \
+        tcq_dequantize_row(tcq_get_format(GGML_TYPE_##NAME), x, y, k);                                     \
+    }                                                                                                      \
+    void quantize_row_##name##_ref(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k) {     \
+        tcq_quantize(tcq_get_format(GGML_TYPE_##NAME), x, y, 1, k, NULL);                                  \
     }
 
-TCQ_DEFINE_TYPE(1, ) TCQ_DEFINE_TYPE(2, ) TCQ_DEFINE_TYPE(3, ) TCQ_DEFINE_TYPE(4, ) TCQ_DEFINE_TYPE(5, )
-TCQ_DEFINE_TYPE(1, _64) TCQ_DEFINE_TYPE(2, _64) TCQ_DEFINE_TYPE(3, _64) TCQ_DEFINE_TYPE(4, _64) TCQ_DEFINE_TYPE(5, _64)
+TCQ_FOR_EACH_TYPE(TCQ_DEFINE_TYPE)

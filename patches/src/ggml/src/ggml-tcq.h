@@ -53,17 +53,33 @@ GGML_API const tcq_format * tcq_get_format(enum ggml_type type); // NULL for any
 GGML_API void  tcq_unpack_block(const tcq_format * f, const uint8_t * block, int16_t * w);
 GGML_API float tcq_block_scale (const tcq_format * f, const uint8_t * block);
 
-#define TCQ_DECLARE_TYPE(name)                                                                                  \
-    GGML_API void   dequantize_row_##name  (const void * GGML_RESTRICT x, float * GGML_RESTRICT y, int64_t k);  \
-    GGML_API void   quantize_row_##name##_ref(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k); \
-    GGML_API size_t quantize_##name        (const float * GGML_RESTRICT src, void * GGML_RESTRICT dst,          \
-                                            int64_t nrows, int64_t n_per_row, const float * imatrix);
+GGML_API size_t quantize_tcq(enum ggml_type type, const float * GGML_RESTRICT src, void * GGML_RESTRICT dst,
+                             int64_t nrows, int64_t n_per_row, const float * imatrix);
 
 #define TCQ_FOR_EACH_TYPE(X) \
-    X(tcq1)    X(tcq2)    X(tcq3)    X(tcq4)    X(tcq5) \
-    X(tcq1_64) X(tcq2_64) X(tcq3_64) X(tcq4_64) X(tcq5_64)
+    X(tcq1,    TCQ1,    256) X(tcq2,    TCQ2,    256) X(tcq3,    TCQ3,    256) X(tcq4,    TCQ4,    256) X(tcq5,    TCQ5,    256) \
+    X(tcq1_64, TCQ1_64,  64) X(tcq2_64, TCQ2_64,  64) X(tcq3_64, TCQ3_64,  64) X(tcq4_64, TCQ4_64,  64) X(tcq5_64, TCQ5_64,  64)
+
+#define TCQ_DECLARE_TYPE(name, NAME, qk)                                                                       \
+    GGML_API void dequantize_row_##name     (const void  * GGML_RESTRICT x, float * GGML_RESTRICT y, int64_t k); \
+    GGML_API void quantize_row_##name##_ref (const float * GGML_RESTRICT x, void  * GGML_RESTRICT y, int64_t k);
 
 TCQ_FOR_EACH_TYPE(TCQ_DECLARE_TYPE)
+
+// hooks: rows for ggml.c's type_traits, cases for the switches that list every quantized type
+#define TCQ_TYPE_TRAITS_ROW(name, NAME, qk)                 \
+    [GGML_TYPE_##NAME] = {                                  \
+        .type_name      = #name,                            \
+        .blck_size      = qk,                               \
+        .type_size      = sizeof(block_##name),             \
+        .is_quantized   = true,                             \
+        .to_float       = dequantize_row_##name,            \
+        .from_float_ref = quantize_row_##name##_ref,        \
+    },
+#define TCQ_TYPE_TRAITS TCQ_FOR_EACH_TYPE(TCQ_TYPE_TRAITS_ROW)
+
+#define TCQ_TYPE_CASE(name, NAME, qk) case GGML_TYPE_##NAME:
+#define TCQ_TYPE_CASES TCQ_FOR_EACH_TYPE(TCQ_TYPE_CASE)
 
 // the encoder (ggml-tcq-encode.c): rows [nrows, n_per_row] into blocks; importance [n_per_row] or NULL
 void tcq_encode_rows(const tcq_format * f, const float * src, uint8_t * dst,

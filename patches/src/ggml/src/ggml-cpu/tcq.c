@@ -52,9 +52,6 @@ static void tcq_vec_dot_q8_0(const tcq_format * f, int n, float * s, const uint8
     void ggml_vec_dot_##name##_##act(int n, float * GGML_RESTRICT s, size_t bs, const void * GGML_RESTRICT vx,          \
                                      size_t bx, const void * GGML_RESTRICT vy, size_t by, int nrc) {                    \
         ggml_vec_dot_##name##_##act##_generic(n, s, bs, vx, bx, vy, by, nrc);                                           \
-    }                                                                                                                   \
-    void quantize_row_##name(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k) {                        \
-        quantize_row_##name##_ref(x, y, k);                                                                             \
     }
 
 TCQ_DEFINE_VEC_DOT(tcq1,    GGML_TYPE_TCQ1,    q8_K)

@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "ggml.h"
+#include "ggml-tcq.h"
 
 #include <stddef.h>
 
@@ -28,20 +28,21 @@ TCQ_DECLARE_VEC_DOT(tcq3_64_q8_0)
 TCQ_DECLARE_VEC_DOT(tcq4_64_q8_0)
 TCQ_DECLARE_VEC_DOT(tcq5_64_q8_0)
 
-// from_float of type_traits_cpu
-#define TCQ_DECLARE_FROM_FLOAT(name) \
-    void quantize_row_##name(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k);
-
-TCQ_DECLARE_FROM_FLOAT(tcq1)
-TCQ_DECLARE_FROM_FLOAT(tcq2)
-TCQ_DECLARE_FROM_FLOAT(tcq3)
-TCQ_DECLARE_FROM_FLOAT(tcq4)
-TCQ_DECLARE_FROM_FLOAT(tcq5)
-TCQ_DECLARE_FROM_FLOAT(tcq1_64)
-TCQ_DECLARE_FROM_FLOAT(tcq2_64)
-TCQ_DECLARE_FROM_FLOAT(tcq3_64)
-TCQ_DECLARE_FROM_FLOAT(tcq4_64)
-TCQ_DECLARE_FROM_FLOAT(tcq5_64)
+// hook: rows for ggml-cpu.c's type_traits_cpu
+#define TCQ_ACT_256  q8_K
+#define TCQ_ACT_64   q8_0
+#define TCQ_ACT_TYPE_256 GGML_TYPE_Q8_K
+#define TCQ_ACT_TYPE_64  GGML_TYPE_Q8_0
+#define TCQ_VEC_DOT_2(name, act) ggml_vec_dot_##name##_##act
+#define TCQ_VEC_DOT_1(name, act) TCQ_VEC_DOT_2(name, act)
+#define TCQ_TYPE_TRAITS_CPU_ROW(name, NAME, qk)               \
+    [GGML_TYPE_##NAME] = {                                    \
+        .from_float   = quantize_row_##name##_ref,            \
+        .vec_dot      = TCQ_VEC_DOT_1(name, TCQ_ACT_##qk),    \
+        .vec_dot_type = TCQ_ACT_TYPE_##qk,                    \
+        .nrows        = 1,                                    \
+    },
+#define TCQ_TYPE_TRAITS_CPU TCQ_FOR_EACH_TYPE(TCQ_TYPE_TRAITS_CPU_ROW)
 
 #ifdef __cplusplus
 }
