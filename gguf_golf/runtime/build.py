@@ -1,0 +1,129 @@
+"""Building the patched llama.cpp into the cache. Loading it is library.py's job."""
+
+import filecmp
+import json
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from gguf_golf.errors import BuildError
+from gguf_golf.runtime import config, process
+from gguf_golf.runtime.cache import cache_dir, locked
+from gguf_golf.runtime.config import Options
+from gguf_golf.runtime.source import source_dir
+
+
+@dataclass(frozen=True)
+class Component:
+    """A part of a runtime that is built, published and found as one."""
+
+    targets: tuple[str, ...]  # what ninja is asked for
+    libraries: tuple[str, ...]  # which shared libraries it needs beside its programs, as globs in the tree's bin/
+
+
+COMPONENTS = {
+    "lib": Component(("llama",), ("libggml*", "libllama.*")),
+    "tools": Component(
+        ("llama-quantize", "llama-perplexity", "llama-imatrix", "llama-bench", "llama-cli", "llama-server"),
+        ("libllama-*", "libmtmd*"),
+    ),
+    "tests": Component(("test-quantize-fns", "test-backend-ops"), ("libllama-common*",)),
+}
+
+
+def build(options: Options, components: tuple[str, ...] = ("lib",)) -> Path:
+    """Build what is missing of this checkout's runtime and return its folder in the cache.
+
+    `components` are keys of COMPONENTS; "lib" is always among what is built. The folder of a component appears
+    whole or not at all. Raises BuildError.
+    """
+    parts = config.ingredients(options) | {"compiler": config.compiler(options)}
+    runtime = cache_dir() / "runtime" / config.key(parts)
+    wanted = [name for name in COMPONENTS if name == "lib" or name in components]
+    if all((runtime / name).is_dir() for name in wanted):
+        return runtime
+    with locked():
+        missing = [name for name in wanted if not (runtime / name).is_dir()]
+        tree = cache_dir() / "tree" / config.key({k: v for k, v in parts.items() if k not in ("pin", "source")})
+        _sync(source_dir(), tree / "src")
+        _configure(tree, parts)
+        for name in missing:
+            _compile(tree, name)
+            _publish(tree / "build" / "bin", runtime, name, parts)
+    return runtime
+
+
+def _sync(source: Path, copy: Path) -> None:
+    """Make `copy` equal to `source`, leaving equal files alone.
+
+    Ninja looks at times: an untouched file is not compiled again, and a changed one gets the time of now, also when
+    the change goes back to something older.
+    """
+    wanted = {path.relative_to(source) for path in source.rglob("*") if not path.is_dir()}
+    present = {path.relative_to(copy) for path in copy.rglob("*") if not path.is_dir()} if copy.is_dir() else set()
+    for name in present - wanted:
+        (copy / name).unlink()
+    for name in sorted(wanted):
+        if name not in present or not filecmp.cmp(source / name, copy / name, shallow=False):
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, copy / name)
+            shutil.copymode(source / name, copy / name)
+
+
+def _configure(tree: Path, parts: dict[str, object]) -> None:
+    """Run cmake. A tree that it refuses (made by another cmake, moved, half-written) is configured from nothing."""
+    compiler = parts["compiler"]
+    assert isinstance(compiler, dict) and isinstance(parts["flags"], list)
+    command = [
+        *(_program("cmake"), "-S", tree / "src", "-B", tree / "build", "-G", "Ninja"),
+        f"-DCMAKE_MAKE_PROGRAM={_program('ninja')}",
+        f"-DCMAKE_C_FLAGS={compiler['c_flags']}",
+        f"-DCMAKE_CXX_FLAGS={compiler['c_flags']}",
+        *(f"-D{flag}" for flag in parts["flags"]),
+    ]
+    log = tree / "build.log"
+    log.unlink(missing_ok=True)
+    # a checkout around the cache is not llama.cpp's repository: its commit is not to be asked for
+    env = os.environ | {"GIT_CEILING_DIRECTORIES": str(tree)}
+    reused = (tree / "build").is_dir()
+    try:
+        process.run(command, "configuring llama.cpp", log, env)
+    except BuildError:
+        if not reused:
+            raise
+        shutil.rmtree(tree / "build")
+        process.run(command, "configuring llama.cpp anew", log, env)
+
+
+def _compile(tree: Path, name: str) -> None:
+    command = [_program("cmake"), "--build", tree / "build", "--target", *COMPONENTS[name].targets]
+    process.run(command, f"building llama.cpp ({name})", tree / "build.log")
+
+
+def _publish(binaries: Path, runtime: Path, name: str, parts: dict[str, object]) -> None:
+    """Copy one component out of the tree and rename it into its place."""
+    component = COMPONENTS[name]
+    runtime.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=runtime, prefix=".") as folder:
+        manifest = Path(folder) / "manifest.json"
+        manifest.write_text(json.dumps(parts, indent=2) + "\n")
+        manifest.rename(runtime / manifest.name)
+        aside = Path(folder) / name
+        aside.mkdir()
+        programs = [target for target in component.targets if name != "lib"]
+        for pattern in (*component.libraries, *programs):
+            for path in binaries.glob(pattern):
+                shutil.copy2(path, aside, follow_symlinks=False)
+        aside.rename(runtime / name)
+
+
+def _program(name: str) -> Path:
+    """cmake or ninja: the one installed with gguf-golf, else one on PATH."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    found = shutil.which(name, path=path)
+    if found is None:
+        raise BuildError(f"{name} is not installed: run `{sys.executable} -m pip install {name}`")
+    return Path(found)

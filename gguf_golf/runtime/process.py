@@ -1,0 +1,53 @@
+"""Running a program with its output in a log: progress while it runs, the telling lines when it fails."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from gguf_golf.errors import BuildError
+
+_NINJA_STEP = re.compile(r"\[(\d+)/(\d+)\] ")
+_LINES_SHOWN = 25
+
+
+def run(command: Sequence[str | Path], what: str, log: Path, env: Mapping[str, str] | None = None) -> None:
+    """Run `command`, append all that it prints to `log`, and show a bar that follows ninja's [done/total].
+
+    `what` says in the user's words what is being done. Raises BuildError with the end of the output on failure.
+    """
+    lines: list[str] = []
+    # a bar redrawn ten times a second is right for a terminal and a flood in a log file
+    interval = 0.1 if sys.stderr.isatty() else 15.0
+    with (
+        log.open("a") as sink,
+        subprocess.Popen(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=env,
+            text=True,
+            errors="replace",
+        ) as process,
+        tqdm(desc=what, unit="step", mininterval=interval) as bar,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            sink.write(line)
+            lines.append(line)
+            if step := _NINJA_STEP.match(line):
+                bar.total = int(step[2])
+                bar.update(int(step[1]) - bar.n)
+    if process.returncode != 0:
+        raise BuildError(f"{what} failed (exit code {process.returncode}); all output is in {log}\n{_telling(lines)}")
+
+
+def _telling(lines: list[str]) -> str:
+    """The lines from ninja's first FAILED or cmake's first error on, or the last ones."""
+    first = next((i for i, line in enumerate(lines) if line.startswith(("FAILED:", "CMake Error"))), None)
+    shown = lines[-_LINES_SHOWN:] if first is None else lines[first : first + _LINES_SHOWN]
+    return "".join(f"    {line}" for line in shown).rstrip()

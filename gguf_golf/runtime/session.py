@@ -1,0 +1,262 @@
+"""A model and its contexts, loaded by the bindings: tokens in, logits out as numpy arrays.
+
+The thin layer over `llama_cpp`'s ctypes that calibration, evaluation and generation share. It holds no metric and no
+sampling of its own.
+"""
+
+import ctypes
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_golf.errors import DataError, InputError
+from gguf_golf.runtime import library
+
+GGUF_MAGIC = b"GGUF"
+
+_log_tail: deque[str] = deque(maxlen=40)
+
+
+@lru_cache(maxsize=1)
+def bindings() -> ModuleType:
+    """The bindings with the backend started and llama.cpp's log kept aside instead of printed."""
+    llama_cpp = library.load()
+
+    @llama_cpp.llama_log_callback
+    def keep(level: int, text: bytes, _user_data: Any) -> None:
+        _log_tail.append(text.decode("utf-8", "replace"))
+
+    llama_cpp.llama_log_set(keep, ctypes.c_void_p(0))
+    bindings._keep = keep  # type: ignore[attr-defined]  # ctypes needs the callback to stay alive
+    llama_cpp.llama_backend_init()
+    return llama_cpp
+
+
+def default_threads() -> int:
+    """Cores that this process may use (an affinity mask counts, hyper-threads are not told apart)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _last_log_line() -> str:
+    lines = [line.strip() for line in "".join(_log_tail).splitlines() if line.strip(" .")]
+    telling = [line for line in lines if "error" in line.lower() or "fail" in line.lower()] or lines
+    return telling[0] if telling else "llama.cpp gave no reason"
+
+
+class LoadedModel:
+    """A GGUF file opened by llama.cpp.
+
+    `vocab_only=True` loads the tokenizer alone. Raises InputError if the file is absent, is no GGUF, or cannot be loaded.
+    """
+
+    def __init__(self, path: str | Path, *, vocab_only: bool = False) -> None:
+        self.path = Path(path)
+        check_gguf(self.path)
+        llama = bindings()
+        params = llama.llama_model_default_params()
+        params.vocab_only = vocab_only
+        _log_tail.clear()
+        self._model = llama.llama_model_load_from_file(os.fsencode(self.path), params)
+        if not self._model:
+            raise InputError(
+                f"{self.path}: llama.cpp cannot load this file ({_last_log_line()}); "
+                "is it complete, and of an architecture that this runtime knows?"
+            )
+        self._vocab = llama.llama_model_get_vocab(self._model)
+        self.n_vocab: int = llama.llama_vocab_n_tokens(self._vocab)
+        self.add_bos: bool = llama.llama_vocab_get_add_bos(self._vocab)
+        self.bos: int = llama.llama_vocab_bos(self._vocab)
+        self.eos: int = llama.llama_vocab_eos(self._vocab)
+        self.n_ctx_train: int = llama.llama_model_n_ctx_train(self._model)
+        self.n_params: int = llama.llama_model_n_params(self._model)
+        self.tensor_bytes: int = llama.llama_model_size(self._model)
+
+    @property
+    def bpw(self) -> float:
+        """Bits per weight: all tensor data over all parameters, norms and embeddings included."""
+        return 8 * self.tensor_bytes / self.n_params
+
+    def tokenize(
+        self, text: str | bytes, *, add_special: bool = True, parse_special: bool = False
+    ) -> NDArray[np.int32]:
+        """Token ids int32 [n]. `add_special` adds BOS (and EOS) where the model asks for it."""
+        data = text.encode("utf-8") if isinstance(text, str) else text
+        capacity = len(data) + 8
+        tokens = np.empty(capacity, np.int32)
+        pointer = tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        n = bindings().llama_tokenize(self._vocab, data, len(data), pointer, capacity, add_special, parse_special)
+        if n < 0:
+            raise InputError(f"{self.path}: its tokenizer cannot tokenize the text ({_last_log_line()})")
+        return tokens[:n].copy()
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """The bytes of one token's text (may be part of a UTF-8 character); special tokens only if asked for."""
+        size = 64
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            n = bindings().llama_token_to_piece(self._vocab, int(token), buffer, size, 0, special)
+            if n >= 0:
+                return buffer.raw[:n]
+            size = -n
+
+    def is_end_of_generation(self, token: int) -> bool:
+        return bool(bindings().llama_vocab_is_eog(self._vocab, token))
+
+    def chat_template(self) -> str | None:
+        """The Jinja chat template that the file carries, if any."""
+        template = bindings().llama_model_chat_template(self._model, None)
+        return template.decode("utf-8") if template else None
+
+    def metadata(self, key: str) -> str | None:
+        """A metadata value as text, None if the key is absent."""
+        buffer = ctypes.create_string_buffer(1 << 16)
+        n = bindings().llama_model_meta_val_str(self._model, key.encode(), buffer, len(buffer))
+        return buffer.value.decode("utf-8", "replace") if n >= 0 else None
+
+    def context(
+        self,
+        n_ctx: int,
+        *,
+        n_batch: int | None = None,
+        n_ubatch: int = 512,
+        n_seq_max: int = 1,
+        threads: int | None = None,
+        cb_eval: Callable[[Any, bool, Any], bool] | None = None,
+    ) -> "Context":
+        """A context of `n_ctx` positions in all, shared by up to `n_seq_max` sequences."""
+        return Context(self, n_ctx, n_batch or n_ctx, n_ubatch, n_seq_max, threads or default_threads(), cb_eval)
+
+    def close(self) -> None:
+        if self._model:
+            bindings().llama_model_free(self._model)
+            self._model = None
+
+    def __enter__(self) -> "LoadedModel":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Context:
+    """One llama_context: a KV cache and the logits of its latest batch."""
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        n_ctx: int,
+        n_batch: int,
+        n_ubatch: int,
+        n_seq_max: int,
+        threads: int,
+        cb_eval: Callable[[Any, bool, Any], bool] | None,
+    ) -> None:
+        llama = bindings()
+        self.model = model
+        self.n_batch = n_batch
+        self.n_seq_max = n_seq_max
+        params = llama.llama_context_default_params()
+        params.n_ctx = n_ctx
+        params.n_batch = n_batch
+        params.n_ubatch = min(n_ubatch, n_batch)
+        params.n_seq_max = n_seq_max
+        params.n_outputs_max_per_seq = 0  # every token of a sequence may ask for logits
+        params.kv_unified = n_seq_max > 1  # sequences share their prefix's cells
+        params.n_threads = threads
+        params.n_threads_batch = threads
+        if cb_eval is not None:
+            self._callback = llama.ggml_backend_sched_eval_callback(cb_eval)  # must outlive the context
+            params.cb_eval = self._callback
+        _log_tail.clear()
+        self._ctx = llama.llama_init_from_model(model._model, params)
+        if not self._ctx:
+            raise InputError(f"{model.path}: cannot make a context of {n_ctx} tokens ({_last_log_line()})")
+        self._memory = llama.llama_get_memory(self._ctx)
+        self._batch = llama.llama_batch_init(n_batch, 0, n_seq_max)
+        batch = self._batch
+        self._token = np.ctypeslib.as_array(batch.token, (n_batch,))
+        self._pos = np.ctypeslib.as_array(batch.pos, (n_batch,))
+        self._n_seq = np.ctypeslib.as_array(batch.n_seq_id, (n_batch,))
+        self._output = np.ctypeslib.as_array(batch.logits, (n_batch,))
+
+    def decode(
+        self,
+        tokens: NDArray[np.int32],
+        positions: NDArray[np.int32],
+        outputs: NDArray[np.bool_],
+        sequences: Sequence[Sequence[int]] | None = None,
+    ) -> NDArray[np.float32]:
+        """Run one batch of n <= n_batch tokens; return the logits f32 [outputs.sum(), n_vocab] in batch order.
+
+        `sequences` lists, for each token, the sequences it belongs to (sequence 0 when left out). The result is a view of
+        llama.cpp's own buffer: copy what must outlive the next call. Raises DataError if llama.cpp cannot decode.
+        """
+        llama = bindings()
+        n = len(tokens)
+        self._token[:n] = tokens
+        self._pos[:n] = positions
+        self._output[:n] = outputs
+        seq_id = self._batch.seq_id
+        if sequences is None:
+            self._n_seq[:n] = 1
+            for i in range(n):
+                seq_id[i][0] = 0
+        else:
+            for i, ids in enumerate(sequences):
+                self._n_seq[i] = len(ids)
+                for j, seq in enumerate(ids):
+                    seq_id[i][j] = seq
+        self._batch.n_tokens = n
+        status = llama.llama_decode(self._ctx, self._batch)
+        if status != 0:
+            raise DataError(f"{self.model.path}: llama_decode failed with status {status} ({_last_log_line()})")
+        n_outputs = int(np.count_nonzero(outputs))
+        if n_outputs == 0:
+            return np.empty((0, self.model.n_vocab), np.float32)
+        return np.ctypeslib.as_array(llama.llama_get_logits(self._ctx), (n_outputs, self.model.n_vocab))
+
+    def clear(self) -> None:
+        """Forget all sequences."""
+        bindings().llama_memory_clear(self._memory, True)
+
+    def forget(self, sequence: int, start: int) -> None:
+        """Drop positions >= start of one sequence from the KV cache."""
+        if not bindings().llama_memory_seq_rm(self._memory, sequence, start, -1):
+            raise DataError(f"{self.model.path}: this architecture cannot drop part of a sequence")
+
+    def copy_sequence(self, source: int, target: int) -> None:
+        """Make `target` share the cells of `source`."""
+        bindings().llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
+    def close(self) -> None:
+        if self._ctx:
+            bindings().llama_batch_free(self._batch)
+            bindings().llama_free(self._ctx)
+            self._ctx = None
+
+    def __enter__(self) -> "Context":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def check_gguf(path: Path) -> None:
+    """Raise InputError, in words that name the fix, unless `path` is a file that starts like a GGUF."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic != GGUF_MAGIC:
+        raise InputError(f"{path}: not a GGUF file (it starts with {magic!r}); convert it first: gguf-golf convert")
