@@ -1,0 +1,81 @@
+"""Which type each tensor of a model takes. A uniform assignment is made here; the plan room makes better ones."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gguf_golf.errors import InputError
+from gguf_golf.formats import types
+from gguf_golf.formats.types import QuantType
+from gguf_golf.models import LazyTensor, Model
+
+EMBEDDINGS = ("token_embd.weight", "output.weight")
+"""The vocabulary's two tables; they take the embedding type."""
+
+# Matrices that every llama.cpp quantizer leaves alone: small, or used as something other than a linear layer.
+_KEPT = (
+    "_norm.weight",
+    "ffn_gate_inp.weight",
+    "ffn_gate_tid2eid.weight",
+    "position_embd.weight",
+    "token_types.weight",
+    "altup",
+    "laurel",
+    "per_layer_model_proj",
+    "ssm_conv1d",
+    "shortconv.conv.weight",
+    "indexer.k_proj.weight",
+    "indexer.q_proj.weight",
+    "time_mix_",
+    "attn_rel_b.weight",
+)
+
+# These types cannot be made without knowing which weights matter: llama.cpp's quantizers refuse or produce nonsense.
+NEEDS_IMATRIX = frozenset({"iq2_xxs", "iq2_xs", "iq2_s", "iq1_s", "iq1_m", "iq3_xxs"})
+
+_F32 = types.get("f32")
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A type for every tensor of a model by name, with notes on the rows that the wanted type did not divide."""
+
+    types: dict[str, QuantType]
+    notes: list[str] = field(default_factory=list)
+
+
+def is_quantizable(tensor: LazyTensor) -> bool:
+    """Whether a tensor is a linear layer or an embedding table; everything else stays F32."""
+    return len(tensor.shape) > 1 and tensor.name.endswith("weight") and not any(part in tensor.name for part in _KEPT)
+
+
+def uniform(model: Model, type_name: str, embedding_type: str) -> Assignment:
+    """Every linear layer in one type, the vocabulary's tables in another, the rest F32.
+
+    Rows that a type's block does not divide take the fallback of `types.type_for_row`, which the notes name.
+    Raises InputError for a name that is no type.
+    """
+    return assign(model, lambda tensor: embedding_type if tensor.name in EMBEDDINGS else type_name)
+
+
+def assign(model: Model, wanted: Callable[[LazyTensor], str]) -> Assignment:
+    """The type that `wanted` names for each quantizable tensor, or its fallback; the rest F32."""
+    chosen: dict[str, QuantType] = {}
+    fallbacks: dict[str, int] = {}
+    for tensor in model.tensors:
+        if not is_quantizable(tensor):
+            chosen[tensor.name] = _F32
+            continue
+        chosen[tensor.name], note = types.type_for_row(wanted(tensor), tensor.shape[-1])
+        if note:
+            fallbacks[note] = fallbacks.get(note, 0) + 1
+    return Assignment(chosen, [f"{note} ({count} tensors)" for note, count in fallbacks.items()])
+
+
+def check_imatrix(assignment: dict[str, QuantType], has_imatrix: bool) -> None:
+    """Raise InputError if a type needs an imatrix and there is none."""
+    needy = sorted({t.name for t in assignment.values()} & NEEDS_IMATRIX)
+    if needy and not has_imatrix:
+        raise InputError(
+            f"{', '.join(needy)} cannot be made without an imatrix; collect one with "
+            "`gguf-golf imatrix MODEL.gguf --text FILE -o IMATRIX.gguf` and pass --imatrix IMATRIX.gguf"
+        )

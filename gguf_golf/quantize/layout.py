@@ -1,0 +1,73 @@
+"""Where every byte of a GGUF file goes, before any of them is computed: exact sizes for planning and for writing."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import gguf
+import numpy as np
+from gguf import GGMLQuantizationType, GGUFValueType
+
+from gguf_golf.errors import InputError
+from gguf_golf.formats import types
+from gguf_golf.formats.types import QuantType
+from gguf_golf.models import LazyTensor, MetadataField, Model
+
+ALIGNMENT = gguf.GGUF_DEFAULT_ALIGNMENT
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A GGUF file's header bytes, and where each tensor's data starts, in bytes from the start of the file."""
+
+    header: bytes
+    offsets: dict[str, int]
+    sizes: dict[str, int]
+    file_bytes: int
+
+
+def tensor_bytes(tensor: LazyTensor, quant_type: QuantType) -> int:
+    """Bytes of a tensor's data in this type, padding not counted."""
+    return tensor.n_rows * quant_type.row_bytes(tensor.shape[-1])
+
+
+def lay_out(model: Model, chosen: Mapping[str, QuantType], metadata: Sequence[MetadataField]) -> Layout:
+    """Lay out a file with this metadata and every tensor of the model in its chosen type, in the model's order."""
+    types.register_with_gguf()
+    writer = gguf.GGUFWriter(path=None, arch="")
+    writer.kv_data[0].clear()
+    for field in metadata:
+        if field.type is GGUFValueType.ARRAY and not field.value:
+            continue  # GGUF cannot say the element type of an empty array
+        writer.add_key_value(field.key, field.value, field.type, field.sub_type)
+    offsets, sizes = {}, {}
+    offset = 0
+    for tensor in model.tensors:
+        quant_type = chosen[tensor.name]
+        size = tensor_bytes(tensor, quant_type)
+        if not tensor.name or len(tensor.name.encode()) > 63:
+            raise InputError(f"tensor name {tensor.name!r} does not fit GGUF's 63 bytes")
+        writer.add_tensor_info(
+            tensor.name, tensor.shape, np.dtype(np.float32), size, GGMLQuantizationType(quant_type.id)
+        )
+        offsets[tensor.name], sizes[tensor.name] = offset, size
+        offset += gguf.GGUFWriter.ggml_pad(size, ALIGNMENT)
+    header = _header_bytes(writer)
+    start = gguf.GGUFWriter.ggml_pad(len(header), ALIGNMENT)
+    return Layout(
+        header=header.ljust(start, b"\0"),
+        offsets={name: start + at for name, at in offsets.items()},
+        sizes=sizes,
+        file_bytes=start + offset,
+    )
+
+
+def _header_bytes(writer: gguf.GGUFWriter) -> bytes:
+    """What gguf-py would write before the data; it only knows files, so it is handed one in memory."""
+    buffer = io.BytesIO()
+    writer.fout = [buffer]
+    writer.state = gguf.gguf_writer.WriterState.EMPTY
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    return buffer.getvalue()
