@@ -1,11 +1,18 @@
 """The command line: parse, call one function, print. No logic lives here."""
 
 import sys
+from pathlib import Path
 
 import click
 
 from gguf_golf import __version__
+from gguf_golf.calibrate import imatrix
+from gguf_golf.calibrate.collect import collect
 from gguf_golf.errors import GolfError
+from gguf_golf.evaluate.evaluate import TextSettings, evaluate
+from gguf_golf.evaluate.generate import Sampling, run
+from gguf_golf.evaluate.results import document, write_json
+from gguf_golf.evaluate.table import render
 from gguf_golf.runtime.config import Options
 from gguf_golf.runtime.info import describe
 from gguf_golf.runtime.library import make
@@ -40,6 +47,72 @@ def runtime_build(tools: bool, tests: bool, amx: bool, portable: bool, cuda: boo
 def runtime_info() -> None:
     """Show the pin, the flags, the CPU's features, the paths and all types."""
     click.echo(describe())
+
+
+@cli.command("imatrix")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--text", required=True, type=click.Path(path_type=Path), help="Calibration text, UTF-8.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The imatrix, a GGUF file.")
+@click.option("--chunks", type=int, help="Use only the first so many chunks of the text.")
+@click.option("--ctx", default=512, show_default=True, help="Tokens in a chunk.")
+@click.option("--threads", type=int, help="Default: all cores.")
+@click.option("--process-output", is_flag=True, help="Collect for the output matrix too.")
+def imatrix_command(
+    model: Path, text: Path, output: Path, chunks: int | None, ctx: int, threads: int | None, process_output: bool
+) -> None:
+    """Measure how strongly each input channel of MODEL's linear layers is used (llama.cpp's GGUF imatrix)."""
+    collected = collect(
+        model, text, n_ctx=ctx, n_chunks=chunks, threads=threads, process_output=process_output
+    )
+    imatrix.write(collected, output)
+    click.echo(f"{output}: {len(collected.entries)} tensors over {collected.chunk_count} chunks of {ctx} tokens")
+
+
+@cli.command("eval")
+@click.argument("base", type=click.Path(path_type=Path))
+@click.argument("quants", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--text", required=True, type=click.Path(path_type=Path), help="Text to measure on, UTF-8.")
+@click.option("--chunks", type=int, help="Use only the first so many chunks of the text.")
+@click.option("--ctx", default=512, show_default=True, help="Tokens in a chunk; the second half is scored.")
+@click.option("--threads", type=int, help="Default: all cores.")
+@click.option("--noise-floor", is_flag=True, help="Also measure BASE against itself with another batch size.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the results there.")
+def eval_command(
+    base: Path,
+    quants: tuple[Path, ...],
+    text: Path,
+    chunks: int | None,
+    ctx: int,
+    threads: int | None,
+    noise_floor: bool,
+    json_path: Path | None,
+) -> None:
+    """Measure what QUANTS lost against BASE: perplexity, KL divergence, top-1 agreement.
+
+    BASE is a GGUF, or a file of base log-probabilities made by llama-perplexity --kl-divergence-base.
+    """
+    settings = TextSettings(text, ctx, chunks)
+    results = evaluate(base, quants, settings, threads=threads, noise_floor=noise_floor)
+    click.echo(render(results))
+    if json_path is not None:
+        write_json(document(results, {"texts": [settings.to_json()]}), json_path)
+
+
+@cli.command("run")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("-p", "--prompt", required=True, help="What to continue or to answer.")
+@click.option("-n", "--n-predict", default=128, show_default=True, help="At most so many tokens.")
+@click.option("--temp", default=0.0, show_default=True, help="Sampling temperature; 0 takes the likeliest token.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--chat/--raw", default=None, help="With or without the chat template; default: if the file has one.")
+@click.option("--threads", type=int, help="Default: all cores.")
+def run_command(
+    model: Path, prompt: str, n_predict: int, temp: float, seed: int, chat: bool | None, threads: int | None
+) -> None:
+    """Generate text with MODEL."""
+    for piece in run(str(model), prompt, n_predict, Sampling(temp, seed=seed), chat=chat, threads=threads):
+        click.echo(piece, nl=False)
+    click.echo()
 
 
 def main() -> None:

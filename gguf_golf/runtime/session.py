@@ -22,6 +22,7 @@ from gguf_golf.runtime import library
 GGUF_MAGIC = b"GGUF"
 
 _log_tail: deque[str] = deque(maxlen=40)
+_kept_alive: list[Any] = []  # ctypes callbacks that C still points to
 
 
 @lru_cache(maxsize=1)
@@ -29,12 +30,12 @@ def bindings() -> ModuleType:
     """The bindings with the backend started and llama.cpp's log kept aside instead of printed."""
     llama_cpp = library.load()
 
-    @llama_cpp.llama_log_callback
-    def keep(level: int, text: bytes, _user_data: Any) -> None:
+    def keep(_level: int, text: bytes, _user_data: Any) -> None:
         _log_tail.append(text.decode("utf-8", "replace"))
 
-    llama_cpp.llama_log_set(keep, ctypes.c_void_p(0))
-    bindings._keep = keep  # type: ignore[attr-defined]  # ctypes needs the callback to stay alive
+    callback = llama_cpp.llama_log_callback(keep)
+    llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
+    _kept_alive.append(callback)
     llama_cpp.llama_backend_init()
     return llama_cpp
 
@@ -53,7 +54,7 @@ def _last_log_line() -> str:
 class LoadedModel:
     """A GGUF file opened by llama.cpp.
 
-    `vocab_only=True` loads the tokenizer alone. Raises InputError if the file is absent, is no GGUF, or cannot be loaded.
+    `vocab_only=True` loads the tokenizer alone. Raises InputError if the file is absent, no GGUF, or cannot be loaded.
     """
 
     def __init__(self, path: str | Path, *, vocab_only: bool = False) -> None:
@@ -197,8 +198,8 @@ class Context:
     ) -> NDArray[np.float32]:
         """Run one batch of n <= n_batch tokens; return the logits f32 [outputs.sum(), n_vocab] in batch order.
 
-        `sequences` lists, for each token, the sequences it belongs to (sequence 0 when left out). The result is a view of
-        llama.cpp's own buffer: copy what must outlive the next call. Raises DataError if llama.cpp cannot decode.
+        `sequences` lists, for each token, the sequences it belongs to (sequence 0 when left out). The result is a view
+        of llama.cpp's own buffer: copy what must outlive the next call. Raises DataError if llama.cpp cannot decode.
         """
         llama = bindings()
         n = len(tokens)

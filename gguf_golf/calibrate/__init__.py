@@ -1,0 +1,1 @@
+"""What the activations of a model look like: E[x^2] and peaks per input channel of every linear layer."""

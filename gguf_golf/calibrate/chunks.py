@@ -1,0 +1,57 @@
+"""A text cut into chunks of tokens exactly as llama-perplexity and llama-imatrix cut it."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_golf.errors import InputError
+from gguf_golf.runtime.session import LoadedModel
+
+
+def read_text(path: str | Path) -> bytes:
+    """The bytes of a text file, less one final newline (as llama.cpp's `--file` drops it).
+
+    Raises InputError if the file is absent, empty, or not UTF-8.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    data = path.read_bytes()
+    if not data.strip():
+        raise InputError(f"{path}: the text is empty")
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    return data.removesuffix(b"\n")
+
+
+def text_chunks(model: LoadedModel, path: str | Path, n_ctx: int, n_chunks: int | None = None) -> NDArray[np.int32]:
+    """Tokens of a text file, int32 [chunks, n_ctx]: consecutive, without overlap, the rest dropped.
+
+    `n_chunks` keeps the first so many; fewer are returned if the text holds fewer. Position 0 still holds the
+    text's own token: see `with_bos`. Raises InputError if the text is shorter than one chunk.
+    """
+    if n_ctx < 4:
+        raise InputError(f"a context of {n_ctx} tokens is too short to measure anything; use 512")
+    if n_chunks is not None and n_chunks < 1:
+        raise InputError(f"{n_chunks} chunks leave nothing to measure; ask for 1 or more")
+    tokens = model.tokenize(read_text(path))
+    available = len(tokens) // n_ctx
+    if available == 0:
+        raise InputError(
+            f"{path}: the text has {len(tokens)} tokens, less than one chunk of {n_ctx}; "
+            "use a longer text or a smaller --ctx"
+        )
+    kept = available if n_chunks is None else min(n_chunks, available)
+    return tokens[: kept * n_ctx].reshape(kept, n_ctx)
+
+
+def with_bos(model: LoadedModel, chunk: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The chunk as the model sees it: BOS in place of its first token, where the model wants BOS."""
+    if not model.add_bos:
+        return chunk
+    seen = chunk.copy()
+    seen[0] = model.bos
+    return seen

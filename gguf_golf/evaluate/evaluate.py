@@ -1,0 +1,177 @@
+"""Evaluate models against a base on one text: compose tokens, base log-probabilities, scores and the cache.
+
+The cache holds, for each (base, text, context, chunks, metrics version), one folder: the base's log-probabilities in
+llama-perplexity's format, and the token scores of each model that was compared. Deleting it loses nothing but time.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from gguf_golf.calibrate.chunks import read_text, text_chunks
+from gguf_golf.errors import InputError
+from gguf_golf.evaluate import perplexity
+from gguf_golf.evaluate.hashing import file_sha256
+from gguf_golf.evaluate.logits_file import LogitsFile, is_logits_file
+from gguf_golf.evaluate.results import ModelResult, base_measures, model_measures
+from gguf_golf.formats import types
+from gguf_golf.runtime.cache import cache_dir
+from gguf_golf.runtime.session import LoadedModel, check_gguf, default_threads
+
+# raise it whenever the numbers in the cache change their meaning
+METRICS_VERSION = 1
+NOISE_UBATCH = 128
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """A text and how it is cut: a context of `n_ctx` tokens, the first `n_chunks` chunks (all if None)."""
+
+    path: Path
+    n_ctx: int = 512
+    n_chunks: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.path.stem,
+            "file": self.path.name,
+            "sha256": file_sha256(self.path),
+            "bytes": self.path.stat().st_size,
+            "n_ctx": self.n_ctx,
+            "n_chunks": self.n_chunks,
+        }
+
+
+def evaluate(
+    base: str | Path,
+    quants: Sequence[str | Path],
+    text: TextSettings,
+    *,
+    threads: int | None = None,
+    noise_floor: bool = False,
+) -> list[ModelResult]:
+    """Measure the base and each model on a text; one result each, the base first.
+
+    `base` is a GGUF or a file of base log-probabilities (then no base row). `noise_floor` adds the base against itself
+    through another batch size. Raises InputError for files and texts that do not fit together, DataError for NaN.
+    """
+    threads = threads or default_threads()
+    base, paths = Path(base), [Path(quant) for quant in quants]
+    for path in paths:
+        check_gguf(path)
+    measured = BaseOnText(base, text, paths, threads)
+    results = []
+    if not measured.foreign:
+        result = describe(base, "base")
+        result.measures = base_measures(measured.nll, measured.text_bytes)
+        results.append(result)
+    jobs = [(path, "quant") for path in paths]
+    if noise_floor and not measured.foreign:
+        jobs.insert(0, (base, "noise-floor"))
+    for path, role in jobs:
+        result = describe(path, role)
+        scores = measured.compare(path, threads, NOISE_UBATCH if role == "noise-floor" else perplexity.UBATCH)
+        result.measures = model_measures(scores, measured.text_bytes)
+        results.append(result)
+    return results
+
+
+class BaseOnText:
+    """The base's log-probabilities on one text, from the cache or computed now, and what is compared to them.
+
+    `nll` is -log p of the targets under the base, f32 [n_chunk, n_scored], nats; `text_bytes` the size of their text.
+    """
+
+    def __init__(self, base: Path, text: TextSettings, quants: Sequence[Path], threads: int) -> None:
+        self.text = text
+        self.foreign = is_logits_file(base)
+        key = [str(METRICS_VERSION), file_sha256(base), hashlib.sha256(read_text(text.path)).hexdigest()]
+        if self.foreign:
+            if not quants:
+                raise InputError(f"{base}: log-probabilities alone; name a model to compare with them")
+            self.logits = LogitsFile(base)
+            self.nll = np.stack([self.logits.target_nll(chunk) for chunk in range(self.logits.shape.n_chunk)])
+            tokenizer = quants[0]
+        else:
+            check_gguf(base)
+            key += [str(text.n_ctx), str(text.n_chunks)]
+            tokenizer = base
+        self.folder = cache_dir() / "eval" / hashlib.sha256(" ".join(key).encode()).hexdigest()[:20]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.foreign:
+            self._compute(base, threads)
+        with LoadedModel(tokenizer, vocab_only=True) as model:
+            self.text_bytes = perplexity.scored_bytes(model, self.logits)
+
+    def compare(self, path: Path, threads: int, n_ubatch: int = perplexity.UBATCH) -> NDArray[np.void]:
+        """TOKEN_SCORE [n_chunk, n_scored] of a model; `nll_base` is exact where this class computed the base.
+
+        Raises InputError if the model's tokenizer cuts the text differently from the base's.
+        """
+        kept = self.folder / f"{file_sha256(path)}-{n_ubatch}.scores"
+        with FileLock(f"{kept}.lock"), LoadedModel(path) as model:
+            self._check_tokens(model)
+            scores = perplexity.score(model, self.logits, kept, threads, n_ubatch)
+        scores["nll_base"] = self.nll
+        return scores
+
+    def _compute(self, base: Path, threads: int) -> None:
+        path, nll_path = self.folder / "base.logits", self.folder / "base.nll"
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                with LoadedModel(base) as model:
+                    chunks = text_chunks(model, self.text.path, self.text.n_ctx, self.text.n_chunks)
+                    perplexity.write_base(model, chunks, path, nll_path, threads)
+            self.logits = LogitsFile(path)
+        shape = self.logits.shape
+        self.nll = np.fromfile(nll_path, np.float32).reshape(shape.n_chunk, shape.n_scored)
+
+    def _check_tokens(self, model: LoadedModel) -> None:
+        shape = self.logits.shape
+        if model.n_vocab == shape.n_vocab:
+            chunks = text_chunks(model, self.text.path, shape.n_ctx, shape.n_chunk)
+            if np.array_equal(chunks, self.logits.tokens):
+                return
+        what = "the text that the log-probabilities were made from" if self.foreign else "the base"
+        raise InputError(
+            f"{model.path}: its tokens of {self.text.path} (vocabulary of {model.n_vocab}) are not those of {what} "
+            f"(vocabulary of {shape.n_vocab}); compare only files of one model, on one text"
+        )
+
+
+def describe(path: Path, role: str) -> ModelResult:
+    """What a GGUF is, without measuring it: hash, size, bits per weight, the type of every tensor."""
+    types.register_with_gguf()
+    check_gguf(path)
+    try:
+        reader = gguf.GGUFReader(path)
+    except Exception as error:
+        raise InputError(f"{path}: damaged or incomplete GGUF file ({error})") from error
+    tensors = [
+        {
+            "name": tensor.name,
+            "type": tensor.tensor_type.name,
+            "shape": [int(n) for n in reversed(tensor.shape)],
+            "bytes": int(tensor.n_bytes),
+        }
+        for tensor in reader.tensors
+    ]
+    parameters = sum(int(tensor.n_elements) for tensor in reader.tensors)
+    if parameters == 0:
+        raise InputError(f"{path}: holds no tensors")
+    return ModelResult(
+        file=path.name,
+        role=role,
+        sha256=file_sha256(path),
+        bytes=path.stat().st_size,
+        bpw=8 * sum(int(tensor.n_bytes) for tensor in reader.tensors) / parameters,
+        parameters=parameters,
+        tensors=tensors,
+    )

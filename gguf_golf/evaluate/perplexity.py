@@ -1,0 +1,108 @@
+"""Run models over the chunks of a text, as llama-perplexity does: the base once, then any number of models against it.
+
+Chunks are independent and decoded one at a time, so an interrupted run continues after its last finished chunk with the
+same numbers. The first half of each chunk is context only; BOS replaces its first token where the model wants one.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from gguf_golf.calibrate.chunks import with_bos
+from gguf_golf.errors import DataError, InputError
+from gguf_golf.evaluate.divergence import TOKEN_SCORE, Scorer
+from gguf_golf.evaluate.logits_file import LogitsFile, LogitsShape, LogitsWriter
+from gguf_golf.runtime.session import Context, LoadedModel
+
+UBATCH = 512  # llama-perplexity's own
+
+
+def write_base(model: LoadedModel, chunks: NDArray[np.int32], path: Path, nll_path: Path, threads: int) -> None:
+    """Write the base's log-probabilities over chunks int32 [n_chunk, n_ctx], or finish a file that was begun.
+
+    `nll_path` receives the exact -log p of the targets, f32 [n_chunk, n_scored].
+    """
+    shape = LogitsShape(chunks.shape[1], model.n_vocab, len(chunks))
+    nll_bytes = 4 * shape.n_scored
+    nll_done = nll_path.stat().st_size // nll_bytes if nll_path.exists() else 0
+    writer = LogitsWriter(path, shape, chunks, n_trusted=nll_done)
+    try:
+        with (
+            nll_path.open("r+b" if nll_path.exists() else "wb") as nll_file,
+            model.context(shape.n_ctx, n_ubatch=UBATCH, threads=threads) as context,
+            Scorer(threads) as scorer,
+        ):
+            nll_file.truncate(writer.n_done * nll_bytes)
+            nll_file.seek(writer.n_done * nll_bytes)
+            for chunk in _progress(range(writer.n_done, shape.n_chunk), shape.n_chunk, model):
+                logits = _chunk_logits(context, chunks[chunk], shape)
+                with _naming(model, chunk):
+                    rows, nll = scorer.encode(logits, chunks[chunk, shape.first + 1 :])
+                nll_file.write(nll.tobytes())
+                nll_file.flush()
+                writer.append(rows)
+        writer.finish()
+    finally:
+        writer.close()
+
+
+def score(model: LoadedModel, base: LogitsFile, path: Path, threads: int, n_ubatch: int = UBATCH) -> NDArray[np.void]:
+    """TOKEN_SCORE [n_chunk, n_scored] of a model against the base.
+
+    `path` keeps the scores of finished chunks; chunks that it holds already are not run again. Raises InputError if the
+    vocabularies differ in size, DataError on logits that are NaN or Inf.
+    """
+    shape = base.shape
+    if model.n_vocab != shape.n_vocab:
+        raise InputError(
+            f"{model.path}: its vocabulary has {model.n_vocab} tokens, the base's {shape.n_vocab}; "
+            "only files of one and the same model can be compared"
+        )
+    chunk_bytes = shape.n_scored * TOKEN_SCORE.itemsize
+    n_done = path.stat().st_size // chunk_bytes if path.exists() else 0
+    if n_done < shape.n_chunk:
+        with (
+            path.open("r+b" if path.exists() else "wb") as file,
+            model.context(shape.n_ctx, n_ubatch=n_ubatch, threads=threads) as context,
+            Scorer(threads) as scorer,
+        ):
+            file.truncate(n_done * chunk_bytes)
+            file.seek(n_done * chunk_bytes)
+            for chunk in _progress(range(n_done, shape.n_chunk), shape.n_chunk, model):
+                logits = _chunk_logits(context, base.tokens[chunk], shape)
+                with _naming(model, chunk):
+                    scores = scorer.compare(logits, base.targets(chunk), base.rows(chunk))
+                file.write(scores.tobytes())
+                file.flush()
+    return np.fromfile(path, TOKEN_SCORE).reshape(shape.n_chunk, shape.n_scored)
+
+
+def scored_bytes(model: LoadedModel, base: LogitsFile) -> int:
+    """Bytes of text that the scored tokens stand for: the denominator of bits per byte."""
+    tokens, counts = np.unique(base.tokens[:, base.shape.first + 1 :], return_counts=True)
+    return sum(len(model.piece(token)) * int(count) for token, count in zip(tokens, counts, strict=True))
+
+
+def _chunk_logits(context: Context, chunk: NDArray[np.int32], shape: LogitsShape) -> NDArray[np.float32]:
+    """Logits f32 [n_scored, n_vocab] of the scored positions (a view that the next chunk overwrites)."""
+    positions = np.arange(shape.n_ctx, dtype=np.int32)
+    scored = (positions >= shape.first) & (positions < shape.n_ctx - 1)
+    context.clear()
+    return context.decode(with_bos(context.model, chunk), positions, scored)
+
+
+def _progress(todo: range, n_chunk: int, model: LoadedModel) -> "tqdm[int]":
+    return tqdm(todo, initial=todo.start, total=n_chunk, desc=model.path.name, unit="chunk")
+
+
+@contextmanager
+def _naming(model: LoadedModel, chunk: int) -> Iterator[None]:
+    """Say in which file and chunk the numbers went wrong."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{model.path}, chunk {chunk + 1}: {error}") from error

@@ -1,0 +1,155 @@
+"""What an evaluation found, as plain dataclasses, and the results JSON (schema: docs/evaluation.md)."""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_golf import __version__
+from gguf_golf.errors import InputError
+from gguf_golf.evaluate import bootstrap
+
+SCHEMA = "gguf-golf/results"
+SCHEMA_VERSION = 1
+KLD_EDGES = tuple(float(edge) for edge in np.logspace(-7, 2, 55))  # six bins a decade, nats
+
+
+@dataclass(frozen=True)
+class TextMeasures:
+    """One model on one text (or on all texts of a suite pooled). `*_se` are standard errors, None if unknown.
+
+    Divergence fields are None for the base itself. Perplexities are per token, KLD in nats, `rms_dp` a probability.
+    """
+
+    tokens: int
+    text_bytes: int
+    ppl: float
+    ppl_se: float | None
+    bpb: float
+    bpb_se: float | None
+    kld_mean: float | None = None
+    kld_se: float | None = None
+    kld_p50: float | None = None
+    kld_p50_se: float | None = None
+    kld_p90: float | None = None
+    kld_p90_se: float | None = None
+    kld_p99: float | None = None
+    kld_p99_se: float | None = None
+    kld_p999: float | None = None
+    kld_p999_se: float | None = None
+    kld_max: float | None = None
+    rms_dp: float | None = None
+    rms_dp_se: float | None = None
+    top1: float | None = None
+    top1_se: float | None = None
+    top5: float | None = None
+    top5_se: float | None = None
+    ln_ppl_ratio: float | None = None
+    ln_ppl_ratio_se: float | None = None
+    kld_histogram: list[int] | None = None
+
+
+def base_measures(nll: NDArray[np.floating], text_bytes: int) -> TextMeasures:
+    """Measures of the base from -log p f32 [n_chunk, n_scored], in nats."""
+    mean = float(nll.mean(dtype=np.float64))
+    error = bootstrap.mean_error(nll)
+    ppl = math.exp(mean)
+    bits = nll.size / text_bytes / math.log(2)
+    return TextMeasures(
+        tokens=nll.size,
+        text_bytes=text_bytes,
+        ppl=ppl,
+        ppl_se=None if error is None else ppl * error,
+        bpb=mean * bits,
+        bpb_se=None if error is None else error * bits,
+    )
+
+
+def model_measures(scores: NDArray[np.void], text_bytes: int) -> TextMeasures:
+    """Measures of a model from its TOKEN_SCORE [n_chunk, n_scored]."""
+    alone = base_measures(scores["nll"], text_bytes)
+    kld = scores["kld"].astype(np.float64)
+    fractions = (0.5, 0.9, 0.99, 0.999)
+    p50, p90, p99, p999 = (float(value) for value in np.quantile(kld, fractions))
+    p50_se, p90_se, p99_se, p999_se = bootstrap.quantile_errors(kld, fractions)
+    square = scores["p_diff"].astype(np.float64) ** 2
+    rms = math.sqrt(square.mean())
+    square_se = bootstrap.mean_error(square)
+    ratio = scores["nll"].astype(np.float64) - scores["nll_base"]
+    inside = kld.clip(KLD_EDGES[0], KLD_EDGES[-1] * (1 - 1e-12))
+    return TextMeasures(
+        **{name: value for name, value in asdict(alone).items() if name in _ALONE},
+        kld_mean=float(kld.mean()),
+        kld_se=bootstrap.mean_error(kld),
+        kld_p50=p50,
+        kld_p50_se=p50_se,
+        kld_p90=p90,
+        kld_p90_se=p90_se,
+        kld_p99=p99,
+        kld_p99_se=p99_se,
+        kld_p999=p999,
+        kld_p999_se=p999_se,
+        kld_max=float(kld.max()),
+        rms_dp=rms,
+        rms_dp_se=None if square_se is None else square_se / (2 * rms) if rms else 0.0,
+        top1=float(scores["top1"].mean()),
+        top1_se=bootstrap.mean_error(scores["top1"]),
+        top5=float(scores["top5"].mean()),
+        top5_se=bootstrap.mean_error(scores["top5"]),
+        ln_ppl_ratio=float(ratio.mean()),
+        ln_ppl_ratio_se=bootstrap.mean_error(ratio),
+        kld_histogram=[int(count) for count in np.histogram(inside, KLD_EDGES)[0]],
+    )
+
+
+_ALONE = ("tokens", "text_bytes", "ppl", "ppl_se", "bpb", "bpb_se")
+
+
+@dataclass
+class ModelResult:
+    """All that is known of one file. `role` is "base", "quant" or "noise-floor" (the base through another path)."""
+
+    file: str
+    role: str
+    sha256: str
+    bytes: int
+    bpw: float
+    parameters: int
+    measures: TextMeasures | None = None
+    texts: dict[str, TextMeasures] = field(default_factory=dict)
+    tensors: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of this model: `measures` lie flat beside `file`, `bytes` and `bpw`."""
+        known = asdict(self)
+        flat = known.pop("measures") or {}
+        return {**known, **flat}
+
+
+def document(results: Sequence[ModelResult], settings: dict[str, Any]) -> dict[str, Any]:
+    """The whole results document; it holds no time stamp, so the same measurement gives the same bytes."""
+    return {
+        "schema": SCHEMA,
+        "version": SCHEMA_VERSION,
+        "gguf_golf": __version__,
+        "settings": settings,
+        "kld_edges": list(KLD_EDGES),
+        "models": [result.to_json() for result in results],
+    }
+
+
+def write_json(document: dict[str, Any], path: str | Path) -> None:
+    """Write a results document; the file appears whole or not at all."""
+    path = Path(path)
+    aside = path.with_name(path.name + ".partial")
+    try:
+        aside.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(aside, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error})") from error
