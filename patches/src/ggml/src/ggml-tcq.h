@@ -85,6 +85,10 @@ TCQ_FOR_EACH_TYPE(TCQ_DECLARE_TYPE)
 void tcq_encode_rows(const tcq_format * f, const float * src, uint8_t * dst,
                      int64_t nrows, int64_t n_per_row, const float * importance);
 
+// the same on n_threads threads (ggml-tcq-threads.cpp): the same bytes; returns how many
+GGML_API size_t tcq_quantize_mt(enum ggml_type type, const float * src, void * dst, int64_t nrows, int64_t n_per_row,
+                                const float * importance, int n_threads);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,0 +1,361 @@
+// Viterbi search over the 256 states of the TCQ code.
+//
+// State s is the last 8 path bits, the newest in bit 0. Its predecessors are m = s >> 1 and m + 128, and the window of
+// either step is (top bit of the predecessor) << 8 | s. Flipping the oldest or the newest bit of a window flips z2 and
+// nothing else, so the states 2m and 2m + 1 share a butterfly:
+//     next[2m]     = min(cost[m] + metric[z],     cost[m + 128] + metric[z ^ 4])
+//     next[2m + 1] = min(cost[m] + metric[z ^ 4], cost[m + 128] + metric[z]),     z = subset[2m]
+// Step costs are at most TCQ_MAX_METRIC and any state reaches any other in 8 steps, so the costs of all states lie
+// within 8*TCQ_MAX_METRIC; subtracting the least every 8 steps keeps 16 bits exact.
+
+#include "ggml-tcq-trellis.h"
+#include "ggml-tcq-tables.h"
+
+#include <math.h>
+#include <string.h>
+
+#define TCQ_MAX_METRIC  4095
+#define TCQ_UNREACHABLE 0xffff // additions saturate, so it stays above every real cost
+
+#if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
+#include <immintrin.h>
+#define TCQ_X86
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+// survivors: bit m & 31 of word 2*(m >> 5) + (s & 1), m = s >> 1
+static inline int tcq_survivor(const uint32_t * survivors, int s) {
+    return survivors[2*(s >> 6) + (s & 1)] >> (s >> 1 & 31) & 1;
+}
+
+static inline uint16_t tcq_add_saturate(uint16_t a, uint16_t b) {
+    const unsigned c = (unsigned) a + b;
+    return (uint16_t) (c > 0xffff ? 0xffff : c);
+}
+
+static void tcq_advance_ref(uint16_t * cost, const uint16_t (*metric)[8], uint32_t (*survivors)[TCQ_STATES/32], int n) {
+    for (int i = 0; i < n; ++i) {
+        uint16_t next[TCQ_STATES];
+        memset(survivors[i], 0, sizeof(survivors[i]));
+        for (int m = 0; m < TCQ_STATES/2; ++m) {
+            const int      z = tcq_subset[2*m];
+            const uint16_t p = metric[i][z], q = metric[i][z ^ 4];
+            const uint16_t a0 = tcq_add_saturate(cost[m], p), b0 = tcq_add_saturate(cost[m + TCQ_STATES/2], q);
+            const uint16_t a1 = tcq_add_saturate(cost[m], q), b1 = tcq_add_saturate(cost[m + TCQ_STATES/2], p);
+            next[2*m]     = b0 < a0 ? b0 : a0;
+            next[2*m + 1] = b1 < a1 ? b1 : a1;
+            survivors[i][2*(m >> 5)]     |= (uint32_t) (b0 < a0) << (m & 31);
+            survivors[i][2*(m >> 5) + 1] |= (uint32_t) (b1 < a1) << (m & 31);
+        }
+        memcpy(cost, next, sizeof(next));
+        if ((i & 7) == 7) {
+            uint16_t least = cost[0];
+            for (int s = 1; s < TCQ_STATES; ++s) {
+                least = cost[s] < least ? cost[s] : least;
+            }
+            for (int s = 0; s < TCQ_STATES; ++s) {
+                cost[s] = (uint16_t) (cost[s] - least);
+            }
+        }
+    }
+}
+
+// The SIMD versions look metrics up with byte shuffles of a step's 16 bytes. The subset is linear over the window's
+// bits, so the subsets of a vector of consecutive m are one pattern (m = 0, 1, ...) XOR the subset of its first m.
+
+#ifdef TCQ_X86
+
+// byte pairs that select metric[subset[2m] ^ k], m = 0..31
+#define TCQ_PATTERNS(name, n_lanes, vector, load)                          \
+    uint8_t name##_bytes[8][2*(n_lanes)];                                  \
+    vector  name[8];                                                       \
+    for (int k = 0; k < 8; ++k) {                                          \
+        for (int m = 0; m < (n_lanes); ++m) {                              \
+            name##_bytes[k][2*m]     = (uint8_t) (2*(tcq_subset[2*m] ^ k)); \
+            name##_bytes[k][2*m + 1] = (uint8_t) (2*(tcq_subset[2*m] ^ k) + 1); \
+        }                                                                  \
+        name[k] = load(name##_bytes[k]);                                   \
+    }
+
+#define TCQ_LOAD_256(p) _mm256_loadu_si256((const __m256i *) (p))
+#define TCQ_LOAD_512(p) _mm512_loadu_si512((const void *) (p))
+
+__attribute__((target("avx2")))
+static void tcq_advance_avx2(uint16_t * cost, const uint16_t (*metric)[8], uint32_t (*survivors)[TCQ_STATES/32], int n) {
+    TCQ_PATTERNS(pattern, 16, __m256i, TCQ_LOAD_256)
+
+    uint16_t buffer[TCQ_STATES];
+    uint16_t * from = cost;
+    uint16_t * to   = buffer; // n is even: the last step writes to cost again
+
+    for (int i = 0; i < n; ++i) {
+        const __m256i bm = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) metric[i]));
+        __m256i least = _mm256_set1_epi16(-1);
+
+        for (int m = 0; m < TCQ_STATES/2; m += 32) {
+            __m256i taken[2][2];
+            for (int h = 0; h < 2; ++h) {
+                const int     z = tcq_subset[2*(m + 16*h)];
+                const __m256i a = TCQ_LOAD_256(from + m + 16*h);
+                const __m256i b = TCQ_LOAD_256(from + m + 16*h + TCQ_STATES/2);
+                const __m256i p = _mm256_shuffle_epi8(bm, pattern[z]);
+                const __m256i q = _mm256_shuffle_epi8(bm, pattern[z ^ 4]);
+
+                const __m256i b0   = _mm256_adds_epu16(b, q);
+                const __m256i b1   = _mm256_adds_epu16(b, p);
+                const __m256i a0   = _mm256_adds_epu16(a, p);
+                const __m256i a1   = _mm256_adds_epu16(a, q);
+                const __m256i even = _mm256_min_epu16(a0, b0);
+                const __m256i odd  = _mm256_min_epu16(a1, b1);
+
+                taken[0][h] = _mm256_cmpeq_epi16(even, a0); // the first predecessor, also where they tie
+                taken[1][h] = _mm256_cmpeq_epi16(odd,  a1);
+                least = _mm256_min_epu16(least, _mm256_min_epu16(even, odd));
+
+                const __m256i low  = _mm256_unpacklo_epi16(even, odd);
+                const __m256i high = _mm256_unpackhi_epi16(even, odd);
+                _mm256_storeu_si256((__m256i *) (to + 2*(m + 16*h)),      _mm256_permute2x128_si256(low, high, 0x20));
+                _mm256_storeu_si256((__m256i *) (to + 2*(m + 16*h) + 16), _mm256_permute2x128_si256(low, high, 0x31));
+            }
+            for (int odd = 0; odd < 2; ++odd) {
+                const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(taken[odd][0], taken[odd][1]), 0xd8);
+                survivors[i][m/16 + odd] = ~(uint32_t) _mm256_movemask_epi8(bytes);
+            }
+        }
+        if ((i & 7) == 7) {
+            const __m128i halves = _mm_min_epu16(_mm256_castsi256_si128(least), _mm256_extracti128_si256(least, 1));
+            const __m256i offset = _mm256_broadcastw_epi16(_mm_minpos_epu16(halves));
+            for (int s = 0; s < TCQ_STATES; s += 16) {
+                _mm256_storeu_si256((__m256i *) (to + s), _mm256_sub_epi16(TCQ_LOAD_256(to + s), offset));
+            }
+        }
+        uint16_t * swap = from; from = to; to = swap;
+    }
+}
+
+__attribute__((target("avx512f,avx512bw")))
+static void tcq_advance_avx512(uint16_t * cost, const uint16_t (*metric)[8], uint32_t (*survivors)[TCQ_STATES/32], int n) {
+    TCQ_PATTERNS(pattern, 32, __m512i, TCQ_LOAD_512)
+
+    const __m512i lower = _mm512_setr_epi64(0, 1,  8,  9, 2, 3, 10, 11);
+    const __m512i upper = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+
+    __m512i c[8];
+    for (int v = 0; v < 8; ++v) {
+        c[v] = TCQ_LOAD_512(cost + 32*v);
+    }
+
+    for (int i = 0; i < n; ++i) {
+        const __m512i bm = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) metric[i]));
+        __m512i next[8];
+
+        for (int v = 0; v < 4; ++v) {
+            const int     z = tcq_subset[64*v];
+            const __m512i p = _mm512_shuffle_epi8(bm, pattern[z]);
+            const __m512i q = _mm512_shuffle_epi8(bm, pattern[z ^ 4]);
+
+            const __m512i a0   = _mm512_adds_epu16(c[v],     p);
+            const __m512i a1   = _mm512_adds_epu16(c[v],     q);
+            const __m512i b0   = _mm512_adds_epu16(c[v + 4], q);
+            const __m512i b1   = _mm512_adds_epu16(c[v + 4], p);
+            const __m512i even = _mm512_min_epu16(a0, b0);
+            const __m512i odd  = _mm512_min_epu16(a1, b1);
+
+            survivors[i][2*v]     = _mm512_cmplt_epu16_mask(b0, a0);
+            survivors[i][2*v + 1] = _mm512_cmplt_epu16_mask(b1, a1);
+
+            const __m512i low  = _mm512_unpacklo_epi16(even, odd);
+            const __m512i high = _mm512_unpackhi_epi16(even, odd);
+            next[2*v]     = _mm512_permutex2var_epi64(low, lower, high);
+            next[2*v + 1] = _mm512_permutex2var_epi64(low, upper, high);
+        }
+        if ((i & 7) == 7) {
+            __m512i least = next[0];
+            for (int v = 1; v < 8; ++v) {
+                least = _mm512_min_epu16(least, next[v]);
+            }
+            const __m256i quarter = _mm256_min_epu16(_mm512_castsi512_si256(least), _mm512_extracti64x4_epi64(least, 1));
+            const __m128i eighth  = _mm_min_epu16(_mm256_castsi256_si128(quarter), _mm256_extracti128_si256(quarter, 1));
+            const __m512i offset  = _mm512_broadcastw_epi16(_mm_minpos_epu16(eighth));
+            for (int v = 0; v < 8; ++v) {
+                next[v] = _mm512_sub_epi16(next[v], offset);
+            }
+        }
+        memcpy(c, next, sizeof(c));
+    }
+    for (int v = 0; v < 8; ++v) {
+        _mm512_storeu_si512((void *) (cost + 32*v), c[v]);
+    }
+}
+
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+
+static void tcq_advance_neon(uint16_t * cost, const uint16_t (*metric)[8], uint32_t (*survivors)[TCQ_STATES/32], int n) {
+    uint8_t    bytes[16];
+    uint8x16_t pattern[8]; // byte pairs that select metric[subset[2m] ^ k], m = 0..7
+    for (int k = 0; k < 8; ++k) {
+        for (int m = 0; m < 8; ++m) {
+            bytes[2*m]     = (uint8_t) (2*(tcq_subset[2*m] ^ k));
+            bytes[2*m + 1] = (uint8_t) (2*(tcq_subset[2*m] ^ k) + 1);
+        }
+        pattern[k] = vld1q_u8(bytes);
+    }
+    static const uint8_t bit_of_lane[16] = { 1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128 };
+    const uint8x16_t bits = vld1q_u8(bit_of_lane);
+
+    uint16_t buffer[TCQ_STATES];
+    uint16_t * from = cost;
+    uint16_t * to   = buffer; // n is even: the last step writes to cost again
+
+    for (int i = 0; i < n; ++i) {
+        const uint8x16_t bm = vreinterpretq_u8_u16(vld1q_u16(metric[i]));
+        uint16x8_t least = vdupq_n_u16(0xffff);
+        uint16x8_t metrics[8];
+        for (int k = 0; k < 8; ++k) {
+            metrics[k] = vreinterpretq_u16_u8(vqtbl1q_u8(bm, pattern[k]));
+        }
+        for (int m = 0; m < TCQ_STATES/2; m += 32) {
+            uint8x16_t taken[2][2]; // [odd][half]: lanes of 0xff where the second predecessor is better
+            for (int h = 0; h < 2; ++h) {
+                uint16x8_t better[2][2];
+                for (int g = 0; g < 2; ++g) {
+                    const int        at = m + 16*h + 8*g;
+                    const int        z  = tcq_subset[2*at];
+                    const uint16x8_t a  = vld1q_u16(from + at);
+                    const uint16x8_t b  = vld1q_u16(from + at + TCQ_STATES/2);
+
+                    const uint16x8_t a0   = vqaddq_u16(a, metrics[z]);
+                    const uint16x8_t a1   = vqaddq_u16(a, metrics[z ^ 4]);
+                    const uint16x8_t b0   = vqaddq_u16(b, metrics[z ^ 4]);
+                    const uint16x8_t b1   = vqaddq_u16(b, metrics[z]);
+                    const uint16x8_t even = vminq_u16(a0, b0);
+                    const uint16x8_t odd  = vminq_u16(a1, b1);
+
+                    better[0][g] = vcltq_u16(b0, a0);
+                    better[1][g] = vcltq_u16(b1, a1);
+                    least = vminq_u16(least, vminq_u16(even, odd));
+                    vst1q_u16(to + 2*at,     vzip1q_u16(even, odd));
+                    vst1q_u16(to + 2*at + 8, vzip2q_u16(even, odd));
+                }
+                for (int odd = 0; odd < 2; ++odd) {
+                    taken[odd][h] = vandq_u8(bits, vuzp1q_u8(vreinterpretq_u8_u16(better[odd][0]),
+                                                             vreinterpretq_u8_u16(better[odd][1])));
+                }
+            }
+            const uint8x16_t even = vpaddq_u8(taken[0][0], taken[0][1]);
+            const uint8x16_t odd  = vpaddq_u8(taken[1][0], taken[1][1]);
+            const uint8x16_t both = vpaddq_u8(even, odd);
+            vst1_u8((uint8_t *) &survivors[i][m/16], vget_low_u8(vpaddq_u8(both, both)));
+        }
+        if ((i & 7) == 7) {
+            const uint16x8_t offset = vdupq_n_u16(vminvq_u16(least));
+            for (int s = 0; s < TCQ_STATES; s += 8) {
+                vst1q_u16(to + s, vsubq_u16(vld1q_u16(to + s), offset));
+            }
+        }
+        uint16_t * swap = from; from = to; to = swap;
+    }
+}
+
+#endif
+
+static int tcq_simd_cap = 2;
+
+static tcq_advance_t tcq_select_advance(int * level) {
+#ifdef TCQ_X86
+    if (tcq_simd_cap >= 2 && __builtin_cpu_supports("avx512bw")) { *level = 2; return tcq_advance_avx512; }
+    if (tcq_simd_cap >= 1 && __builtin_cpu_supports("avx2"))     { *level = 1; return tcq_advance_avx2;   }
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+    if (tcq_simd_cap >= 1)                                       { *level = 1; return tcq_advance_neon;   }
+#endif
+    *level = 0;
+    return tcq_advance_ref;
+}
+
+int tcq_trellis_cap_simd(int cap) {
+    int level;
+    tcq_simd_cap = cap;
+    tcq_select_advance(&level);
+    return level;
+}
+
+float tcq_level_rms(const tcq_format * f) {
+    // the largest level, 63, in units of that rms
+    static const float reach[6] = { 0.0f, 1.518f, 2.158f, 2.699f, 3.147f, 3.468f };
+    return 63.0f/reach[f->rate];
+}
+
+void tcq_trellis_init(tcq_trellis * t, const tcq_format * f) {
+    int level;
+    t->f       = f;
+    t->advance = tcq_select_advance(&level);
+
+    // levels are integers, so that floor(2x) decides which of a subset's is nearest; they ascend with lo
+    for (int z = 0; z < 8; ++z) {
+        int l = 0;
+        for (int i = 0; i < 256; ++i) {
+            const int x4 = 2*(i - 128) + 1; // four times the middle of the bin
+            while (l + 1 < f->n_lo && 2*x4 > 4*(f->levels[z | l << 3] + f->levels[z | (l + 1) << 3])) {
+                ++l;
+            }
+            t->lo   [i][z] = (uint8_t) l;
+            t->level[i][z] = f->levels[z | l << 3];
+        }
+    }
+}
+
+void tcq_trellis_set_targets(tcq_trellis * t, int first, const float * x, const float * w, int n, float unit) {
+    const float per_unit = 1.0f/unit;
+
+    for (int i = 0; i < n; ++i) {
+        const float clamped = fminf(fmaxf(x[i], -64.0f), 63.5f);
+        const int   bin     = (int) (2.0f*clamped + 128.0f); // not negative: the cast is floor
+
+        float cost[8], least;
+        for (int z = 0; z < 8; ++z) {
+            const float e = x[i] - t->level[bin][z];
+            cost[z] = e*e;
+        }
+        least = cost[0];
+        for (int z = 1; z < 8; ++z) {
+            least = cost[z] < least ? cost[z] : least;
+        }
+        // what every path pays cancels; what is out of all proportion is merely forbidding
+        const float weight = w[i]*per_unit;
+        for (int z = 0; z < 8; ++z) {
+            const float scaled = weight*(cost[z] - least);
+            t->metric[first + i][z] = (uint16_t) (scaled < TCQ_MAX_METRIC ? scaled + 0.5f : TCQ_MAX_METRIC);
+        }
+        memcpy(t->step_lo[first + i], t->lo[bin], 8);
+    }
+}
+
+int tcq_trellis_search(tcq_trellis * t, int first, int n, int start, int end, int n_keep, uint8_t * u, uint8_t * lo) {
+    memset(t->cost, start < 0 ? 0 : 0xff, sizeof(t->cost));
+    if (start >= 0) {
+        t->cost[start] = 0;
+    }
+    t->advance(t->cost, (const uint16_t (*)[8]) t->metric + first, t->survivors + first, n);
+
+    int s = end;
+    if (s < 0) {
+        s = 0;
+        for (int i = 1; i < TCQ_STATES; ++i) {
+            s = t->cost[i] < t->cost[s] ? i : s;
+        }
+    }
+    int kept = s;
+    for (int i = n - 1; i >= 0; --i) {
+        if (i == n_keep - 1) {
+            kept = s;
+        }
+        const int window = tcq_survivor(t->survivors[first + i], s) << 8 | s;
+        if (i < n_keep && u) {
+            u [i] = (uint8_t) (s & 1);
+            lo[i] = t->step_lo[first + i][tcq_subset[window]];
+        }
+        s = window >> 1;
+    }
+    return kept;
+}

@@ -1,0 +1,49 @@
+// The trellis search behind the TCQ encoder: the cheapest path through one chain, or through a section of one.
+// Internal to the encoder. Costs are 16-bit integers, so every instruction set finds the same path, bit for bit.
+
+#pragma once
+
+#include "ggml-tcq.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TCQ_STATES    256
+#define TCQ_SETTLE     64 // steps after which the best path no longer depends on where it started
+#define TCQ_MAX_STEPS (QK_TCQ + TCQ_SETTLE)
+
+// advances the costs of all states by n steps (a multiple of 8)
+typedef void (*tcq_advance_t)(uint16_t * cost, const uint16_t (*metric)[8], uint32_t (*survivors)[TCQ_STATES/32], int n);
+
+// one search at a time: an encoder thread owns one of these (26 KB)
+typedef struct {
+    const tcq_format * f;
+    tcq_advance_t      advance;
+    int8_t   level [256][8];                          // nearest level of every subset, by floor(2x) + 128
+    uint8_t  lo    [256][8];                          // that level's lo bits
+    uint16_t metric[TCQ_MAX_STEPS][8];                // cost of a step, by time and subset
+    uint8_t  step_lo[TCQ_MAX_STEPS][8];               // lo bits that reach that cost
+    uint32_t survivors[TCQ_MAX_STEPS][TCQ_STATES/32]; // the top bit that the better predecessor had, by time and state
+    uint16_t cost[TCQ_STATES];
+} tcq_trellis;
+
+void tcq_trellis_init(tcq_trellis * t, const tcq_format * f);
+
+// step costs for targets x (level units) with weights w, n of them in chain order, stored from step `first` on;
+// `unit` is the weighted squared error that costs 1
+void tcq_trellis_set_targets(tcq_trellis * t, int first, const float * x, const float * w, int n, float unit);
+
+// n steps (a multiple of 8) from step `first` on; start and end are states, or -1 for any.
+// Writes the path bit and the lo bits of the first n_keep steps (NULL: not wanted); returns the state after these.
+int tcq_trellis_search(tcq_trellis * t, int first, int n, int start, int end, int n_keep, uint8_t * u, uint8_t * lo);
+
+// rms of the weights that the levels suit, in level units
+float tcq_level_rms(const tcq_format * f);
+
+// caps the instruction set (0: scalar, 1: AVX2 or NEON, 2: AVX-512), for tests and benchmarks; returns what will run
+GGML_API int tcq_trellis_cap_simd(int cap);
+
+#ifdef __cplusplus
+}
+#endif
