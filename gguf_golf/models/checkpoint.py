@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from gguf.utility import LocalTensor, SafetensorsLocal
 from safetensors import SafetensorError, safe_open
 
 from gguf_golf.errors import InputError
 from gguf_golf.models.model import FloatArray
+from gguf_golf.models.unsupported import UnsupportedError
 
 INDEX_NAME = "model.safetensors.index.json"
 
@@ -41,7 +43,8 @@ class StoredTensor:
 def to_float32(data: np.ndarray, dtype: str) -> FloatArray:
     """Widen BF16 (given as uint16 bits), F16 or F32 to f32, exactly, in fresh memory."""
     if dtype == "BF16":  # BF16 is the upper half of an F32
-        return np.left_shift(data, 16, dtype=np.uint32).view(np.float32)
+        bits: npt.NDArray[np.uint32] = np.left_shift(data, 16, dtype=np.uint32)
+        return bits.view(np.float32)
     return data.astype(np.float32)
 
 
@@ -60,6 +63,8 @@ def weight_files(directory: Path) -> list[Path]:
     files = sorted(directory.glob("model*.safetensors"))
     if len(files) > 1:
         raise InputError(f"{directory}: {len(files)} model*.safetensors files but no {INDEX_NAME}; download it too")
+    if not files and any(directory.glob("pytorch_model*.bin")):
+        raise UnsupportedError(f"{directory} has its weights as pytorch_model.bin, not safetensors")
     if not files:
         raise InputError(f"{directory}: no model.safetensors or {INDEX_NAME}; download the weights as safetensors")
     return files
@@ -96,14 +101,15 @@ def _weight_map(index_path: Path) -> dict[str, str]:
             raise TypeError("weight_map is no table of file names")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{index_path} is damaged ({error}); download it again") from error
-    return weight_map
+    return dict(weight_map)
 
 
 def _file_tensors(path: Path) -> dict[str, LocalTensor]:
     try:
         with safe_open(path, framework="numpy"):
             pass
-        return SafetensorsLocal(path).tensors
+        tensors: dict[str, LocalTensor] = SafetensorsLocal(path).tensors
+        return tensors
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(
             f"{path} ({path.stat().st_size} bytes) is truncated or is no safetensors file ({error}); download it again"

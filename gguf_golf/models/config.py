@@ -67,3 +67,8 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no JSON object; download it again")
     return values
+
+
+def read_optional_json(path: Path) -> dict[str, Any]:
+    """Like read_json, but {} where there is no such file."""
+    return read_json(path) if path.is_file() else {}

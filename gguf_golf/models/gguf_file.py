@@ -20,14 +20,15 @@ PART_NAME = re.compile(r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf"
 INTEGERS = frozenset({"I8", "I16", "I32", "I64"})
 
 
-class _Reader(GGUFReader):
+class _Reader(GGUFReader):  # type: ignore[misc]  # gguf-py's types are not followed
     """gguf-py's reader, which takes what the file has where a count points beyond its end, refusing instead."""
 
     def _get(self, offset: int, dtype: npt.DTypeLike, count: int = 1, override_order: Any = None) -> npt.NDArray[Any]:
         end = int(offset) + np.dtype(dtype).itemsize * int(count)
         if end > self.data.nbytes:
             raise ValueError(f"byte {end} is needed, the file has {self.data.nbytes}")
-        return super()._get(offset, dtype, count, override_order)
+        values: npt.NDArray[Any] = super()._get(offset, dtype, count, override_order)
+        return values
 
 
 def open_gguf(path: Path, *, allow_requantize: bool) -> Model:
@@ -133,4 +134,5 @@ class _RowReader:
         data = np.memmap(self.path, np.uint8, "r", self.offset + first * self.row_bytes, (last - first, self.row_bytes))
         if self.type.name in FLOAT_DTYPES:
             return to_float32(data.view(FLOAT_DTYPES[self.type.name]), self.type.name)
-        return gguf.dequantize(data, self.type)
+        weights: FloatArray = gguf.dequantize(data, self.type)
+        return weights

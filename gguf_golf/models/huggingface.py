@@ -10,10 +10,16 @@ from gguf import GGUFValueType, GGUFWriter, LlamaFileType
 from gguf_golf.errors import InputError
 from gguf_golf.models import llama
 from gguf_golf.models.checkpoint import stored_tensors
-from gguf_golf.models.config import Config, read_config
+from gguf_golf.models.config import Config, read_config, read_optional_json
+from gguf_golf.models.gguf_file import open_gguf
 from gguf_golf.models.model import LazyTensor, MetadataField, Model
 from gguf_golf.models.tokenizer import add_tokenizer
 from gguf_golf.models.unsupported import UnsupportedError
+from gguf_golf.models.upstream import convert_upstream
+
+# gguf-py remarks on every optional file that a checkpoint does not have
+for _name in ("gguf", "metadata"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 FILE_TYPES = {"F32": LlamaFileType.ALL_F32, "F16": LlamaFileType.MOSTLY_F16, "BF16": LlamaFileType.MOSTLY_BF16}
 
@@ -26,13 +32,17 @@ def open_directory(directory: Path, *, allow_requantize: bool) -> Model:
             f"{directory} is already quantized ({config.quantization}): start from full precision, "
             "the checkpoint that it was made from"
         )
+    try:
+        return _open_llama(config)
+    except UnsupportedError as reason:
+        return open_gguf(convert_upstream(config, str(reason)), allow_requantize=allow_requantize)
+
+
+def _open_llama(config: Config) -> Model:
     family = llama.FAMILIES.get(config.architecture)
-    if family is None:
-        raise UnsupportedError(f"{directory}: {config.architecture} is not supported yet")
-    return _open_llama(config, family)
-
-
-def _open_llama(config: Config, family: llama.Family) -> Model:
+    if family is None or config.quantization is not None:
+        quantized = "" if config.quantization is None else f", quantized with {config.quantization}"
+        raise UnsupportedError(f"{config.directory} is {config.architecture}{quantized}")
     tensors = llama.lazy_tensors(config, family, stored_tensors(config.directory))
     # gguf-py's writer collects the keys: its add_* methods are the one list of their names and types.
     writer = GGUFWriter(path=None, arch=family.name)
@@ -50,8 +60,16 @@ def _open_llama(config: Config, family: llama.Family) -> Model:
 def _add_general(writer: GGUFWriter, directory: Path, tensors: list[LazyTensor]) -> None:
     """Add general.*: the model card's front matter, generation_config.json and the directory's name, by gguf-py."""
     total = sum(int(np.prod(tensor.shape)) for tensor in tensors)
-    logging.getLogger("metadata").setLevel(logging.ERROR)  # it warns of every absent optional file
-    known = gguf.Metadata.load(model_path=directory, total_params=total)
+    try:
+        known = gguf.Metadata.load(model_path=directory, total_params=total)
+    except Exception as error:  # a model card is free text, and its parsers raise what they like
+        raise InputError(
+            f"{directory}: the front matter of README.md, or generation_config.json, cannot be read ({error}); "
+            "mend or remove it"
+        ) from error
+    # gguf-py 0.19 does not know this key of generation_config.json, the pinned llama.cpp does
+    sampling = read_optional_json(directory / "generation_config.json")
+    known.sampling_penalty_repeat = known.sampling_penalty_repeat or sampling.get("repetition_penalty")
     known.name = known.name or directory.resolve().name
     known.size_label = known.size_label or gguf.size_label(total, total, 0, 0)
     writer.add_type(gguf.GGUFType.MODEL)

@@ -155,7 +155,7 @@ def rope_factors(config: Config, head_dim: int) -> FloatArray | None:
                 ("original_max_position_embeddings", 8192),
             )
         )
-        base = np.float32(rope["rope_theta"])
+        base = np.float32(rope["rope_theta"])  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
         raise InputError(f"{config.directory}/config.json: llama3 rope scaling: {error}") from error
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)

@@ -54,6 +54,9 @@ def pretokenizer_name(tokenizer: dict[str, Any], path: Path) -> str:
 
     Raises UnsupportedError where llama.cpp has none that is known to split text in the same way.
     """
+    # llama.cpp does not normalize: of all normalizers NFC, which leaves almost all text as it is, is let through
+    if (normalizer := tokenizer.get("normalizer")) not in (None, {"type": "NFC"}):
+        raise UnsupportedError(f"{path}: llama.cpp has no match for the normalizer {normalizer!r}")
     steps = _steps(tokenizer.get("pre_tokenizer"))
     ignore_merges = bool(tokenizer["model"].get("ignore_merges", False))
     name = KNOWN.get((tuple(steps), ignore_merges)) if steps is not None else None
@@ -67,27 +70,19 @@ def pretokenizer_name(tokenizer: dict[str, Any], path: Path) -> str:
 
 def _steps(pre_tokenizer: Any) -> list[str] | None:
     """The regular expressions that a pre-tokenizer isolates, in turn; None if it does anything else."""
-    if not isinstance(pre_tokenizer, dict):
-        return None
     match pre_tokenizer:
         case {"type": "Sequence", "pretokenizers": list(parts)}:
-            steps: list[str] = []
-            for part in parts:
-                inner = _steps(part)
-                if inner is None:
-                    return None
-                steps += inner
-            return steps
+            inner = [_steps(part) for part in parts]
+            return None if None in inner else [regex for steps in inner if steps for regex in steps]
         # "Removed" with "invert" keeps the matches and drops the rest, and these expressions leave no rest
-        case {"type": "Split", "pattern": {"Regex": str(regex)}, "behavior": "Isolated", "invert": False} | {
-            "type": "Split",
-            "pattern": {"Regex": str(regex)},
-            "behavior": "Removed",
-            "invert": True,
-        }:
+        case {"type": "Split", "pattern": {"Regex": str(regex)}, "behavior": behavior, "invert": invert} if (
+            behavior,
+            invert,
+        ) in (("Isolated", False), ("Removed", True)):
             return [regex.replace("\r", r"\r").replace("\n", r"\n")]
         case {"type": "Digits", "individual_digits": True}:
             return [DIGIT]
         case {"type": "ByteLevel", "add_prefix_space": False}:
             return [GPT2] if pre_tokenizer.get("use_regex", True) else []
-    return None
+        case _:
+            return None

@@ -11,7 +11,7 @@ from gguf import GGUFWriter, SpecialVocab, TokenType
 from sentencepiece import SentencePieceProcessor
 
 from gguf_golf.errors import InputError
-from gguf_golf.models.config import Config, read_json
+from gguf_golf.models.config import Config, read_optional_json
 from gguf_golf.models.pretokenizer import pretokenizer_name
 from gguf_golf.models.unsupported import UnsupportedError
 
@@ -25,27 +25,29 @@ BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 def add_tokenizer(writer: GGUFWriter, config: Config) -> None:
     """Add tokenizer.* to `writer` from tokenizer.model or tokenizer.json, and what lies beside them.
 
-    Raises InputError where both are missing, or hold a tokenizer that llama.cpp has no match for.
+    Raises InputError where both are missing or damaged, UnsupportedError for a tokenizer that is not known here.
     """
     directory, vocab_size = config.directory, config.integer("vocab_size")
-    settings = _read_optional(directory / "tokenizer_config.json")
-    if config.architecture.startswith(("Ll", "LL", "Mi")) and settings.get("add_prefix_space") is not None:
-        writer.add_add_space_prefix(bool(settings["add_prefix_space"]))
-    if (directory / "tokenizer.model").is_file():
-        _add_sentencepiece(writer, directory, vocab_size, settings)
-    elif (directory / "tokenizer.json").is_file():
-        tokenizer = read_json(directory / "tokenizer.json")
-        try:
-            if tokenizer["model"].get("byte_fallback"):
-                _add_sentencepiece_bpe(writer, directory, vocab_size, tokenizer, settings)
-            else:
-                _add_byte_level_bpe(writer, directory, vocab_size, tokenizer, settings)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{directory}/tokenizer.json is damaged ({error!r}); download it again") from error
-    else:
+    settings = read_optional_json(directory / "tokenizer_config.json")
+    tokenizer = read_optional_json(directory / "tokenizer.json")
+    try:
+        if (directory / "tokenizer.model").is_file():
+            _add_sentencepiece(writer, directory, vocab_size, settings)
+        elif not tokenizer:
+            raise InputError(
+                f"{directory} has no tokenizer: download tokenizer.model or tokenizer.json from where the weights are"
+            )
+        elif tokenizer["model"].get("type", "BPE") == "BPE" and _decoder(tokenizer) == "ByteLevel":
+            _add_byte_level_bpe(writer, directory, vocab_size, tokenizer, settings)
+        elif tokenizer["model"].get("type", "BPE") == "BPE" and tokenizer["model"].get("byte_fallback"):
+            _add_sentencepiece_bpe(writer, directory, vocab_size, tokenizer, settings)
+        else:
+            raise UnsupportedError(f"{directory}/tokenizer.json holds neither byte-level nor sentencepiece-style BPE")
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise InputError(
-            f"{directory} has no tokenizer: download tokenizer.model or tokenizer.json from where the weights came from"
-        )
+            f"{directory}: tokenizer.json, tokenizer_config.json or added_tokens.json is damaged ({error!r}); "
+            "download them again"
+        ) from error
 
 
 def _add_sentencepiece(writer: GGUFWriter, directory: Path, vocab_size: int, settings: dict[str, Any]) -> None:
@@ -62,8 +64,11 @@ def _add_sentencepiece(writer: GGUFWriter, directory: Path, vocab_size: int, set
     tokens, scores, types = _padding(vocab_size)
     for i in range(n_pieces):
         tokens[i], scores[i], types[i] = processor.IdToPiece(i), processor.GetScore(i), _piece_type(processor, i)
-
-    added = {i: {"content": text} for text, i in _read_optional(directory / "added_tokens.json").items()}
+    if any(score != round(score) for score, kind in zip(scores, types, strict=True) if kind == TokenType.NORMAL):
+        # BPE scores are ranks; log-probabilities mean a unigram model, which merging pairs by score does not follow
+        raise InputError(f"{path} is a sentencepiece unigram model; llama.cpp tokenizes only sentencepiece BPE like it")
+    _add_space_prefix(writer, settings, processor.EncodeAsPieces("a")[0].startswith(SPACE))
+    added = {i: {"content": text} for text, i in read_optional_json(directory / "added_tokens.json").items()}
     _set_added_tokens(added | _added_tokens({}, settings), tokens, types, scores)
     _add_llama_vocab(writer, directory, tokens, scores, types)
 
@@ -76,6 +81,7 @@ def _add_sentencepiece_bpe(
     llama.cpp merges the pair whose result has the best score, so a token's score is minus the rank of the merge that
     makes it. (llama.cpp's converter gives all tokens one score, which merges from the left instead.)
     """
+    _add_space_prefix(writer, settings, _puts_space_in_front(tokenizer, directory / "tokenizer.json"))
     tokens, scores, types = _padding(vocab_size)
     merge_rank = {}
     for rank, merge in reversed(list(enumerate(_merges(tokenizer)))):
@@ -93,8 +99,6 @@ def _add_byte_level_bpe(
     writer: GGUFWriter, directory: Path, vocab_size: int, tokenizer: dict[str, Any], settings: dict[str, Any]
 ) -> None:
     path = directory / "tokenizer.json"
-    if (kind := tokenizer["model"].get("type", "BPE")) != "BPE":
-        raise UnsupportedError(f"{path}: a {kind} tokenizer")
     tokens, scores, types = _padding(vocab_size)
     vocab = tokenizer["model"]["vocab"]
     _check_vocab_size(path, max(vocab.values()) + 1, vocab_size)
@@ -116,7 +120,7 @@ def _add_llama_vocab(
     writer.add_token_list(tokens)
     writer.add_token_scores(scores)
     writer.add_token_types(types)
-    tokenizer = _read_optional(directory / "tokenizer.json")
+    tokenizer = read_optional_json(directory / "tokenizer.json")
     _add_special_tokens(writer, directory, tokenizer, SpecialVocab(directory, n_vocab=len(tokens)))
 
 
@@ -126,6 +130,39 @@ def _add_special_tokens(writer: GGUFWriter, directory: Path, tokenizer: dict[str
     # overrule it.
     special.add_special_token |= _added_by_post_processor(tokenizer, special.special_token_ids)
     special.add_to_gguf(writer, quiet=True)
+
+
+def _add_space_prefix(writer: GGUFWriter, settings: dict[str, Any], prefix: bool) -> None:
+    """Say whether a space is put before a text; llama.cpp's default for these tokenizers is yes."""
+    prefix = settings.get("add_prefix_space", prefix)
+    if "add_prefix_space" in settings or not prefix:
+        writer.add_add_space_prefix(bool(prefix))
+
+
+def _puts_space_in_front(tokenizer: dict[str, Any], path: Path) -> bool:
+    """Whether a sentencepiece-style tokenizer.json puts a space before a text.
+
+    Raises UnsupportedError if it does more to a text than that and sentencepiece's escaping of spaces.
+    """
+    prefix = False
+    normalizer = tokenizer.get("normalizer") or {"type": "Sequence", "normalizers": []}
+    for step in normalizer["normalizers"] if normalizer["type"] == "Sequence" else [normalizer]:
+        match step:
+            case {"type": "Prepend", "prepend": "\u2581"}:
+                prefix = True
+            case {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}:
+                pass
+            case _:
+                raise UnsupportedError(f"{path}: a {step['type']} normalizer")
+    match tokenizer.get("pre_tokenizer"):
+        case {"type": "Metaspace", "replacement": "\u2581", **options}:
+            scheme = options.get("prepend_scheme", "always" if options.get("add_prefix_space", True) else "never")
+            prefix = prefix or scheme != "never"
+        case None | {"type": "Split", "pattern": {"String": " "}}:  # spaces are escaped by then: it never splits
+            pass
+        case other:
+            raise UnsupportedError(f"{path}: a {other['type']} pre-tokenizer")
+    return prefix
 
 
 def _padding(vocab_size: int) -> tuple[list[str], list[float], list[TokenType]]:
@@ -172,7 +209,7 @@ def _set_added_tokens(
 
 
 def _looks_special(text: str) -> bool:
-    """Tokens that checkpoints forget to mark as special; the list is llama.cpp's (TextModel.does_token_look_special)."""
+    """Tokens that checkpoints forget to mark as special; the list is llama.cpp's (does_token_look_special)."""
     return (
         text in ("<pad>", "<mask>", "<2mass>", "[@BOS@]")
         or (text.startswith("<|") and text.endswith("|>"))
@@ -184,7 +221,12 @@ def _looks_special(text: str) -> bool:
 def _merges(tokenizer: dict[str, Any]) -> list[tuple[str, str]]:
     """The merges in order of rank; tokenizer.json has them as "a b" or, since transformers 4.45, as ["a", "b"]."""
     merges = tokenizer["model"]["merges"]
-    return [tuple(merge.split(" ", 1)) if isinstance(merge, str) else tuple(merge) for merge in merges]
+    pairs = (merge.split(" ", 1) if isinstance(merge, str) else merge for merge in merges)
+    return [(left, right) for left, right in pairs]
+
+
+def _decoder(tokenizer: dict[str, Any]) -> object:
+    return (tokenizer.get("decoder") or {}).get("type")
 
 
 def _added_by_post_processor(tokenizer: dict[str, Any], ids: dict[str, int]) -> dict[str, bool]:
@@ -201,7 +243,3 @@ def _added_by_post_processor(tokenizer: dict[str, Any], ids: dict[str, int]) -> 
                     token = step["special_tokens"][item["SpecialToken"]["id"]]
                     adds[kind] = token["ids"] == [ids.get(kind)]
     return adds
-
-
-def _read_optional(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
