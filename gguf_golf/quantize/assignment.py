@@ -7,30 +7,10 @@ from gguf_golf.errors import InputError
 from gguf_golf.formats import types
 from gguf_golf.formats.types import QuantType
 from gguf_golf.models import LazyTensor, Model
-
-EMBEDDINGS = ("token_embd.weight", "output.weight")
-"""The vocabulary's two tables; they take the embedding type."""
-
-# Matrices that every llama.cpp quantizer leaves alone: small, or used as something other than a linear layer.
-_KEPT = (
-    "_norm.weight",
-    "ffn_gate_inp.weight",
-    "ffn_gate_tid2eid.weight",
-    "position_embd.weight",
-    "token_types.weight",
-    "altup",
-    "laurel",
-    "per_layer_model_proj",
-    "ssm_conv1d",
-    "shortconv.conv.weight",
-    "indexer.k_proj.weight",
-    "indexer.q_proj.weight",
-    "time_mix_",
-    "attn_rel_b.weight",
-)
+from gguf_golf.models.roles import EMBEDDINGS, is_quantizable
 
 # These types cannot be made without knowing which weights matter: llama.cpp's quantizers refuse or produce nonsense.
-NEEDS_IMATRIX = frozenset({"iq2_xxs", "iq2_xs", "iq2_s", "iq1_s", "iq1_m", "iq3_xxs"})
+NEEDS_IMATRIX = frozenset({"iq2_xxs", "iq2_xs", "iq2_s", "iq1_s", "iq1_m"})
 
 _F32 = types.get("f32")
 
@@ -41,11 +21,6 @@ class Assignment:
 
     types: dict[str, QuantType]
     notes: list[str] = field(default_factory=list)
-
-
-def is_quantizable(tensor: LazyTensor) -> bool:
-    """Whether a tensor is a linear layer or an embedding table; everything else stays F32."""
-    return len(tensor.shape) > 1 and tensor.name.endswith("weight") and not any(part in tensor.name for part in _KEPT)
 
 
 def uniform(model: Model, type_name: str, embedding_type: str) -> Assignment:

@@ -19,8 +19,8 @@ from gguf_golf.calibrate.imatrix import Imatrix
 from gguf_golf.errors import InputError
 from gguf_golf.formats.types import QuantType
 from gguf_golf.models import LazyTensor, MetadataField, Model
+from gguf_golf.plan.layout import Layout, lay_out
 from gguf_golf.quantize.assignment import check_imatrix
-from gguf_golf.quantize.layout import Layout, lay_out
 from gguf_golf.runtime import ggml
 
 SLAB_WEIGHTS = 1 << 23
