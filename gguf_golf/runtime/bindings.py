@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gguf_golf.errors import BuildError
 from gguf_golf.runtime import pin
-from gguf_golf.runtime.cache import locked
+from gguf_golf.runtime.cache import cache_dir, locked
 from gguf_golf.runtime.source import pip, sdist, verify
 
 
@@ -22,7 +22,7 @@ def ensure_installed() -> None:
 
     Raises BuildError when it has another version: changing a package that others may use is not ours to decide.
     """
-    with locked():
+    with locked(cache_dir() / "bindings"):
         if _package() is None:
             archive = sdist()
             verify(archive)

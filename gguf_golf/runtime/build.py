@@ -45,10 +45,13 @@ def build(options: Options, components: tuple[str, ...] = ("lib",)) -> Path:
     wanted = [name for name in COMPONENTS if name == "lib" or name in components]
     if all((runtime / name).is_dir() for name in wanted):
         return runtime
-    with locked():
+    tree = cache_dir() / "tree" / config.key({k: v for k, v in parts.items() if k not in ("pin", "source")})
+    with locked(tree):
+        source = source_dir()
+        if source.name != parts["source"]:  # patches/ changed while this process waited
+            return build(options, components)
         missing = [name for name in wanted if not (runtime / name).is_dir()]
-        tree = cache_dir() / "tree" / config.key({k: v for k, v in parts.items() if k not in ("pin", "source")})
-        _sync(source_dir(), tree / "src")
+        _sync(source, tree / "src")
         _configure(tree, parts)
         for name in missing:
             _compile(tree, name)

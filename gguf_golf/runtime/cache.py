@@ -1,4 +1,4 @@
-"""Where the runtime room keeps what it can make again, and the one lock that guards making it.
+"""Where the runtime room keeps what it can make again, and the locks that guard making it.
 
 Layout below `cache_dir()`; everything may be deleted at any time and is made again:
 
@@ -25,14 +25,14 @@ def cache_dir() -> Path:
 
 
 @contextmanager
-def locked() -> Iterator[None]:
-    """Hold the cache's lock: one process at a time fetches, patches or builds. Reentrant within a thread."""
-    cache_dir().mkdir(parents=True, exist_ok=True)
-    lock = FileLock(cache_dir() / "lock", is_singleton=True)
+def locked(path: Path) -> Iterator[None]:
+    """Hold the right to make `path`: one process at a time. Reentrant within a thread."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"), is_singleton=True)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        click.echo(f"waiting for another build to finish ({lock.lock_file})", err=True)
+        click.echo(f"waiting for another gguf-golf that is making {path}", err=True)
         lock.acquire()
     try:
         yield

@@ -60,9 +60,9 @@ class TypeTraits:
 @cache
 def type_traits(type_id: int) -> TypeTraits:
     """The type with ggml's number `type_id`. Raises InputError when the runtime has none."""
-    if type_id not in type_ids():
+    raw = _raw_traits(type_id) if type_id in type_ids() else None
+    if raw is None or raw.type_name is None:
         raise InputError(f"the runtime has no type {type_id}")
-    raw = _raw_traits(type_id)
     return TypeTraits(type_id, raw.type_name.decode(), raw.blck_size, raw.type_size)
 
 

@@ -19,9 +19,9 @@ from gguf_golf.runtime.config import Options
 def load() -> ModuleType:
     """The module `llama_cpp`, running on this checkout's patched libraries.
 
-    A runtime that is missing, made from other patches, or made for another CPU is built first, with the options and
-    components that this environment's last build had. $LLAMA_CPP_LIB_PATH, which the bindings know too, names a folder of
-    libraries to take unseen instead. Raises BuildError.
+    A runtime that is missing, made from other patches, or made for another CPU is built first, with the options
+    and components that this environment's last build had. $LLAMA_CPP_LIB_PATH, which the bindings know too, names
+    a folder of libraries to take unseen instead. Raises BuildError.
     """
     override = os.environ.get("LLAMA_CPP_LIB_PATH")
     folder = Path(override).resolve() if override else current() / "lib"

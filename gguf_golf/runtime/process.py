@@ -3,7 +3,7 @@
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tqdm import tqdm
@@ -14,7 +14,7 @@ _NINJA_STEP = re.compile(r"\[(\d+)/(\d+)\] ")
 _LINES_SHOWN = 25
 
 
-def run(command: Sequence[str | Path], what: str, log: Path, env: Mapping[str, str] | None = None) -> None:
+def run(command: Iterable[object], what: str, log: Path, env: Mapping[str, str] | None = None) -> None:
     """Run `command`, append all that it prints to `log`, and show a bar that follows ninja's [done/total].
 
     `what` says in the user's words what is being done. Raises BuildError with the end of the output on failure.
@@ -25,7 +25,7 @@ def run(command: Sequence[str | Path], what: str, log: Path, env: Mapping[str, s
     with (
         log.open("a") as sink,
         subprocess.Popen(
-            [str(part) for part in command],
+            [str(word) for word in command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -17,8 +17,8 @@ from gguf_golf.runtime.cache import cache_dir, locked
 # a link to the checkout's patches/, so that one path is right for a checkout and for an installed wheel
 PATCHES = Path(__file__).parent / "patches"
 
-# upstream folders that neither the build nor the conversion of models reads: 120 of 176 MB
-_UNUSED = ("benches", "docs", "media", "models")
+# what neither the build nor the conversion of models reads: 120 of 176 MB, and a .git that points nowhere
+_UNUSED = (".git", "benches", "docs", "media", "models")
 
 
 def source_dir() -> Path:
@@ -28,7 +28,7 @@ def source_dir() -> Path:
     """
     target = cache_dir() / "source" / source_key()
     if not target.is_dir():
-        with locked():
+        with locked(target):
             if not target.is_dir():
                 _make(target)
     return target
@@ -51,7 +51,7 @@ def sdist() -> Path:
     """
     path = cache_dir() / "sdist" / f"llama_cpp_python-{pin.VERSION}.tar.gz"
     if not path.is_file():
-        with locked():
+        with locked(path):
             if not path.is_file():
                 _fetch(path)
     return path
@@ -70,6 +70,7 @@ def verify(path: Path) -> None:
 
 def pip(*arguments: str | Path, what: str, env: dict[str, str] | None = None) -> None:
     """Run this environment's pip; raises BuildError with pip's last words when it fails."""
+    cache_dir().mkdir(parents=True, exist_ok=True)
     log = cache_dir() / "pip.log"
     process.run([sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments], what, log, env)
 
@@ -112,6 +113,8 @@ def _make(target: Path) -> None:
                 raise BuildError(f"{own} would replace a file of llama.cpp; write a .patch for it, or rename it")
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(own, copy)
+        if source_key() != target.name:
+            raise BuildError(f"{PATCHES.resolve()} changed while it was being applied: try again")
         tree.rename(target)
 
 
@@ -119,9 +122,9 @@ def _vendored(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """The archive's llama.cpp, without the unused folders, as llama.cpp/..."""
     prefix = f"llama_cpp_python-{pin.VERSION}/vendor/"
     for member in tar:
-        inside = member.name.removeprefix(prefix)
-        if inside != member.name and not inside.startswith(tuple(f"llama.cpp/{name}/" for name in _UNUSED)):
-            yield member.replace(name=inside)
+        inside = Path(member.name.removeprefix(prefix))
+        if member.name.startswith(prefix + "llama.cpp/") and inside.parts[1] not in _UNUSED:
+            yield member.replace(name=str(inside))
 
 
 def _apply(patch: Path, tree: Path) -> None:
