@@ -7,12 +7,14 @@ import os
 import sys
 from functools import cache
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any, cast
 
 from gguf_golf.errors import BuildError
 from gguf_golf.runtime import bindings, build, config
 from gguf_golf.runtime.config import Options
+
+_OVERRIDE = "LLAMA_CPP_LIB_PATH"
 
 
 @cache
@@ -23,25 +25,34 @@ def load() -> ModuleType:
     and components that this environment's last build had. $LLAMA_CPP_LIB_PATH, which the bindings know too, names
     a folder of libraries to take unseen instead. Raises BuildError.
     """
-    override = os.environ.get("LLAMA_CPP_LIB_PATH")
-    folder = Path(override).resolve() if override else current() / "lib"
-    if "llama_cpp" in sys.modules:
-        return _already_imported(folder)
-    # _ggml.py knows no LLAMA_CPP_LIB_PATH and would follow the link, which another process may just be changing
-    sys.modules["llama_cpp._ggml"] = cast(ModuleType, SimpleNamespace(libggml=_open(folder, "ggml")))
-    os.environ["LLAMA_CPP_LIB_PATH"] = str(folder)
-    try:
-        return importlib.import_module("llama_cpp")
-    finally:
-        # not for children: to them it would be an override
-        if override is None:
-            del os.environ["LLAMA_CPP_LIB_PATH"]
+    folder = _folder()
+    if "llama_cpp" not in sys.modules:
+        # rather than by the link, which another process may be changing; and not for children, as it is an override
+        before = os.environ.get(_OVERRIDE)
+        os.environ[_OVERRIDE] = str(folder)
+        try:
+            importlib.import_module("llama_cpp")
+        finally:
+            del os.environ[_OVERRIDE]
+            os.environ.update({} if before is None else {_OVERRIDE: before})
+    module = sys.modules["llama_cpp"]
+    loaded = Path(sys.modules["llama_cpp.llama_cpp"]._lib._name).resolve().parent
+    if loaded != folder:
+        raise BuildError(
+            f"llama_cpp was imported before gguf-golf could choose its libraries, and runs on {loaded} "
+            f"instead of {folder}: call gguf_golf.runtime.load() first"
+        )
+    return module
 
 
+@cache
 def libggml() -> ctypes.CDLL:
-    """The patched libggml, through which all symbols of ggml-base and ggml-cpu are found."""
-    load()
-    return cast(ctypes.CDLL, sys.modules["llama_cpp._ggml"].libggml)
+    """The patched libggml, through which all symbols of ggml-base and ggml-cpu are found. Raises BuildError."""
+    path = _folder() / ("libggml.dylib" if sys.platform == "darwin" else "libggml.so")
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise BuildError(f"{path} cannot be loaded: {error}") from None
 
 
 def tool(name: str) -> Path:
@@ -84,21 +95,8 @@ def manifest(runtime: Path) -> dict[str, Any]:
     return cast(dict[str, Any], json.loads((runtime / "manifest.json").read_text()))
 
 
-def _already_imported(folder: Path) -> ModuleType:
-    module = sys.modules["llama_cpp"]
-    loaded = Path(sys.modules["llama_cpp._ggml"].libggml._name).resolve().parent
-    if loaded != folder.resolve():
-        raise BuildError(
-            f"llama_cpp was imported before gguf-golf could choose its libraries, and runs on {loaded} "
-            f"instead of {folder}: call gguf_golf.runtime.library.load() first"
-        )
-    return module
-
-
-def _open(folder: Path, name: str) -> ctypes.CDLL:
-    suffix = ".dylib" if sys.platform == "darwin" else ".so"
-    path = folder / f"lib{name}{suffix}"
-    try:
-        return ctypes.CDLL(str(path))
-    except OSError as error:
-        raise BuildError(f"{path} cannot be loaded: {error}") from None
+@cache
+def _folder() -> Path:
+    """Where this process loads its libraries from: decided once, so that ggml and llama stay of one build."""
+    override = os.environ.get(_OVERRIDE)
+    return (Path(override) if override else current() / "lib").resolve()
