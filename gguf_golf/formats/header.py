@@ -11,7 +11,7 @@ from gguf_golf.formats import tcq, types
 HEADER = Path(__file__).parents[2] / "patches/src/ggml/src/ggml-tcq-tables.h"
 
 
-def _table(declaration: str, values: Iterable[object]) -> str:
+def c_table(declaration: str, values: Iterable[object]) -> str:
     """One aligned C array, its values wrapped at 110 columns."""
     lines, line = [], "   "
     for value in values:
@@ -34,24 +34,24 @@ def render() -> str:
         + "\n".join(f"#define TCQ_G{p} 0x{g:03x}" for p, g in enumerate(tcq.GENERATORS))
         + "\n",
         "// z0 | z1 << 1 | z2 << 2 of a window of 9 path bits\n"
-        + _table("uint8_t tcq_subset[512]", tcq.subset_table()),
+        + c_table("uint8_t tcq_subset[512]", tcq.subset_table()),
         "// block scale by e5m3 byte\n"
-        + _table("float tcq_scale[256]", (f"{float(s).hex()}f" for s in tcq.e5m3_scales())),
+        + c_table("float tcq_scale[256]", (f"{float(s).hex()}f" for s in tcq.e5m3_scales())),
     ]
     for rate, levels in tcq.LEVELS.items():
-        parts.append(_table(f"int8_t tcq{rate}_levels[{len(levels)}]", levels))
+        parts.append(c_table(f"int8_t tcq{rate}_levels[{len(levels)}]", levels))
     parts.append("// what a slot adds: by nibble in blocks of 256, by the slot byte's top two bits in blocks of 64\n")
     for rate, magnitudes in tcq.SLOT_MAGNITUDES.items():
-        parts.append(_table(f"int16_t tcq{rate}_slots[16]", [*magnitudes, *(-m for m in magnitudes)]))
+        parts.append(c_table(f"int16_t tcq{rate}_slots[16]", [*magnitudes, *(-m for m in magnitudes)]))
     for rate, magnitudes in tcq.SLOT_MAGNITUDES_64.items():
-        parts.append(_table(f"int16_t tcq{rate}_64_slots[4]", [*magnitudes, *(-m for m in magnitudes)]))
+        parts.append(c_table(f"int16_t tcq{rate}_64_slots[4]", [*magnitudes, *(-m for m in magnitudes)]))
     parts.append(
         "// where bit b of weight j's lo bits is stored: [j*(rate - 1) + b], in bits from the end of the path\n"
     )
     for name, fmt in types.TCQ_FORMATS.items():
         positions = tcq.lo_bit_positions(fmt).ravel()
         if positions.size:
-            parts.append(_table(f"uint16_t {name}_lo_position[{positions.size}]", positions))
+            parts.append(c_table(f"uint16_t {name}_lo_position[{positions.size}]", positions))
     return "\n".join(parts)
 
 

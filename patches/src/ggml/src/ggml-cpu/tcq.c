@@ -1,4 +1,5 @@
-// TCQ on the CPU: the scalar dot products, in plain C. Equal to the SIMD versions in the integer part of each block.
+// TCQ on the CPU: the scalar dot products in plain C, and the choice of kernels. The SIMD versions (arch/) equal the scalar
+// ones in the integer part of each block.
 
 #define GGML_COMMON_DECL_C
 #include "ggml-common.h"
@@ -7,8 +8,11 @@
 #include "ggml-tcq.h"
 #include "simd-mappings.h"
 #include "tcq.h"
+#include "tcq-kernels.h"
 
 #include <assert.h>
+#include <stdlib.h>
+#include <string.h>
 
 static void tcq_vec_dot_q8_K(const tcq_format * f, int n, float * s, const uint8_t * x, const block_q8_K * y) {
     assert(n % QK_TCQ == 0);
@@ -42,25 +46,80 @@ static void tcq_vec_dot_q8_0(const tcq_format * f, int n, float * s, const uint8
     *s = sum;
 }
 
-#define TCQ_DEFINE_VEC_DOT(name, TYPE, act)                                                                             \
-    void ggml_vec_dot_##name##_##act##_generic(int n, float * GGML_RESTRICT s, size_t bs, const void * GGML_RESTRICT vx, \
-                                               size_t bx, const void * GGML_RESTRICT vy, size_t by, int nrc) {          \
-        assert(nrc == 1);                                                                                               \
-        GGML_UNUSED(nrc); GGML_UNUSED(bx); GGML_UNUSED(by); GGML_UNUSED(bs);                                            \
-        tcq_vec_dot_##act(tcq_get_format(TYPE), n, s, vx, vy);                                                          \
-    }                                                                                                                   \
-    void ggml_vec_dot_##name##_##act(int n, float * GGML_RESTRICT s, size_t bs, const void * GGML_RESTRICT vx,          \
-                                     size_t bx, const void * GGML_RESTRICT vy, size_t by, int nrc) {                    \
-        ggml_vec_dot_##name##_##act##_generic(n, s, bs, vx, bx, vy, by, nrc);                                           \
+#define TCQ_DEFINE_VEC_DOT(R, packing, suffix, TYPE, act)                                                                 \
+    void ggml_vec_dot_tcq##R##suffix##_##act##_generic(int n, float * GGML_RESTRICT s, size_t bs, const void * GGML_RESTRICT vx, \
+                                                       size_t bx, const void * GGML_RESTRICT vy, size_t by, int nrc) {    \
+        assert(nrc == 1);                                                                                                 \
+        GGML_UNUSED(nrc); GGML_UNUSED(bx); GGML_UNUSED(by); GGML_UNUSED(bs);                                              \
+        tcq_vec_dot_##act(tcq_get_format(TYPE), n, s, vx, vy);                                                            \
+    }                                                                                                                     \
+    void ggml_vec_dot_tcq##R##suffix##_##act(int n, float * GGML_RESTRICT s, size_t bs, const void * GGML_RESTRICT vx,    \
+                                             size_t bx, const void * GGML_RESTRICT vy, size_t by, int nrc) {              \
+        tcq_kernels_in_use()->vec_dot[packing][R - 1](n, s, bs, vx, bx, vy, by, nrc);                                     \
     }
 
-TCQ_DEFINE_VEC_DOT(tcq1,    GGML_TYPE_TCQ1,    q8_K)
-TCQ_DEFINE_VEC_DOT(tcq2,    GGML_TYPE_TCQ2,    q8_K)
-TCQ_DEFINE_VEC_DOT(tcq3,    GGML_TYPE_TCQ3,    q8_K)
-TCQ_DEFINE_VEC_DOT(tcq4,    GGML_TYPE_TCQ4,    q8_K)
-TCQ_DEFINE_VEC_DOT(tcq5,    GGML_TYPE_TCQ5,    q8_K)
-TCQ_DEFINE_VEC_DOT(tcq1_64, GGML_TYPE_TCQ1_64, q8_0)
-TCQ_DEFINE_VEC_DOT(tcq2_64, GGML_TYPE_TCQ2_64, q8_0)
-TCQ_DEFINE_VEC_DOT(tcq3_64, GGML_TYPE_TCQ3_64, q8_0)
-TCQ_DEFINE_VEC_DOT(tcq4_64, GGML_TYPE_TCQ4_64, q8_0)
-TCQ_DEFINE_VEC_DOT(tcq5_64, GGML_TYPE_TCQ5_64, q8_0)
+static const tcq_kernels * tcq_kernels_in_use(void);
+
+TCQ_DEFINE_VEC_DOT(1, 0,    , GGML_TYPE_TCQ1,    q8_K)
+TCQ_DEFINE_VEC_DOT(2, 0,    , GGML_TYPE_TCQ2,    q8_K)
+TCQ_DEFINE_VEC_DOT(3, 0,    , GGML_TYPE_TCQ3,    q8_K)
+TCQ_DEFINE_VEC_DOT(4, 0,    , GGML_TYPE_TCQ4,    q8_K)
+TCQ_DEFINE_VEC_DOT(5, 0,    , GGML_TYPE_TCQ5,    q8_K)
+TCQ_DEFINE_VEC_DOT(1, 1, _64, GGML_TYPE_TCQ1_64, q8_0)
+TCQ_DEFINE_VEC_DOT(2, 1, _64, GGML_TYPE_TCQ2_64, q8_0)
+TCQ_DEFINE_VEC_DOT(3, 1, _64, GGML_TYPE_TCQ3_64, q8_0)
+TCQ_DEFINE_VEC_DOT(4, 1, _64, GGML_TYPE_TCQ4_64, q8_0)
+TCQ_DEFINE_VEC_DOT(5, 1, _64, GGML_TYPE_TCQ5_64, q8_0)
+
+static const tcq_kernels tcq_kernels_generic = {
+    "generic",
+    {
+        {
+            ggml_vec_dot_tcq1_q8_K_generic, ggml_vec_dot_tcq2_q8_K_generic, ggml_vec_dot_tcq3_q8_K_generic,
+            ggml_vec_dot_tcq4_q8_K_generic, ggml_vec_dot_tcq5_q8_K_generic,
+        },
+        {
+            ggml_vec_dot_tcq1_64_q8_0_generic, ggml_vec_dot_tcq2_64_q8_0_generic, ggml_vec_dot_tcq3_64_q8_0_generic,
+            ggml_vec_dot_tcq4_64_q8_0_generic, ggml_vec_dot_tcq5_64_q8_0_generic,
+        },
+    },
+};
+
+int ggml_tcq_cpu_kernels(const tcq_kernels ** list) {
+    int n = 0;
+#if defined(TCQ_X86)
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const bool gfni = avx2 && __builtin_cpu_supports("gfni");
+
+    if (gfni && __builtin_cpu_supports("avx512bw")   && __builtin_cpu_supports("avx512dq") &&
+                __builtin_cpu_supports("avx512vl")   && __builtin_cpu_supports("avx512vbmi") &&
+                __builtin_cpu_supports("avx512vnni")) {
+        list[n++] = &tcq_kernels_avx512;
+    }
+    if (gfni && __builtin_cpu_supports("avxvnni")) { list[n++] = &tcq_kernels_avxvnni; }
+    if (gfni)                                      { list[n++] = &tcq_kernels_gfni;    }
+    if (avx2)                                      { list[n++] = &tcq_kernels_avx2;    }
+#endif
+    list[n++] = &tcq_kernels_generic;
+    return n;
+}
+
+// the best kernels, or those that the environment names: that is for measuring and testing
+static const tcq_kernels * tcq_kernels_in_use(void) {
+    static const tcq_kernels * in_use; // threads that race here write the same pointer
+
+    if (in_use == NULL) {
+        const tcq_kernels * list[TCQ_MAX_KERNELS];
+        const int           n    = ggml_tcq_cpu_kernels(list);
+        const char        * name = getenv("GGML_TCQ_KERNELS");
+
+        int chosen = 0;
+        for (int i = 0; i < n && name; ++i) {
+            if (strcmp(list[i]->name, name) == 0) {
+                chosen = i;
+            }
+        }
+        in_use = list[chosen];
+    }
+    return in_use;
+}

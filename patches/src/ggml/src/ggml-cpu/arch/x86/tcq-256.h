@@ -1,0 +1,365 @@
+// TCQ vec_dots in 256-bit registers. Included by tcq-avx2.c, tcq-gfni.c and tcq-avxvnni.c, which set
+// TCQ_ISA (the name of the kernels), TCQ_GFNI and TCQ_VNNI (0 or 1), and the compiler's target.
+//
+// Levels come as unsigned bytes, level + 64: maddubs multiplies unsigned by signed and cannot saturate, |level| being <= 63.
+// `rate` and `k` are always constants after inlining.
+
+#include "ggml-tcq-tables.h"
+#include "tcq-simd-tables.h"
+
+#include <assert.h>
+#include <immintrin.h>
+#include <string.h>
+
+enum { TCQ_BIAS = 64, TCQ_PREFETCH = 1024 };
+
+TCQ_INLINE __m256i tcq_load(const void * p) {
+    return _mm256_loadu_si256((const __m256i *) p);
+}
+
+TCQ_INLINE __m256i tcq_load_twice(const void * p) {
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) p));
+}
+
+// 16 entries by bits 0-3 of each byte, 0 where bit 7 is set
+TCQ_INLINE __m256i tcq_lookup(const uint8_t * table, __m256i i) {
+    return _mm256_shuffle_epi8(tcq_load_twice(table), i);
+}
+
+TCQ_INLINE __m256i tcq_lookup_3(const uint8_t * tables, __m256i i0, __m256i i1, __m256i i2) {
+    return _mm256_xor_si256(_mm256_xor_si256(tcq_lookup(tables, i0), tcq_lookup(tables + 16, i1)), tcq_lookup(tables + 32, i2));
+}
+
+TCQ_INLINE __m256i tcq_low_nibbles(__m256i v) {
+    return _mm256_and_si256(v, _mm256_set1_epi8(0x0f));
+}
+
+TCQ_INLINE __m256i tcq_high_nibbles(__m256i v) {
+    return tcq_low_nibbles(_mm256_srli_epi16(v, 4));
+}
+
+TCQ_INLINE const uint8_t * tcq_lut_chain(int rate) {
+    return rate == 1 ? tcq1_lut : rate == 2 ? tcq2_lut_chain : rate == 3 ? tcq3_lut_chain :
+           rate == 4 ? tcq4_lut_chain : tcq5_lut_chain;
+}
+
+// level + 64 by full index
+TCQ_INLINE __m256i tcq_levels_by_index(int rate, __m256i index) {
+    const uint8_t * lut = tcq_lut_chain(rate);
+    __m256i r = tcq_lookup(lut, index);
+    for (int i = 1; i < 1 << (rate - 1) >> 1; ++i) {
+        r = _mm256_xor_si256(r, tcq_lookup(lut + 16*i, _mm256_sub_epi8(index, _mm256_set1_epi8(16*i))));
+    }
+    return r;
+}
+
+TCQ_INLINE __m256i tcq_mul_add(__m256i acc, __m256i w, __m256i q) {
+#if TCQ_VNNI
+    return _mm256_dpbusd_avx_epi32(acc, w, q);
+#else
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, q), _mm256_set1_epi16(1)));
+#endif
+}
+
+TCQ_INLINE float tcq_hsum(__m256 v) {
+    __m128 r = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    r = _mm_add_ps(r, _mm_movehl_ps(r, r));
+    r = _mm_add_ss(r, _mm_movehdup_ps(r));
+    return _mm_cvtss_f32(r);
+}
+
+TCQ_INLINE const int16_t * tcq_slots(int rate) {
+    return rate == 1 ? tcq1_slots : rate == 2 ? tcq2_slots : rate == 3 ? tcq3_slots : rate == 4 ? tcq4_slots : tcq5_slots;
+}
+
+TCQ_INLINE const int16_t * tcq_slots_64(int rate) {
+    return rate == 1 ? tcq1_64_slots : rate == 2 ? tcq2_64_slots : rate == 3 ? tcq3_64_slots :
+           rate == 4 ? tcq4_64_slots : tcq5_64_slots;
+}
+
+//
+// blocks of 256: byte y of each vector is path byte y, and weight 32k + y of sub-block k
+//
+
+TCQ_INLINE __m256i tcq_previous_bytes(__m256i path) {
+    return _mm256_alignr_epi8(path, _mm256_permute2x128_si256(path, path, 1), 15);
+}
+
+#if TCQ_GFNI
+
+// what the indices are linear in
+typedef struct {
+    __m256i cur, prev, lo[4];
+} tcq_planes;
+
+TCQ_INLINE tcq_planes tcq_load_planes(int rate, const uint8_t * x) {
+    tcq_planes p;
+    p.cur  = tcq_load(x);
+    p.prev = tcq_previous_bytes(p.cur);
+    for (int i = 0; i < rate - 1; ++i) {
+        p.lo[i] = tcq_load(x + 32 + 32*i);
+    }
+    return p;
+}
+
+TCQ_INLINE const uint64_t * tcq_affine_lo(int rate) {
+    return rate == 2 ? tcq2_affine_lo : rate == 3 ? tcq3_affine_lo : rate == 4 ? tcq4_affine_lo : tcq5_affine_lo;
+}
+
+TCQ_INLINE __m256i tcq_affine(__m256i v, const uint64_t * matrices, int k) {
+    return _mm256_gf2p8affine_epi64_epi8(v, tcq_load(matrices + 4*k), 0);
+}
+
+TCQ_INLINE __m256i tcq_levels(int rate, const tcq_planes * p, int k) {
+    __m256i index = _mm256_xor_si256(tcq_affine(p->cur, tcq_affine_cur, k), tcq_affine(p->prev, tcq_affine_prev, k));
+    if (rate >= 2) {
+        index = _mm256_xor_si256(index, tcq_affine(p->lo[rate == 2 ? 0 : k >> 2], tcq_affine_lo(rate), k));
+    }
+    if (rate >= 4) {
+        index = _mm256_xor_si256(index, tcq_affine(p->lo[rate == 4 ? 2 : 2 + (k >> 2)], tcq_affine_lo(rate), 8 + k));
+    }
+    return tcq_levels_by_index(rate, index);
+}
+
+#else
+
+// nibbles: rates 1 and 2: index of sub-blocks 2i and 2i + 1; above: [i] and [i + 1] the merged z0 z1 lo0 lo1
+// of even and of odd sub-blocks
+typedef struct {
+    __m256i nibbles[4], z2, lo[4];
+} tcq_planes;
+
+TCQ_INLINE tcq_planes tcq_load_planes(int rate, const uint8_t * x) {
+    tcq_planes p;
+    const __m256i cur  = tcq_load(x);
+    const __m256i prev = tcq_previous_bytes(cur);
+    const __m256i pl = tcq_low_nibbles(prev), ph = tcq_high_nibbles(prev);
+    const __m256i cl = tcq_low_nibbles(cur),  ch = tcq_high_nibbles(cur);
+
+    for (int i = 0; i < rate - 1; ++i) {
+        p.lo[i] = tcq_load(x + 32 + 32*i);
+    }
+    if (rate <= 2) {
+        p.nibbles[0] = tcq_lookup_3(tcq_nibble_pair, pl, ph, cl);
+        p.nibbles[1] = tcq_lookup_3(tcq_nibble_pair + 48, pl, ph, cl);
+        p.nibbles[2] = tcq_lookup_3(tcq_nibble_pair, ph, cl, ch);
+        p.nibbles[3] = tcq_lookup_3(tcq_nibble_pair + 48, ph, cl, ch);
+        for (int i = 0; i < 4 && rate == 2; ++i) {
+            const __m256i lo = _mm256_and_si256(_mm256_slli_epi16(p.lo[0], i), _mm256_set1_epi8((char) 0x88));
+            p.nibbles[i] = _mm256_or_si256(p.nibbles[i], lo);
+        }
+    } else {
+        const __m256i z01[2] = {
+            tcq_lookup_3(tcq_nibble_z01, pl, ph, cl),
+            tcq_lookup_3(tcq_nibble_z01, ph, cl, ch),
+        };
+        for (int i = 0; i < 2; ++i) {
+            const __m256i swap = _mm256_and_si256(_mm256_xor_si256(z01[i], p.lo[i]), _mm256_set1_epi8(0x33));
+            p.nibbles[2*i + 0] = _mm256_xor_si256(p.lo[i], swap);
+            p.nibbles[2*i + 1] = _mm256_xor_si256(z01[i],  swap);
+        }
+        p.z2 = _mm256_xor_si256(tcq_lookup_3(tcq_nibble_z2, pl, ph, cl), tcq_lookup(tcq_nibble_z2 + 48, ch));
+    }
+    return p;
+}
+
+TCQ_INLINE const uint8_t * tcq_lut_merged(int rate, int odd) {
+    return rate == 3 ? tcq3_lut_merged + 32*odd : rate == 4 ? tcq4_lut_merged + 64*odd : tcq5_lut_merged + 128*odd;
+}
+
+// b where bit `bit` of select's bytes is set, else a
+TCQ_INLINE __m256i tcq_select(__m256i a, __m256i b, __m256i select, int bit) {
+    return _mm256_blendv_epi8(a, b, _mm256_slli_epi16(select, 7 - bit));
+}
+
+TCQ_INLINE __m256i tcq_levels(int rate, const tcq_planes * p, int k) {
+    if (rate <= 2) {
+        const __m256i v = p->nibbles[k >> 1];
+        return tcq_lookup(rate == 1 ? tcq1_lut : tcq2_lut, k & 1 ? tcq_high_nibbles(v) : tcq_low_nibbles(v));
+    }
+    const __m256i   v   = p->nibbles[2*(k >> 2) + (k & 1)];
+    const __m256i   i   = k & 2 ? tcq_high_nibbles(v) : tcq_low_nibbles(v);
+    const uint8_t * lut = tcq_lut_merged(rate, k & 1);
+
+    __m256i r[4];
+    for (int j = 0; j < 1 << (rate - 3); ++j) {
+        r[j] = tcq_select(tcq_lookup(lut + 32*j, i), tcq_lookup(lut + 32*j + 16, i), p->z2, k);
+    }
+    if (rate == 4) {
+        r[0] = tcq_select(r[0], r[1], p->lo[2], k);
+    }
+    if (rate == 5) {
+        const __m256i lo  = p->lo[2 + (k >> 2)];
+        const int     bit = 2*((k & 3) ^ 1);
+        r[0] = tcq_select(tcq_select(r[0], r[1], lo, bit), tcq_select(r[2], r[3], lo, bit), lo, bit + 1);
+    }
+    return r[0];
+}
+
+#endif
+
+TCQ_INLINE void tcq_vec_dot(int rate, int n, float * s, const uint8_t * x, const block_q8_K * y) {
+    assert(n % QK_TCQ == 0);
+
+    const int       size  = 32*rate + 4;
+    const int16_t * slots = tcq_slots(rate);
+
+    __m256 sum       = _mm256_setzero_ps();
+    float  sum_slots = 0.0f;
+
+    for (int i = 0; i < n/QK_TCQ; ++i, x += size, ++y) {
+        const uint8_t * tail = x + 32*rate;
+        const float     d    = y->d*tcq_scale[tail[3]];
+        const int8_t  * q    = y->qs;
+
+        for (int j = 0; j < size; j += 64) {
+            _mm_prefetch((const char *) x + TCQ_PREFETCH + j, _MM_HINT_T0);
+        }
+
+        const tcq_planes planes = tcq_load_planes(rate, x);
+        __m256i acc = _mm256_madd_epi16(_mm256_set1_epi16(-TCQ_BIAS), tcq_load(y->bsums));
+#pragma GCC unroll 8
+        for (int k = 0; k < 8; ++k) {
+            acc = tcq_mul_add(acc, tcq_levels(rate, &planes, k), tcq_load(q + 32*k));
+        }
+        sum        = _mm256_fmadd_ps(_mm256_set1_ps(d), _mm256_cvtepi32_ps(acc), sum);
+        sum_slots += d*(slots[tail[2] & 0xf]*q[tail[0]] + slots[tail[2] >> 4]*q[tail[1]]);
+    }
+    *s = tcq_hsum(sum) + sum_slots;
+}
+
+//
+// blocks of 64: w[0] is weights 0..15 | 32..47, w[1] is weights 16..31 | 48..63, so that each 128-bit lane belongs
+// to one q8_0 block
+//
+
+#if TCQ_GFNI
+
+TCQ_INLINE const uint64_t * tcq_affine_lo_64(int rate) {
+    return rate == 2 ? tcq2_64_affine_lo : rate == 3 ? tcq3_64_affine_lo : rate == 4 ? tcq4_64_affine_lo : tcq5_64_affine_lo;
+}
+
+// matrices of k = 0, 1, 4, 5 or 2, 3, 6, 7
+TCQ_INLINE __m256i tcq_affine_64(__m256i v, const uint64_t * m, int i) {
+    return _mm256_gf2p8affine_epi64_epi8(v, _mm256_setr_epi64x(m[2*i], m[2*i + 1], m[2*i + 4], m[2*i + 5]), 0);
+}
+
+TCQ_INLINE void tcq_levels_64(int rate, const uint8_t * x, __m256i w[2]) {
+    int64_t path, lo = 0;
+    memcpy(&path, x, 8);
+    memcpy(&lo, x + 8, 8);
+    const __m256i cur  = _mm256_set1_epi64x(path);
+    const __m256i prev = _mm256_set1_epi64x((uint64_t) path << 8 | (uint64_t) path >> 56);
+
+    const __m256i lo_0 = rate == 2 || rate == 4 ? _mm256_set1_epi64x(lo) : tcq_load_twice(x + 8);
+    const __m256i lo_1 = tcq_load_twice(x + (rate == 4 ? 16 : 24));
+
+    for (int i = 0; i < 2; ++i) {
+        __m256i index = _mm256_xor_si256(tcq_affine_64(cur, tcq_64_affine_cur, i), tcq_affine_64(prev, tcq_64_affine_prev, i));
+        if (rate >= 2) {
+            index = _mm256_xor_si256(index, tcq_affine_64(lo_0, tcq_affine_lo_64(rate), i));
+        }
+        if (rate >= 4) {
+            index = _mm256_xor_si256(index, tcq_affine_64(lo_1, tcq_affine_lo_64(rate) + 8, i));
+        }
+        w[i] = tcq_levels_by_index(rate, index);
+    }
+}
+
+#else
+
+// two bits of every weight to bits `to` and `to` + 1 of v[0] (k = 0, 1 | 4, 5) and v[1] (k = 2, 3 | 6, 7):
+// stored in byte 8*(k & 1) + y, from bit {4, 0, 6, 2}[k >> 1] on
+TCQ_INLINE void tcq_join_pairs(__m256i v[2], const uint8_t * x, int to) {
+    const __m256i pairs = tcq_load_twice(x);
+    const __m256i mask  = _mm256_set1_epi8(3 << to);
+    const __m256i low   = _mm256_srlv_epi64(pairs, _mm256_setr_epi64x(1, 1, 3, 3)); // at bit 3
+    const __m256i high  = _mm256_sllv_epi64(pairs, _mm256_setr_epi64x(to, to, to - 2, to - 2));
+    v[0] = _mm256_or_si256(v[0], _mm256_and_si256(_mm256_slli_epi64(low, to - 3), mask));
+    v[1] = _mm256_or_si256(v[1], _mm256_and_si256(high, mask));
+}
+
+TCQ_INLINE void tcq_levels_64(int rate, const uint8_t * x, __m256i w[2]) {
+    int64_t path, lo;
+    memcpy(&path, x, 8);
+
+    // qword i rotated right by 2i: one set of nibble tables then serves sub-blocks 2i and 2i + 1
+    const __m256i p    = _mm256_set1_epi64x(path);
+    const __m256i cur  = _mm256_or_si256(_mm256_srlv_epi64(p, _mm256_setr_epi64x(0, 2, 4, 6)),
+                                         _mm256_sllv_epi64(p, _mm256_setr_epi64x(64, 62, 60, 58)));
+    const __m256i prev = _mm256_shuffle_epi8(cur, _mm256_broadcastsi128_si256(
+                            _mm_setr_epi8(7, 0, 1, 2, 3, 4, 5, 6, 15, 8, 9, 10, 11, 12, 13, 14)));
+
+    __m256i z = tcq_lookup_3(tcq_nibble_pair, tcq_low_nibbles(prev), tcq_high_nibbles(prev), tcq_low_nibbles(cur));
+    if (rate == 2 || rate == 4) {
+        memcpy(&lo, x + 8, 8);
+        const __m256i l = _mm256_sllv_epi64(_mm256_set1_epi64x(lo), _mm256_setr_epi64x(0, 1, 2, 3));
+        z = _mm256_or_si256(z, _mm256_and_si256(l, _mm256_set1_epi8((char) 0x88)));
+    }
+
+    __m256i even = tcq_low_nibbles(z), odd = tcq_high_nibbles(z);
+    if (rate <= 2) {
+        even = tcq_levels_by_index(rate, even);
+        odd  = tcq_levels_by_index(rate, odd);
+    }
+    w[0] = _mm256_unpacklo_epi64(even, odd);
+    w[1] = _mm256_unpackhi_epi64(even, odd);
+    if (rate >= 3) {
+        tcq_join_pairs(w, x + (rate == 4 ? 16 : 8), rate == 4 ? 4 : 3);
+        if (rate == 5) {
+            tcq_join_pairs(w, x + 24, 5);
+        }
+        w[0] = tcq_levels_by_index(rate, w[0]);
+        w[1] = tcq_levels_by_index(rate, w[1]);
+    }
+}
+
+#endif
+
+TCQ_INLINE __m256i tcq_load_halves(const void * a, const void * b) {
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *) a)), _mm_loadu_si128((const __m128i *) b), 1);
+}
+
+// 4 sums of block y[0] | 4 of y[1]
+TCQ_INLINE __m256i tcq_dot_64(const __m256i w[2], const block_q8_0 * y) {
+    const __m256i q0 = tcq_load_halves(y[0].qs,      y[1].qs);
+    const __m256i q1 = tcq_load_halves(y[0].qs + 16, y[1].qs + 16);
+    const __m256i b  = _mm256_set1_epi8(TCQ_BIAS);
+#if TCQ_VNNI
+    const __m256i zero = _mm256_setzero_si256();
+    return _mm256_sub_epi32(tcq_mul_add(tcq_mul_add(zero, w[0], q0), w[1], q1), tcq_mul_add(tcq_mul_add(zero, b, q0), b, q1));
+#else
+    // wrap-around cancels: without the bias, a sum of four products is at most 4*63*128
+    const __m256i dot  = _mm256_add_epi16(_mm256_maddubs_epi16(w[0], q0), _mm256_maddubs_epi16(w[1], q1));
+    const __m256i bias = _mm256_add_epi16(_mm256_maddubs_epi16(b,    q0), _mm256_maddubs_epi16(b,    q1));
+    return _mm256_madd_epi16(_mm256_sub_epi16(dot, bias), _mm256_set1_epi16(1));
+#endif
+}
+
+TCQ_INLINE void tcq_vec_dot_64(int rate, int n, float * s, const uint8_t * x, const block_q8_0 * y) {
+    assert(n % QK_TCQ_64 == 0);
+
+    const int16_t * slots = tcq_slots_64(rate);
+
+    __m256 sum       = _mm256_setzero_ps();
+    float  sum_slots = 0.0f;
+
+    for (int i = 0; i < n/QK_TCQ_64; ++i, x += 8*rate + 2, y += 2) {
+        const uint8_t   slot = x[8*rate];
+        const float     d    = tcq_scale[x[8*rate + 1]];
+        const float     d0   = d*_cvtsh_ss(y[0].d);
+        const float     d1   = d*_cvtsh_ss(y[1].d);
+        const int       j    = slot & 0x3f;
+
+        _mm_prefetch((const char *) x + TCQ_PREFETCH, _MM_HINT_T0);
+
+        __m256i w[2];
+        tcq_levels_64(rate, x, w);
+        const __m256 dy = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_set1_ps(d0)), _mm_set1_ps(d1), 1);
+        sum        = _mm256_fmadd_ps(dy, _mm256_cvtepi32_ps(tcq_dot_64(w, y)), sum);
+        sum_slots += (j < QK8_0 ? d0 : d1)*(slots[slot >> 6]*y[j/QK8_0].qs[j % QK8_0]);
+    }
+    *s = tcq_hsum(sum) + sum_slots;
+}
+
+#include "tcq-define-kernels.h"

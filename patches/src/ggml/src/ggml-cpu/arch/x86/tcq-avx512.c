@@ -1,0 +1,200 @@
+// TCQ vec_dots with AVX-512 (BW, VL, VBMI, VNNI) and GFNI: 64 weights at once.
+//
+// The index of a level is linear in bits: one affine transform for each byte that it depends on, then one byte permutation.
+// Levels come as unsigned bytes, level + 64, for dpbusd. `rate` is always constant after inlining.
+
+#include "tcq-kernels.h"
+
+#if defined(TCQ_X86)
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,gfni,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni"))), apply_to = function)
+#else
+#pragma GCC target("avx2,fma,f16c,gfni,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")
+#endif
+
+#include "ggml-tcq-tables.h"
+#include "tcq-simd-tables.h"
+
+#include <assert.h>
+#include <immintrin.h>
+#include <string.h>
+
+#define TCQ_ISA avx512
+
+enum { TCQ_BIAS = 64, TCQ_PREFETCH = 1024 };
+
+TCQ_INLINE __m512i tcq_load_32_twice(const void * p) {
+    return _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *) p));
+}
+
+TCQ_INLINE __m512i tcq_load_halves(const void * a, const void * b) {
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *) a)),
+                              _mm256_loadu_si256((const __m256i *) b), 1);
+}
+
+TCQ_INLINE const int16_t * tcq_slots(int rate) {
+    return rate == 1 ? tcq1_slots : rate == 2 ? tcq2_slots : rate == 3 ? tcq3_slots : rate == 4 ? tcq4_slots : tcq5_slots;
+}
+
+TCQ_INLINE const int16_t * tcq_slots_64(int rate) {
+    return rate == 1 ? tcq1_64_slots : rate == 2 ? tcq2_64_slots : rate == 3 ? tcq3_64_slots :
+           rate == 4 ? tcq4_64_slots : tcq5_64_slots;
+}
+
+TCQ_INLINE __m512i tcq_xor3(__m512i a, __m512i b, __m512i c) {
+    return _mm512_ternarylogic_epi64(a, b, c, 0x96);
+}
+
+TCQ_INLINE __m512i tcq_levels_by_index(int rate, __m512i index) {
+    switch (rate) {
+        case 1:  return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_load_si128((const __m128i *) tcq1_lut)), index);
+        case 2:  return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_load_si128((const __m128i *) tcq2_lut)), index);
+        case 3:  return _mm512_permutexvar_epi8(index, tcq_load_32_twice(tcq3_lut));
+        case 4:  return _mm512_permutexvar_epi8(index, _mm512_load_si512(tcq4_lut));
+        default: return _mm512_permutex2var_epi8(_mm512_load_si512(tcq5_lut), index, _mm512_load_si512(tcq5_lut + 64));
+    }
+}
+
+//
+// blocks of 256: byte y of each half is path byte y; the halves are the sub-blocks 2j and 2j + 1, 64 weights in a row
+//
+
+TCQ_INLINE __m512i tcq_affine(__m512i v, const uint64_t * matrices, int j) {
+    return _mm512_gf2p8affine_epi64_epi8(v, _mm512_load_si512(matrices + 8*j), 0);
+}
+
+TCQ_INLINE const uint64_t * tcq_affine_lo(int rate) {
+    return rate == 2 ? tcq2_affine_lo : rate == 3 ? tcq3_affine_lo : rate == 4 ? tcq4_affine_lo : tcq5_affine_lo;
+}
+
+typedef struct {
+    __m512i cur, prev, lo[4]; // every one 32 bytes twice
+} tcq_planes;
+
+TCQ_INLINE tcq_planes tcq_load_planes(int rate, const uint8_t * x) {
+    static const uint8_t previous[32] = {
+        31,  0,  1,  2,  3,  4,  5,  6,  7,  8,  9, 10, 11, 12, 13, 14,
+        15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30,
+    };
+    tcq_planes p;
+    p.cur  = tcq_load_32_twice(x);
+    p.prev = _mm512_permutexvar_epi8(tcq_load_32_twice(previous), p.cur);
+    for (int i = 0; i < rate - 1; ++i) {
+        p.lo[i] = tcq_load_32_twice(x + 32 + 32*i);
+    }
+    return p;
+}
+
+TCQ_INLINE __m512i tcq_levels(int rate, const tcq_planes * p, int j) {
+    __m512i index = tcq_affine(p->cur, tcq_affine_cur, j);
+    if (rate == 1) {
+        index = _mm512_xor_si512(index, tcq_affine(p->prev, tcq_affine_prev, j));
+    } else {
+        index = tcq_xor3(index, tcq_affine(p->prev, tcq_affine_prev, j), tcq_affine(p->lo[rate == 2 ? 0 : j >> 1], tcq_affine_lo(rate), j));
+    }
+    if (rate >= 4) {
+        index = _mm512_xor_si512(index, tcq_affine(p->lo[rate == 4 ? 2 : 2 + (j >> 1)], tcq_affine_lo(rate), 4 + j));
+    }
+    return tcq_levels_by_index(rate, index);
+}
+
+TCQ_INLINE void tcq_vec_dot(int rate, int n, float * s, const uint8_t * x, const block_q8_K * y) {
+    assert(n % QK_TCQ == 0);
+
+    const int       size  = 32*rate + 4;
+    const int16_t * slots = tcq_slots(rate);
+
+    __m512 sum       = _mm512_setzero_ps();
+    float  sum_slots = 0.0f;
+
+    for (int i = 0; i < n/QK_TCQ; ++i, x += size, ++y) {
+        const uint8_t * tail = x + 32*rate;
+        const float     d    = y->d*tcq_scale[tail[3]];
+        const int8_t  * q    = y->qs;
+
+        for (int j = 0; j < size; j += 64) {
+            _mm_prefetch((const char *) x + TCQ_PREFETCH + j, _MM_HINT_T0);
+        }
+
+        const tcq_planes planes = tcq_load_planes(rate, x);
+        __m512i acc = _mm512_zextsi256_si512(_mm256_madd_epi16(_mm256_set1_epi16(-TCQ_BIAS), _mm256_loadu_si256((const __m256i *) y->bsums)));
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) {
+            acc = _mm512_dpbusd_epi32(acc, tcq_levels(rate, &planes, j), _mm512_loadu_si512(q + 64*j));
+        }
+        sum        = _mm512_fmadd_ps(_mm512_set1_ps(d), _mm512_cvtepi32_ps(acc), sum);
+        sum_slots += d*(slots[tail[2] & 0xf]*q[tail[0]] + slots[tail[2] >> 4]*q[tail[1]]);
+    }
+    *s = _mm512_reduce_add_ps(sum) + sum_slots;
+}
+
+//
+// blocks of 64: qword k is sub-block k
+//
+
+TCQ_INLINE const uint64_t * tcq_affine_lo_64(int rate) {
+    return rate == 2 ? tcq2_64_affine_lo : rate == 3 ? tcq3_64_affine_lo : rate == 4 ? tcq4_64_affine_lo : tcq5_64_affine_lo;
+}
+
+TCQ_INLINE __m512i tcq_affine_64(__m512i v, const uint64_t * m) {
+    return _mm512_gf2p8affine_epi64_epi8(v, _mm512_load_si512(m), 0);
+}
+
+TCQ_INLINE __m512i tcq_levels_64(int rate, const uint8_t * x) {
+    int64_t path, lo;
+    memcpy(&path, x, 8);
+    const __m512i cur   = _mm512_set1_epi64(path);
+    __m512i       index = tcq_affine_64(cur, tcq_64_affine_cur);
+    const __m512i prev  = tcq_affine_64(_mm512_rol_epi64(cur, 8), tcq_64_affine_prev);
+
+    if (rate == 1) {
+        index = _mm512_xor_si512(index, prev);
+    } else {
+        memcpy(&lo, x + 8, 8);
+        const __m512i lo_0 = rate == 2 || rate == 4 ? _mm512_set1_epi64(lo) :
+                             _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) (x + 8)));
+        index = tcq_xor3(index, prev, tcq_affine_64(lo_0, tcq_affine_lo_64(rate)));
+    }
+    if (rate >= 4) {
+        const __m512i lo_1 = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) (x + (rate == 4 ? 16 : 24))));
+        index = _mm512_xor_si512(index, tcq_affine_64(lo_1, tcq_affine_lo_64(rate) + 8));
+    }
+    return tcq_levels_by_index(rate, index);
+}
+
+TCQ_INLINE void tcq_vec_dot_64(int rate, int n, float * s, const uint8_t * x, const block_q8_0 * y) {
+    assert(n % QK_TCQ_64 == 0);
+
+    const int16_t * slots = tcq_slots_64(rate);
+
+    __m512 sum       = _mm512_setzero_ps();
+    float  sum_slots = 0.0f;
+
+    for (int i = 0; i < n/QK_TCQ_64; ++i, x += 8*rate + 2, y += 2) {
+        const uint8_t slot = x[8*rate];
+        const float   d    = tcq_scale[x[8*rate + 1]];
+        const float   d0   = d*_cvtsh_ss(y[0].d);
+        const float   d1   = d*_cvtsh_ss(y[1].d);
+        const int     j    = slot & 0x3f;
+
+        _mm_prefetch((const char *) x + TCQ_PREFETCH, _MM_HINT_T0);
+
+        const __m512i q    = tcq_load_halves(y[0].qs, y[1].qs);
+        const __m512i zero = _mm512_setzero_si512();
+        const __m512i dot  = _mm512_sub_epi32(_mm512_dpbusd_epi32(zero, tcq_levels_64(rate, x), q),
+                                              _mm512_dpbusd_epi32(zero, _mm512_set1_epi8(TCQ_BIAS), q));
+        const __m512  dy   = _mm512_mask_broadcastss_ps(_mm512_set1_ps(d0), 0xff00, _mm_set_ss(d1));
+        sum        = _mm512_fmadd_ps(dy, _mm512_cvtepi32_ps(dot), sum);
+        sum_slots += (j < QK8_0 ? d0 : d1)*(slots[slot >> 6]*y[j/QK8_0].qs[j % QK8_0]);
+    }
+    *s = _mm512_reduce_add_ps(sum) + sum_slots;
+}
+
+#include "tcq-define-kernels.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+
+#endif
