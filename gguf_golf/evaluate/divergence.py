@@ -24,7 +24,7 @@ TOKEN_SCORE = np.dtype(
         ("top5", "u1"),  # the same five most likely tokens, in any order
     ]
 )
-BLOCK_VALUES = 1 << 16  # float32 values in a block: 256 KiB for each of the few arrays alive at a time
+BLOCK_VALUES = 1 << 17  # float32 values in a block: 512 KiB for each of the few arrays alive at a time
 TOP = 5
 GROUPS = 64
 
@@ -73,8 +73,9 @@ class Scorer:
 def log_sum_exp(logits: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(largest logit, log of the sum of exp(logit - largest)), each f32 [n]. Raises DataError unless all are finite."""
     largest = logits.max(1)
-    total = np.exp(logits - largest[:, None]).sum(1, dtype=np.float64)
-    log_sum = np.log(total).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        total = np.exp(logits - largest[:, None]).sum(1, dtype=np.float64)
+        log_sum = np.log(total).astype(np.float32)
     if not np.isfinite(largest + log_sum).all():
         raise DataError("the model computed logits that are NaN or Inf: its weights are damaged")
     return largest, log_sum

@@ -1,0 +1,72 @@
+"""The imatrix file: round trip, importance, and refusals."""
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from gguf_golf.calibrate import imatrix
+from gguf_golf.calibrate.imatrix import Imatrix, ImatrixEntry
+from gguf_golf.errors import DataError, InputError
+
+
+def two_entries() -> Imatrix:
+    rng = np.random.default_rng(1)
+    dense = ImatrixEntry(rng.random((1, 32)), np.array([512]), rng.random((1, 32), np.float32))
+    experts = ImatrixEntry(rng.random((3, 16)), np.array([40, 0, 7]))
+    return Imatrix({"blk.0.attn_q.weight": dense, "blk.0.ffn_up_exps.weight": experts}, ["a.txt"], 4, 128)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    written = two_entries()
+    imatrix.write(written, tmp_path / "i.gguf")
+    back = imatrix.read(tmp_path / "i.gguf")
+    assert (back.datasets, back.chunk_count, back.chunk_size) == (["a.txt"], 4, 128)
+    assert back.entries.keys() == written.entries.keys()
+    for name, entry in written.entries.items():
+        np.testing.assert_array_equal(back.entries[name].in_sum2, entry.in_sum2.astype(np.float32))
+        np.testing.assert_array_equal(back.entries[name].counts, entry.counts)
+    np.testing.assert_array_equal(
+        back.entries["blk.0.attn_q.weight"].peak, written.entries["blk.0.attn_q.weight"].peak
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["i.gguf"]
+
+
+def test_importance_is_the_mean_and_an_unused_expert_gets_ones() -> None:
+    matrix = two_entries()
+    entry = matrix.entries["blk.0.ffn_up_exps.weight"]
+    importance = matrix.importance("blk.0.ffn_up_exps.weight")
+    np.testing.assert_allclose(importance[0], entry.in_sum2[0] / 40, rtol=1e-6)
+    np.testing.assert_array_equal(importance[1], np.ones(16))
+    with pytest.raises(InputError, match=r"no entry for blk\.9"):
+        matrix.importance("blk.9.attn_q.weight")
+
+
+def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "i.gguf"
+    with pytest.raises(InputError, match="no such file"):
+        imatrix.read(path)
+    path.write_bytes(b"\x05\x00\x00\x00old dat")
+    with pytest.raises(InputError, match=r"old \.dat file"):
+        imatrix.read(path)
+    imatrix.write(two_entries(), path)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(InputError, match="damaged"):
+        imatrix.read(path)
+    model = gguf.GGUFWriter(path, "llama")
+    model.add_tensor("a.in_sum2", np.ones((1, 4), np.float32))
+    model.write_header_to_file()
+    model.write_kv_data_to_file()
+    model.write_tensors_to_file()
+    model.close()
+    with pytest.raises(InputError, match="not an imatrix"):
+        imatrix.read(path)
+
+
+def test_nan_is_refused(tmp_path: Path) -> None:
+    matrix = two_entries()
+    matrix.entries["blk.0.attn_q.weight"].in_sum2[0, 3] = np.nan
+    imatrix.write(matrix, tmp_path / "i.gguf")
+    with pytest.raises(DataError, match="NaN"):
+        imatrix.read(tmp_path / "i.gguf")
