@@ -345,19 +345,23 @@ TCQ_INLINE void tcq_vec_dot_64(int rate, int n, float * s, const uint8_t * x, co
     float  sum_slots = 0.0f;
 
     for (int i = 0; i < n/QK_TCQ_64; ++i, x += 8*rate + 2, y += 2) {
-        const uint8_t   slot = x[8*rate];
-        const float     d    = tcq_scale[x[8*rate + 1]];
-        const float     d0   = d*_cvtsh_ss(y[0].d);
-        const float     d1   = d*_cvtsh_ss(y[1].d);
-        const int       j    = slot & 0x3f;
+        const uint8_t slot = x[8*rate];
+        const int     j    = slot & 0x3f;
+        const int     h    = j/QK8_0;
 
         _mm_prefetch((const char *) x + TCQ_PREFETCH, _MM_HINT_T0);
 
+        // the scale of the first half 4 times, then that of the second
+        const __m128i dy = _mm_unpacklo_epi64(_mm_set1_epi16(y[0].d), _mm_set1_epi16(y[1].d));
+        const __m256  d  = _mm256_mul_ps(_mm256_cvtph_ps(dy), _mm256_set1_ps(tcq_scale[x[8*rate + 1]]));
+
         __m256i w[2];
         tcq_levels_64(rate, x, w);
-        const __m256 dy = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_set1_ps(d0)), _mm_set1_ps(d1), 1);
-        sum        = _mm256_fmadd_ps(dy, _mm256_cvtepi32_ps(tcq_dot_64(w, y)), sum);
-        sum_slots += (j < QK8_0 ? d0 : d1)*(slots[slot >> 6]*y[j/QK8_0].qs[j % QK8_0]);
+
+        float d_half[8];
+        _mm256_storeu_ps(d_half, d);
+        sum        = _mm256_fmadd_ps(d, _mm256_cvtepi32_ps(tcq_dot_64(w, y)), sum);
+        sum_slots += d_half[4*h]*(slots[slot >> 6]*y[h].qs[j % QK8_0]);
     }
     *s = tcq_hsum(sum) + sum_slots;
 }

@@ -173,20 +173,23 @@ TCQ_INLINE void tcq_vec_dot_64(int rate, int n, float * s, const uint8_t * x, co
 
     for (int i = 0; i < n/QK_TCQ_64; ++i, x += 8*rate + 2, y += 2) {
         const uint8_t slot = x[8*rate];
-        const float   d    = tcq_scale[x[8*rate + 1]];
-        const float   d0   = d*_cvtsh_ss(y[0].d);
-        const float   d1   = d*_cvtsh_ss(y[1].d);
         const int     j    = slot & 0x3f;
+        const int     h    = j/QK8_0;
 
         _mm_prefetch((const char *) x + TCQ_PREFETCH, _MM_HINT_T0);
+
+        // the scale of the first half 8 times, then that of the second
+        const __m256i dy = _mm256_mask_set1_epi16(_mm256_set1_epi16(y[0].d), 0xff00, y[1].d);
+        const __m512  d  = _mm512_mul_ps(_mm512_cvtph_ps(dy), _mm512_set1_ps(tcq_scale[x[8*rate + 1]]));
 
         const __m512i q    = tcq_load_halves(y[0].qs, y[1].qs);
         const __m512i zero = _mm512_setzero_si512();
         const __m512i dot  = _mm512_sub_epi32(_mm512_dpbusd_epi32(zero, tcq_levels_64(rate, x), q),
                                               _mm512_dpbusd_epi32(zero, _mm512_set1_epi8(TCQ_BIAS), q));
-        const __m512  dy   = _mm512_mask_broadcastss_ps(_mm512_set1_ps(d0), 0xff00, _mm_set_ss(d1));
-        sum        = _mm512_fmadd_ps(dy, _mm512_cvtepi32_ps(dot), sum);
-        sum_slots += (j < QK8_0 ? d0 : d1)*(slots[slot >> 6]*y[j/QK8_0].qs[j % QK8_0]);
+        float d_half[16];
+        _mm512_storeu_ps(d_half, d);
+        sum        = _mm512_fmadd_ps(d, _mm512_cvtepi32_ps(dot), sum);
+        sum_slots += d_half[8*h]*(slots[slot >> 6]*y[h].qs[j % QK8_0]);
     }
     *s = _mm512_reduce_add_ps(sum) + sum_slots;
 }
