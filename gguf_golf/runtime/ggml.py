@@ -19,6 +19,9 @@ from gguf_golf.runtime.source import source_dir
 # weights in a slab: large enough that the call costs nothing, small enough that threads end together
 _SLAB = 1 << 16
 
+_FLOATS = (0, 1, 30)  # F32, F16, BF16
+_ACTIVATIONS = (9, 15)  # Q8_1, Q8_K: ggml makes them of activations while it multiplies, never of weights
+
 _TO_FLOAT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
 
 
@@ -91,6 +94,8 @@ def quantize(
     rows = _matrix(rows, np.float32)
     n, k = rows.shape
     traits = type_traits(type_id)
+    if type_id in _ACTIVATIONS or not (_raw_traits(type_id).is_quantized or type_id in _FLOATS):
+        raise InputError(f"{traits.name} is no type for weights: ggml has no quantizer for it")
     out = np.empty((n, traits.row_bytes(k)), np.uint8)
     if type_id == 0:
         out[:] = rows.view(np.uint8)
@@ -104,11 +109,7 @@ def quantize(
     weights = None if importance is None else importance.ctypes.data
 
     def slab(start: int, stop: int) -> None:
-        written = _libggml().ggml_quantize_chunk(
-            type_id, rows.ctypes.data, out.ctypes.data, start * k, stop - start, k, weights
-        )
-        if written != out[start:stop].nbytes:
-            raise InputError(f"{traits.name} has no quantizer")
+        _libggml().ggml_quantize_chunk(type_id, rows.ctypes.data, out.ctypes.data, start * k, stop - start, k, weights)
 
     _over_slabs(slab, n, k, threads)
     return out

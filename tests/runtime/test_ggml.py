@@ -62,7 +62,8 @@ def test_importance_shifts_the_error_to_columns_that_do_not_matter() -> None:
     assert errors[0].sum() < errors[1].sum()
 
 
-@pytest.mark.parametrize("kind", list(T), ids=lambda kind: kind.name)
+# gguf-py has Q8_1 as it was long ago; no file holds it
+@pytest.mark.parametrize("kind", [kind for kind in T if kind != T.Q8_1], ids=lambda kind: kind.name)
 def test_sizes_agree_with_gguf_py(kind: T) -> None:
     if kind not in ggml.type_ids():
         pytest.skip("gguf-py knows a type that this llama.cpp does not have")
@@ -93,8 +94,9 @@ def test_what_cannot_be_done_is_refused_and_not_aborted() -> None:
         ggml.quantize(4, rows())
     with pytest.raises(InputError, match="the runtime has no type 1000"):
         ggml.type_traits(1000)
-    with pytest.raises(InputError, match="q8_K has no quantizer"):
-        ggml.quantize(T.Q8_K, rows())
+    for kind in (T.Q8_K, T.Q8_1, T.I32):
+        with pytest.raises(InputError, match="is no type for weights"):
+            ggml.quantize(kind, rows())
     with pytest.raises(InputError, match="6 rows of 512 q8_0 weights are 3264 bytes, not 3263"):
         ggml.dequantize(T.Q8_0, np.zeros(3263, np.uint8), N, K)
     with pytest.raises(InputError, match="i32 cannot be dequantized"):
