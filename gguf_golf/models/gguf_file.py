@@ -82,12 +82,12 @@ def _metadata(path: Path, reader: GGUFReader) -> list[MetadataField]:
     for key, field in reader.fields.items():
         if key.startswith(("GGUF.", "split.")):  # the header's own counts, and how this file was split
             continue
+        if len(field.types) > 2:
+            raise InputError(f"{path}: {key} is an array of arrays, which neither llama.cpp nor gguf-py can write")
         if field.types[0] != GGUFValueType.ARRAY:
             fields.append(MetadataField(key, _scalar(field), field.types[0]))
         elif values := _array(field):  # gguf-py writes no empty array, and llama.cpp takes an absent one for empty
             fields.append(MetadataField(key, values, GGUFValueType.ARRAY, field.types[-1]))
-    if any(field.sub_type == GGUFValueType.ARRAY for field in fields):
-        raise InputError(f"{path} has arrays of arrays in its metadata, which llama.cpp cannot read")
     return fields
 
 
@@ -116,6 +116,8 @@ def _lazy_tensor(path: Path, tensor: ReaderTensor) -> LazyTensor:
     if source_type in INTEGERS:
         raise InputError(f"{path}: tensor {tensor.name} holds integers ({source_type}), which cannot be quantized")
     shape = tuple(int(n) for n in reversed(tensor.shape.tolist()))
+    if not shape or 0 in shape:
+        raise InputError(f"{path}: tensor {tensor.name} is empty; the file is damaged: download it again")
     # Only numbers are kept: the reader and its thousands of small arrays can go.
     return LazyTensor(
         tensor.name, shape, source_type, _RowReader(path, tensor.data_offset, shape[-1], tensor.tensor_type)
@@ -134,5 +136,10 @@ class _RowReader:
         data = np.memmap(self.path, np.uint8, "r", self.offset + first * self.row_bytes, (last - first, self.row_bytes))
         if self.type.name in FLOAT_DTYPES:
             return to_float32(data.view(FLOAT_DTYPES[self.type.name]), self.type.name)
-        weights: FloatArray = gguf.dequantize(data, self.type)
+        try:
+            weights: FloatArray = gguf.dequantize(data, self.type)
+        except NotImplementedError:
+            raise InputError(
+                f"{self.path}: {self.type.name} cannot be dequantized here; take a source of another type"
+            ) from None
         return weights

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from gguf_golf.errors import InputError
 from gguf_golf.models.checkpoint import stored_tensors
 from gguf_golf.models.config import Config
-from gguf_golf.runtime import source
+from gguf_golf.runtime import pin, source
 from gguf_golf.runtime.cache import cache_dir
 
 INSTALL = (
@@ -57,8 +57,8 @@ def convert_upstream(config: Config, reason: str) -> Path:
 
 
 def _key(directory: Path) -> str:
-    """Names the conversion: a hash of the pinned source and of every file's name, size and time of change."""
-    digest = hashlib.sha256(source.source_key().encode())
+    """Names the conversion: a hash of the pin and of every file's name, size and time of change."""
+    digest = hashlib.sha256(pin.SHA256.encode())
     for path in sorted(path for path in directory.iterdir() if path.is_file()):
         status = path.stat()
         digest.update(f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
@@ -77,14 +77,18 @@ def _run(command: list[str], directory: Path, made: Path, log: Path) -> int:
     """Run the converter with its output in `log`; the bar follows the size of the file that it writes."""
     weights = sum(path.stat().st_size for path in directory.iterdir() if path.suffix in (".safetensors", ".bin"))
     env = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}  # the source in the cache stays as it is
+    interval = 0.1 if sys.stderr.isatty() else 15.0
     with (
         log.open("wb") as output,
-        tqdm(desc=f"converting {directory.name} to GGUF", total=weights, unit="B", unit_scale=True) as bar,
+        tqdm(
+            desc=f"converting {directory.name}", total=weights, unit="B", unit_scale=True, mininterval=interval
+        ) as bar,
         subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=env) as process,
     ):
         while process.poll() is None:
             time.sleep(0.2)
-            bar.update((made.stat().st_size if made.is_file() else 0) - bar.n)
+            if made.is_file() and (written := made.stat().st_size) > bar.n:
+                bar.update(written - bar.n)
     return process.returncode
 
 
