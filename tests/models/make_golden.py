@@ -14,11 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from checkpoints import CASES, TEXTS, VOCAB, build
 from gguf import GGUFReader, GGUFValueType, dequantize
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
-
-from checkpoints import CASES, TEXTS, VOCAB, build
 
 GOLDEN = Path(__file__).parent / "golden"
 
