@@ -1,0 +1,360 @@
+// TCQ on CUDA: how one thread decodes 32 weights, the dot product of mmvq, and the host entry points.
+//
+// The path of a block is one little-endian string of bits. A thread takes one of its 32-bit words: a parity of all 32
+// times is a few funnel shifts and XORs, and bit k of byte y belongs to weight y of sub-block k. Sub-blocks kk and
+// kk + 4 share a byte of parities as two nibbles, so weights come out in the order of those nibbles:
+//     word 2*kk + h, byte 2*i + p: weight (kk + 4*p)*n_bytes + 4*word + 2*h + i
+// with kk = 0..3, h, i, p = 0..1 and n_bytes the bytes of the path. Activations for mmvq are stored in the same order.
+
+#pragma once
+
+#include "common.cuh"
+
+#define TCQ_TABLE static constexpr __device__
+#include "ggml-tcq-tables.h"
+#include "ggml-tcq.h"
+
+// ---------------------------------------------------------------------------------------------------------------
+// types
+
+static constexpr __host__ __device__ bool tcq_is_type(ggml_type type) {
+    return (type >= GGML_TYPE_TCQ1    && type <= GGML_TYPE_TCQ5) ||
+           (type >= GGML_TYPE_TCQ1_64 && type <= GGML_TYPE_TCQ5_64);
+}
+
+template <int rate_, int block_size_, int type_size_>
+struct tcq_layout {
+    static constexpr int rate       = rate_;
+    static constexpr int block_size = block_size_;
+    static constexpr int type_size  = type_size_;
+    static constexpr int n_bytes    = block_size/8;            // of the path, and of any plane of lo bits
+    static constexpr int n_words    = block_size/32;           // threads that share a block
+    static constexpr int n_slots    = block_size == QK_TCQ ? 2 : 1;
+};
+
+template <ggml_type type> struct tcq_traits;
+
+#define TCQ_DEFINE_TRAITS(name, NAME, qk_)                                                       \
+    template<> struct tcq_traits<GGML_TYPE_##NAME> :                                             \
+        tcq_layout<(int) sizeof(block_##name)*8/qk_, qk_, (int) sizeof(block_##name)> {          \
+        static __device__ constexpr int16_t slot(int i) { return name##_slots[i]; }              \
+    };                                                                                           \
+    template<> struct ggml_cuda_type_traits<GGML_TYPE_##NAME> {                                  \
+        static constexpr int qk = qk_;                                                           \
+        static constexpr int qr = 1;                                                             \
+        static constexpr int qi = qk_/32;                                                        \
+        static constexpr int bs = sizeof(block_##name);                                          \
+    };
+TCQ_FOR_EACH_TYPE(TCQ_DEFINE_TRAITS)
+
+// ---------------------------------------------------------------------------------------------------------------
+// layout of a block
+
+// Where bit b of sub-block k's lo bits lies: a plane (as long as the path; plane 0 follows it) and the bit in each of
+// its bytes. The one place that knows; a test compares it with the table of gguf_golf/formats/tcq.py.
+struct tcq_lo_bit { int plane, bit; };
+
+static constexpr __host__ __device__ tcq_lo_bit tcq_get_lo_bit(int block_size, int rate, int k, int b) {
+    const bool single_first = rate == 2 || (rate == 4 && block_size == QK_TCQ_64);
+    const bool single_last  = rate == 4 && block_size == QK_TCQ;
+    if (single_first && b == 0) {
+        return { 0, 4*(k & 1) + 3 - (k >> 1) };
+    }
+    if (single_last && b == 2) {
+        return { 2, k };
+    }
+    const int first = single_first ? 1 : 2*(b/2); // of the pair of planes, and of the pair of bits
+    if (block_size == QK_TCQ) {
+        return { first + (k >> 2), 2*((k & 3) ^ 1) + b - first };
+    }
+    return { first + (k & 1), 4*(1 - (k >> 1 & 1)) + 2*(k >> 2 & 1) + b - first };
+}
+
+template <typename T>
+static __device__ __forceinline__ uint32_t tcq_load_word(const uint8_t * block, int word) {
+    if constexpr (T::block_size == QK_TCQ) {
+        return ((const uint32_t *) block)[word];
+    } else { // blocks of 64 are aligned to 2 bytes only
+        const uint16_t * halves = (const uint16_t *) block;
+        return halves[2*word] | (uint32_t) halves[2*word + 1] << 16;
+    }
+}
+
+// the block's last bytes: positions, values and scale, or slot and scale
+template <typename T>
+static __device__ __forceinline__ uint32_t tcq_load_tail(const uint8_t * block) {
+    if constexpr (T::block_size == QK_TCQ) {
+        return ((const uint32_t *) block)[T::rate*T::n_words];
+    } else {
+        return ((const uint16_t *) block)[T::rate*T::n_words*2];
+    }
+}
+
+template <typename T>
+static __device__ __forceinline__ float tcq_get_scale(uint32_t tail) {
+    const uint32_t s = tail >> (T::block_size == QK_TCQ ? 24 : 8);
+    return s < 8 ? s*0x1p-29f : __uint_as_float((s + (100 << 3)) << 20);
+}
+
+template <typename T>
+static __device__ __forceinline__ int tcq_get_slot_position(uint32_t tail, int slot) {
+    return T::block_size == QK_TCQ ? tail >> 8*slot & 0xff : tail & 0x3f;
+}
+
+static __device__ __forceinline__ uint32_t tcq_prmt(uint32_t a, uint32_t b, uint32_t selector) {
+    uint32_t r;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(selector));
+    return r;
+}
+
+template <ggml_type type>
+static __device__ __forceinline__ int tcq_get_slot_value(uint32_t tail, int slot) {
+    using T = tcq_traits<type>;
+    if constexpr (T::block_size == QK_TCQ) {
+        // two byte permutes look the magnitude up: registers instead of memory
+        constexpr uint32_t lo0 = (T::slot(0) & 0xff) | (T::slot(1) & 0xff) << 8 | (T::slot(2) & 0xff) << 16 | (uint32_t) (T::slot(3) & 0xff) << 24;
+        constexpr uint32_t lo1 = (T::slot(4) & 0xff) | (T::slot(5) & 0xff) << 8 | (T::slot(6) & 0xff) << 16 | (uint32_t) (T::slot(7) & 0xff) << 24;
+        constexpr uint32_t hi0 = T::slot(0) >> 8 | T::slot(1) >> 8 << 8 | T::slot(2) >> 8 << 16 | (uint32_t) (T::slot(3) >> 8) << 24;
+        constexpr uint32_t hi1 = T::slot(4) >> 8 | T::slot(5) >> 8 << 8 | T::slot(6) >> 8 << 16 | (uint32_t) (T::slot(7) >> 8) << 24;
+
+        const uint32_t nibble    = tail >> (16 + 4*slot);
+        const uint32_t index     = nibble & 7;
+        const int      magnitude = (tcq_prmt(lo0, lo1, index) & 0xff) | (tcq_prmt(hi0, hi1, index) & 0xff) << 8;
+        return nibble & 8 ? -magnitude : magnitude;
+    } else {
+        const int magnitude = tail & 0x40 ? T::slot(1) : T::slot(0);
+        return tail & 0x80 ? -magnitude : magnitude;
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// levels
+
+template <int rate>
+static __device__ constexpr uint32_t tcq_level_word(int i) {
+    const int8_t * levels = rate == 1 ? tcq1_levels : rate == 2 ? tcq2_levels : rate == 3 ? tcq3_levels :
+                            rate == 4 ? tcq4_levels : tcq5_levels;
+    return (uint32_t) (uint8_t) levels[4*i + 0]       | (uint32_t) (uint8_t) levels[4*i + 1] <<  8 |
+           (uint32_t) (uint8_t) levels[4*i + 2] << 16 | (uint32_t) (uint8_t) levels[4*i + 3] << 24;
+}
+
+// Up to 32 levels are selected from registers by byte permutes; 64 and 128 are looked up in shared memory, where they
+// are at most 32 words: one for each bank, so that any 32 lanes are served at once.
+static constexpr __host__ __device__ bool tcq_levels_in_shared(int rate) {
+    return rate >= 4;
+}
+
+static __shared__ uint32_t tcq_shared_levels[32];
+
+// every thread of a kernel that decodes TCQ calls this before it does; it holds a barrier
+template <ggml_type type>
+static __device__ __forceinline__ void tcq_init_levels() {
+    if constexpr (tcq_is_type(type)) {
+        constexpr int rate = tcq_traits<type>::rate;
+        if constexpr (tcq_levels_in_shared(rate)) {
+            const int i = threadIdx.y*blockDim.x + threadIdx.x;
+            if (i < 2 << rate) {
+                tcq_shared_levels[i] = tcq_level_word<rate>(i);
+            }
+            __syncthreads();
+        }
+    }
+}
+
+// 0xff where the highest bit of the selected byte is set, else 0x00
+template <uint32_t selector>
+static __device__ __forceinline__ uint32_t tcq_byte_mask(uint32_t a, uint32_t b) {
+    return tcq_prmt(a, b, selector | 0x8888);
+}
+
+// the lo bits of sub-block k as bits 3.. of every byte
+template <typename T, int k>
+static __device__ __forceinline__ uint32_t tcq_lo_index(const uint32_t (&lo)[5]) {
+    uint32_t index = 0;
+#pragma unroll
+    for (int b = 0; b < T::rate - 1; ++b) {
+        const tcq_lo_bit at = tcq_get_lo_bit(T::block_size, T::rate, k, b);
+        const int shift = 3 + b - at.bit;
+        index |= (shift < 0 ? lo[at.plane] >> -shift : lo[at.plane] << shift) & 0x01010101u << (3 + b);
+    }
+    return index;
+}
+
+// four levels: bytes 2*h and 2*h + 1 of sub-blocks kk and kk + 4; selectors has the subsets as nibbles
+template <typename T, int kk, int h>
+static __device__ __forceinline__ uint32_t tcq_get_levels(uint32_t selectors, const uint32_t (&lo)[5]) {
+    if constexpr (!tcq_levels_in_shared(T::rate)) {
+        constexpr int n_lo = 1 << (T::rate - 1);
+        uint32_t v[n_lo];
+#pragma unroll
+        for (int t = 0; t < n_lo; ++t) {
+            v[t] = tcq_prmt(tcq_level_word<T::rate>(2*t), tcq_level_word<T::rate>(2*t + 1), selectors >> 16*h);
+        }
+#pragma unroll
+        for (int b = 0; b < T::rate - 1; ++b) {
+            constexpr uint32_t order = h == 0 ? 0x5140 : 0x7362; // byte, its twin, next byte, its twin
+            const tcq_lo_bit at0 = tcq_get_lo_bit(T::block_size, T::rate, kk,     b);
+            const tcq_lo_bit at1 = tcq_get_lo_bit(T::block_size, T::rate, kk + 4, b);
+            const uint32_t mask = tcq_byte_mask<order>(lo[at0.plane] << (7 - at0.bit), lo[at1.plane] << (7 - at1.bit));
+#pragma unroll
+            for (int t = 0; t < n_lo >> (b + 1); ++t) {
+                v[t] = (v[2*t] & ~mask) | (v[2*t + 1] & mask);
+            }
+        }
+        return v[0];
+    } else {
+        const uint32_t index0 = (selectors      & 0x07070707) | tcq_lo_index<T, kk    >(lo);
+        const uint32_t index1 = (selectors >> 4 & 0x07070707) | tcq_lo_index<T, kk + 4>(lo);
+        const uint8_t * levels = (const uint8_t *) tcq_shared_levels;
+        return           levels[index0 >> (16*h + 0) & 0xff]       | (uint32_t) levels[index1 >> (16*h + 0) & 0xff] <<  8 |
+              (uint32_t) levels[index0 >> (16*h + 8) & 0xff] << 16 | (uint32_t) levels[index1 >> (16*h + 8) & 0xff] << 24;
+    }
+}
+
+template <uint32_t generator>
+static __device__ __forceinline__ uint32_t tcq_parity(const uint32_t (&delayed)[9]) {
+    uint32_t z = 0;
+#pragma unroll
+    for (int b = 0; b < 9; ++b) {
+        if (generator >> b & 1) {
+            z ^= delayed[b];
+        }
+    }
+    return z;
+}
+
+// The 32 levels of one word of the path, as int8 in the order at the top of this file.
+template <typename T>
+static __device__ __forceinline__ void tcq_unpack_levels(const uint8_t * block, int word, uint32_t (&v)[8]) {
+    const uint32_t cur  = tcq_load_word<T>(block, word);
+    const uint32_t prev = tcq_load_word<T>(block, (word + T::n_words - 1) % T::n_words);
+
+    uint32_t lo[5]; // planes
+#pragma unroll
+    for (int plane = 0; plane < T::rate - 1; ++plane) {
+        lo[plane] = tcq_load_word<T>(block, (1 + plane)*T::n_words + word);
+    }
+
+    uint32_t delayed[9]; // the path, b steps older
+#pragma unroll
+    for (int b = 0; b < 9; ++b) {
+        delayed[b] = __funnelshift_l(prev, cur, b);
+    }
+    const uint32_t z0 = tcq_parity<TCQ_G0>(delayed);
+    const uint32_t z1 = tcq_parity<TCQ_G1>(delayed);
+    const uint32_t z2 = tcq_parity<TCQ_G2>(delayed);
+
+    // from one word for each parity to one word for each pair of sub-blocks, with the subsets as nibbles
+    const uint32_t even = (z0      & 0x55555555) | (z1 << 1 & 0xaaaaaaaa);
+    const uint32_t odd  = (z0 >> 1 & 0x55555555) | (z1      & 0xaaaaaaaa);
+    const uint32_t s0 = (even      & 0x33333333) | (z2 << 2 & 0x44444444);
+    const uint32_t s1 = (odd       & 0x33333333) | (z2 << 1 & 0x44444444);
+    const uint32_t s2 = (even >> 2 & 0x33333333) | (z2      & 0x44444444);
+    const uint32_t s3 = (odd  >> 2 & 0x33333333) | (z2 >> 1 & 0x44444444);
+
+    v[0] = tcq_get_levels<T, 0, 0>(s0, lo);
+    v[1] = tcq_get_levels<T, 0, 1>(s0, lo);
+    v[2] = tcq_get_levels<T, 1, 0>(s1, lo);
+    v[3] = tcq_get_levels<T, 1, 1>(s1, lo);
+    v[4] = tcq_get_levels<T, 2, 0>(s2, lo);
+    v[5] = tcq_get_levels<T, 2, 1>(s2, lo);
+    v[6] = tcq_get_levels<T, 3, 0>(s3, lo);
+    v[7] = tcq_get_levels<T, 3, 1>(s3, lo);
+}
+
+// four neighbouring weights of sub-block k, from the order above
+static __device__ __forceinline__ uint32_t tcq_natural_order(const uint32_t (&v)[8], int k) {
+    return tcq_prmt(v[2*(k & 3)], v[2*(k & 3) + 1], k < 4 ? 0x6420 : 0x7531);
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// mmvq
+
+// Activations for mmvq: one scale for each block of weights, as on the CPU, and the order of the decoder. They fill the
+// space that the same values take as block_q8_1.
+struct block_tcq_q8_256 {
+    int8_t qs[QK_TCQ];    // words of a thread as 2 x 16 bytes: [kk/2][word][kk%2][h]
+    float  d;
+    float  padding[7];
+};
+static_assert(sizeof(block_tcq_q8_256) == QK_TCQ/QK8_1*sizeof(block_q8_1), "has to fill the same space");
+
+struct block_tcq_q8_64 {
+    int8_t qs[QK_TCQ_64]; // [word][kk][h]
+    float  d;
+    float  padding;
+};
+static_assert(sizeof(block_tcq_q8_64) == QK_TCQ_64/QK8_1*sizeof(block_q8_1), "has to fill the same space");
+
+// offset of a block's weight in those
+template <typename T>
+static __device__ __forceinline__ int tcq_q8_offset(int weight) {
+    const int k    = weight/T::n_bytes;
+    const int y    = weight%T::n_bytes;
+    const int word = y >> 2;
+    const int byte = 4*(y >> 1 & 1) + 2*(y & 1) + (k >> 2);
+    return T::block_size == QK_TCQ ? 128*(k >> 1 & 1) + 16*word + 8*(k & 1) + byte : 32*word + 8*(k & 3) + byte;
+}
+
+template <ggml_type type>
+static __device__ __forceinline__ float vec_dot_tcq_q8(
+        const void * __restrict__ vbq, const block_q8_1 * __restrict__ bq8_1, const int & kbx, const int & iqs) {
+    using T = tcq_traits<type>;
+
+    const uint8_t * block = (const uint8_t *) vbq + (int64_t) kbx*T::type_size;
+    const int8_t  * y     = (const int8_t  *) bq8_1;
+
+    const uint32_t tail = tcq_load_tail<T>(block);
+
+    int u[8];
+    float d;
+    if constexpr (T::block_size == QK_TCQ) {
+        *(int4 *) &u[0] = *(const int4 *) (y +       16*iqs);
+        *(int4 *) &u[4] = *(const int4 *) (y + 128 + 16*iqs);
+        d = ((const block_tcq_q8_256 *) y)->d;
+    } else {
+#pragma unroll
+        for (int i = 0; i < 8; i += 2) {
+            *(int2 *) &u[i] = *(const int2 *) (y + 32*iqs + 4*i);
+        }
+        d = ((const block_tcq_q8_64 *) y)->d;
+    }
+
+    uint32_t v[8];
+    tcq_unpack_levels<T>(block, iqs, v);
+
+    int sum = 0;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+        sum = ggml_cuda_dp4a(v[i], u[i], sum);
+    }
+
+    if (iqs < T::n_slots) {
+        sum += tcq_get_slot_value<type>(tail, iqs)*y[tcq_q8_offset<T>(tcq_get_slot_position<T>(tail, iqs))];
+    }
+
+    return tcq_get_scale<T>(tail)*d*sum;
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// host (tcq.cu)
+
+// float rows to the activations above; arguments as quantize_row_q8_1_cuda's
+void tcq_quantize_row_q8_cuda(
+    const float * x, void * vy, ggml_type type_src0, int64_t ne00, int64_t s01, int64_t s02, int64_t s03,
+    int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3, cudaStream_t stream);
+
+// dequantization of contiguous and of strided rows, as in convert.cuh; nullptr for any other type
+template <typename dst_t> using tcq_to_t_cuda_t    = void (*)(const void * x, dst_t * y, int64_t k, cudaStream_t stream);
+template <typename dst_t> using tcq_to_t_nc_cuda_t = void (*)(const void * x, dst_t * y,
+    int64_t ne00, int64_t ne01, int64_t ne02, int64_t ne03, int64_t s01, int64_t s02, int64_t s03, cudaStream_t stream);
+template <typename dst_t> tcq_to_t_cuda_t<dst_t>    tcq_get_to_t_cuda   (ggml_type type);
+template <typename dst_t> tcq_to_t_nc_cuda_t<dst_t> tcq_get_to_t_nc_cuda(ggml_type type);
+
+// arguments as ggml_cuda_get_rows_switch_src0_type's
+template <typename dst_t>
+void tcq_get_rows_cuda(
+    const void * src0_d, ggml_type src0_type, const int32_t * src1_d, dst_t * dst_d,
+    int64_t ne00, size_t nb01, size_t nb02, size_t nb03,
+    int64_t ne10, int64_t ne11, int64_t ne12, size_t nb10, size_t nb11, size_t nb12,
+    size_t nb1, size_t nb2, size_t nb3, cudaStream_t stream);
