@@ -7,25 +7,47 @@
 
 #include <float.h>
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
-#define TCQ_ROUNDS 3 // scale refits
+#define TCQ_CANDIDATES 8 // weights that may get a slot
+#define TCQ_RANKS      4 // choices of slots to try
+#define TCQ_SCALES   256
 
-// a weight beyond this (in units of the block's rms) is a candidate for a slot; by rate
-static const float tcq_slot_threshold[6] = { 0.0f, 1.5f, 1.9f, 2.4f, 2.7f, 2.9f };
+// What a block costs more in all for one weight of |x| = 0, 8, .. 64 level units, in units of the mean squared error
+// (measured on Gaussians, eval/experiments/tcq_marginal_cost.py); beyond 63 the squared excess comes on top. By rate
+static const float tcq_marginal_cost[6][9] = {
+    { 0 },
+    { 0.07f, 0.15f, 0.24f, 0.45f, 0.65f,  0.98f,  1.31f,  1.79f,  2.38f },
+    { 0.19f, 0.25f, 0.48f, 0.82f, 1.25f,  1.93f,  3.22f,  3.72f,  3.98f },
+    { 0.20f, 0.33f, 0.70f, 0.95f, 2.00f,  3.38f,  4.37f,  8.60f,  5.47f },
+    { 0.03f, 0.34f, 0.72f, 1.11f, 2.77f,  5.94f,  9.14f, 23.26f, 10.74f },
+    { 0.10f, 0.20f, 0.50f, 1.64f, 4.29f, 10.94f, 26.32f, 57.43f, 43.78f },
+};
 
 // the block being encoded, and the best encoding of it so far
 typedef struct {
-    tcq_trellis  trellis;
+    tcq_trellis   trellis;
     const float * x;
-    float   w[QK_TCQ];   // importance
-    float   unit;        // weighted squared error (level units) that costs 1 in the trellis
+    float   w[QK_TCQ];                  // importance
+    float   mse;                        // expected error, squared level units
+    float   unit;                       // weighted squared error that costs 1 in the trellis, squared level units
+    uint8_t candidates[TCQ_CANDIDATES]; // the weights of most energy
+
     float   best_error;
-    uint8_t u [QK_TCQ];  // path bits and lo bits by time, slots, scale
-    uint8_t lo[QK_TCQ];
+    int     scale;
+    int     rank;                       // of the choice of slots
     uint8_t slots[3];
-    uint8_t scale;
+    uint8_t u [QK_TCQ];                 // path bits and lo bits, by time
+    uint8_t lo[QK_TCQ];
 } tcq_encoder;
+
+// one slot: what it would save, where, and which value of f->slots
+typedef struct {
+    float gain;
+    int   at;
+    int   value;
+} tcq_slot;
 
 // the e5m3 byte whose scale is nearest to d, at least 1
 static int tcq_nearest_scale(float d) {
@@ -37,63 +59,59 @@ static int tcq_nearest_scale(float d) {
     return lo > 1 && d - tcq_scale[lo - 1] < tcq_scale[lo] - d ? lo - 1 : lo;
 }
 
-// slots, greedily by what they save beyond the threshold. A slot that a block has adds something always, so one that
-// nothing needs goes to a weight near half of its magnitude, which it merely mirrors; two such slots cancel.
-// Subtracts the slots from x (level units).
-static void tcq_place_slots(const tcq_format * f, float * x, const float * w, float threshold, uint8_t * slots) {
-    const int n_slots = f->block_size == QK_TCQ ? 2 : 1;
-
-    int at[2], value[2], n_used = 0;
-    for (; n_used < n_slots; ++n_used) {
-        float best_gain = 0.0f;
-        for (int j = 0; j < f->block_size; ++j) {
-            const float m = fabsf(x[j]);
-            if (m < threshold) {
-                continue;
-            }
-            int v = 0;
-            for (int i = 1; i < f->n_mags; ++i) {
-                if (fabsf(m - f->slots[i]) < fabsf(m - f->slots[v])) {
-                    v = i;
-                }
-            }
-            const float before = m - threshold;
-            const float after  = fmaxf(fabsf(m - f->slots[v]) - threshold, 0.0f);
-            const float gain   = w[j]*(before*before - after*after);
-            if (gain > best_gain) {
-                best_gain = gain;
-                at   [n_used] = j;
-                value[n_used] = x[j] < 0.0f ? v + f->n_mags : v;
-            }
-        }
-        if (!(best_gain > 0.0f)) {
-            break;
-        }
-        x[at[n_used]] -= f->slots[value[n_used]];
+static float tcq_expected_cost(const tcq_encoder * e, float x) {
+    const float * at = tcq_marginal_cost[e->trellis.f->rate];
+    const float   m  = fabsf(x);
+    if (m >= 63.0f) {
+        return e->mse*at[8] + (m - 63.0f)*(m - 63.0f);
     }
-    if (n_used == 0 && n_slots == 2) {
-        at[0] = at[1] = 0;
-        value[0] = 0;
-        value[1] = f->n_mags;
-    } else if (n_used < n_slots) {
-        const float half = 0.5f*f->slots[0];
-        int best = 0;
-        for (int j = 1; j < f->block_size; ++j) {
-            if (fabsf(fabsf(x[j]) - half) < fabsf(fabsf(x[best]) - half)) {
-                best = j;
+    const int i = (int) (m/8);
+    return e->mse*(at[i] + (m/8 - i)*(at[i + 1] - at[i]));
+}
+
+// Chooses slots by what they are expected to save and subtracts them from x (level units). Almost any weight far from
+// zero gains by a slot that moves it to zero, so a block always uses all that it has, if need be two that cancel.
+// rank 0 is the best choice, higher ranks are alternatives to try.
+static void tcq_place_slots(const tcq_encoder * e, float * x, int rank, uint8_t * slots) {
+    static const uint8_t pairs[6][2] = { { 0, 1 }, { 0, 2 }, { 1, 2 }, { 0, 3 }, { 1, 3 }, { 0, 4 } };
+
+    const tcq_format * f = e->trellis.f;
+
+    tcq_slot best[TCQ_CANDIDATES]; // one for each candidate, by descending gain
+    for (int k = 0; k < TCQ_CANDIDATES; ++k) {
+        tcq_slot slot = { -FLT_MAX, e->candidates[k], 0 };
+        const float m      = fabsf(x[slot.at]);
+        const float before = tcq_expected_cost(e, m);
+        for (int v = 0; v < f->n_mags; ++v) {
+            const float gain = e->w[slot.at]*(before - tcq_expected_cost(e, m - f->slots[v]));
+            if (gain > slot.gain) {
+                slot.gain  = gain;
+                slot.value = x[slot.at] < 0.0f ? v + f->n_mags : v;
             }
         }
-        at   [n_used] = best;
-        value[n_used] = x[best] < 0.0f ? f->n_mags : 0;
-        x[best] -= f->slots[value[n_used]];
+        int i = k;
+        for (; i > 0 && best[i - 1].gain < slot.gain; --i) {
+            best[i] = best[i - 1];
+        }
+        best[i] = slot;
     }
 
-    if (n_slots == 2) {
-        slots[0] = (uint8_t) at[0];
-        slots[1] = (uint8_t) at[1];
-        slots[2] = (uint8_t) (value[0] | value[1] << 4);
+    if (f->block_size == QK_TCQ) {
+        tcq_slot a = best[pairs[rank][0]];
+        tcq_slot b = best[pairs[rank][1]];
+        if (a.gain + b.gain < 0.0f) {
+            b = a;
+            b.value ^= f->n_mags;
+        }
+        x[a.at] -= f->slots[a.value];
+        x[b.at] -= f->slots[b.value];
+        slots[0] = (uint8_t) a.at;
+        slots[1] = (uint8_t) b.at;
+        slots[2] = (uint8_t) (a.value | b.value << 4);
     } else {
-        slots[0] = (uint8_t) (at[0] | value[0] << 6);
+        const tcq_slot a = best[rank];
+        x[a.at] -= f->slots[a.value];
+        slots[0] = (uint8_t) (a.at | a.value << 6);
     }
 }
 
@@ -105,6 +123,63 @@ static void tcq_add_slots(const tcq_format * f, const uint8_t * slots, int16_t *
     } else {
         q[slots[0] & 0x3f] += f->slots[slots[0] >> 6];
     }
+}
+
+// encodes at one scale with one choice of slots, keeps the encoding if it is the best so far;
+// returns the scale that would fit its levels best
+static float tcq_try(tcq_encoder * e, int scale, int rank, int n_seams) {
+    const tcq_format * f = e->trellis.f;
+    const int   n = f->block_size;
+    const float d = tcq_scale[scale];
+
+    float   target[QK_TCQ], xt[QK_TCQ], wt[QK_TCQ];
+    uint8_t u[QK_TCQ], lo[QK_TCQ], slots[3];
+    int16_t q[QK_TCQ];
+
+    for (int j = 0; j < n; ++j) {
+        target[j] = e->x[j]/d;
+    }
+    tcq_place_slots(e, target, rank, slots);
+    for (int i = 0; i < n; ++i) {
+        const int j = n/8*(i & 7) + (i >> 3);
+        xt[i] = target[j];
+        wt[i] = e->w[j];
+    }
+    tcq_trellis_search_cycle(&e->trellis, xt, wt, e->unit, n_seams, u, lo);
+
+    unsigned window = 0;
+    for (int i = n - 8; i < n; ++i) {
+        window = window << 1 | u[i];
+    }
+    for (int i = 0; i < n; ++i) {
+        window = (window << 1 | u[i]) & 0x1ff;
+        q[n/8*(i & 7) + (i >> 3)] = f->levels[tcq_subset[window] | lo[i] << 3];
+    }
+    tcq_add_slots(f, slots, q);
+
+    // four sums side by side, so that a compiler may vectorize without changing their order
+    float error[4] = { 0 }, xq[4] = { 0 }, qq[4] = { 0 };
+    for (int j = 0; j < n; j += 4) {
+        for (int k = 0; k < 4; ++k) {
+            const float v = (float) q[j + k], r = e->x[j + k] - d*v;
+            error[k] += e->w[j + k]*r*r;
+            xq   [k] += e->w[j + k]*e->x[j + k]*v;
+            qq   [k] += e->w[j + k]*v*v;
+        }
+    }
+    const float sum_error = (error[0] + error[1]) + (error[2] + error[3]);
+    const float sum_xq    = (xq[0] + xq[1]) + (xq[2] + xq[3]);
+    const float sum_qq    = (qq[0] + qq[1]) + (qq[2] + qq[3]);
+
+    if (sum_error < e->best_error) {
+        e->best_error = sum_error;
+        e->scale      = scale;
+        e->rank       = rank;
+        memcpy(e->u,     u,     sizeof(u));
+        memcpy(e->lo,    lo,    sizeof(lo));
+        memcpy(e->slots, slots, sizeof(slots));
+    }
+    return sum_xq > 0.0f ? sum_xq/sum_qq : d;
 }
 
 static void tcq_pack(const tcq_encoder * e, uint8_t * block) {
@@ -121,66 +196,7 @@ static void tcq_pack(const tcq_encoder * e, uint8_t * block) {
         }
     }
     memcpy(block + f->rate*n_bytes, e->slots, f->type_size - 1 - f->rate*n_bytes);
-    block[f->type_size - 1] = e->scale;
-}
-
-// the cheapest cyclic path: the state at the seam is that of the best path through the settling steps on both sides
-static void tcq_search_cycle(tcq_trellis * t, const float * x, const float * w, float unit, uint8_t * u, uint8_t * lo) {
-    const int n = t->f->block_size;
-
-    tcq_trellis_set_targets(t, TCQ_SETTLE, x, w, n, unit);
-    memcpy(t->metric[0], t->metric[n], sizeof(t->metric[0])*TCQ_SETTLE);
-    const int seam = tcq_trellis_search(t, 0, 2*TCQ_SETTLE, -1, -1, TCQ_SETTLE, NULL, NULL);
-    tcq_trellis_search(t, TCQ_SETTLE, n, seam, seam, n, u, lo);
-}
-
-// encodes at one scale, keeps the encoding if it is the best so far; returns the scale that would fit its levels best
-static float tcq_try_scale(tcq_encoder * e, int scale) {
-    const tcq_format * f = e->trellis.f;
-    const int   n         = f->block_size;
-    const float d         = tcq_scale[scale];
-    const float threshold = tcq_slot_threshold[f->rate]*tcq_level_rms(f);
-
-    float   target[QK_TCQ], xt[QK_TCQ], wt[QK_TCQ];
-    uint8_t u[QK_TCQ], lo[QK_TCQ], slots[3];
-    int16_t q[QK_TCQ];
-
-    for (int j = 0; j < n; ++j) {
-        target[j] = e->x[j]/d;
-    }
-    tcq_place_slots(f, target, e->w, threshold, slots);
-    for (int i = 0; i < n; ++i) {
-        const int j = n/8*(i & 7) + (i >> 3);
-        xt[i] = target[j];
-        wt[i] = e->w[j];
-    }
-    tcq_search_cycle(&e->trellis, xt, wt, e->unit, u, lo);
-
-    unsigned window = 0;
-    for (int i = n - 8; i < n; ++i) {
-        window = window << 1 | u[i];
-    }
-    for (int i = 0; i < n; ++i) {
-        window = (window << 1 | u[i]) & 0x1ff;
-        q[n/8*(i & 7) + (i >> 3)] = f->levels[tcq_subset[window] | lo[i] << 3];
-    }
-    tcq_add_slots(f, slots, q);
-
-    float error = 0.0f, xq = 0.0f, qq = 0.0f;
-    for (int j = 0; j < n; ++j) {
-        const float v = (float) q[j], r = e->x[j] - d*v;
-        error += e->w[j]*r*r;
-        xq    += e->w[j]*e->x[j]*v;
-        qq    += e->w[j]*v*v;
-    }
-    if (error < e->best_error) {
-        e->best_error = error;
-        e->scale      = (uint8_t) scale;
-        memcpy(e->u,     u,     sizeof(u));
-        memcpy(e->lo,    lo,    sizeof(lo));
-        memcpy(e->slots, slots, sizeof(slots));
-    }
-    return xq > 0.0f ? xq/qq : d;
+    block[f->type_size - 1] = (uint8_t) e->scale;
 }
 
 static void tcq_encode_block(tcq_encoder * e, const float * x, const float * importance, uint8_t * block) {
@@ -188,26 +204,62 @@ static void tcq_encode_block(tcq_encoder * e, const float * x, const float * imp
     const int   n   = f->block_size;
     const float rms = tcq_level_rms(f);
 
-    float norm = 0.0f, sum_w = 0.0f, top = 0.0f, second = 0.0f;
+    float norm = 0.0f, sum_w = 0.0f;
+    float energy[TCQ_CANDIDATES + 1]; // of the candidates, descending
+    int   n_candidates = 0;
     for (int j = 0; j < n; ++j) {
         e->w[j] = importance ? importance[j] : 1.0f;
-        const float energy = e->w[j]*x[j]*x[j];
-        norm  += energy;
+        const float en = e->w[j]*x[j]*x[j];
+        norm  += en;
         sum_w += e->w[j];
-        if (energy > top) { second = top; top = energy; } else if (energy > second) { second = energy; }
+        if (n_candidates < TCQ_CANDIDATES || en > energy[TCQ_CANDIDATES - 1]) {
+            int i = n_candidates < TCQ_CANDIDATES ? n_candidates++ : TCQ_CANDIDATES - 1;
+            for (; i > 0 && energy[i - 1] < en; --i) {
+                energy[i] = energy[i - 1];
+                e->candidates[i] = e->candidates[i - 1];
+            }
+            energy[i] = en;
+            e->candidates[i] = (uint8_t) j;
+        }
     }
     if (!(norm > 0.0f)) {
         memset(block, 0, f->type_size); // scale 0 is an all-zero block
         return;
     }
 
+    const bool wide = n == QK_TCQ;
     e->x          = x;
-    e->unit       = sum_w/n*rms*rms/(float) (1 << 2*f->rate)/32.0f; // 32 for an average step
+    e->mse        = rms*rms/(float) (1 << 2*f->rate);
+    e->unit       = sum_w/n*e->mse/32.0f; // 32 for an average step
     e->best_error = FLT_MAX;
 
-    float d = sqrtf(fmaxf(norm - top - (n == QK_TCQ ? second : 0.0f), 1e-6f*norm)/sum_w)/rms;
-    for (int round = 0; round < TCQ_ROUNDS; ++round) {
-        d = tcq_try_scale(e, tcq_nearest_scale(d));
+    // a first scale, its refit, its neighbours as long as they help, then other slots
+    const int   n_seams   = wide ? 1 : 2; // short chains need more
+    const float remaining = norm - energy[0] - (wide ? energy[1] : 0.0f);
+    bool tried[TCQ_SCALES] = { false };
+
+    const int first = tcq_nearest_scale(sqrtf(fmaxf(remaining, 1e-6f*norm)/sum_w)/rms);
+    const int refit = tcq_nearest_scale(tcq_try(e, first, 0, n_seams));
+    tried[first] = true;
+    if (!tried[refit]) {
+        tcq_try(e, refit, 0, n_seams);
+        tried[refit] = true;
+    }
+    for (int move = 0; move < 2; ++move) {
+        const int center = e->scale;
+        for (int scale = center - 1; scale <= center + 1; scale += 2) {
+            if (scale > 0 && scale < TCQ_SCALES && !tried[scale] && e->scale == center) {
+                tcq_try(e, scale, 0, n_seams);
+                tried[scale] = true;
+            }
+        }
+    }
+    const int scale = e->scale;
+    for (int rank = 1; rank < TCQ_RANKS; ++rank) {
+        tcq_try(e, scale, rank, n_seams);
+    }
+    if (!wide) {
+        tcq_try(e, scale, e->rank, 8);
     }
     tcq_pack(e, block);
 }

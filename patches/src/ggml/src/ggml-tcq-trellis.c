@@ -11,11 +11,10 @@
 #include "ggml-tcq-trellis.h"
 #include "ggml-tcq-tables.h"
 
-#include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 #define TCQ_MAX_METRIC  4095
-#define TCQ_UNREACHABLE 0xffff // additions saturate, so it stays above every real cost
 
 #if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
 #include <immintrin.h>
@@ -34,12 +33,13 @@ static inline uint16_t tcq_add_saturate(uint16_t a, uint16_t b) {
     return (uint16_t) (c > 0xffff ? 0xffff : c);
 }
 
-static void tcq_advance_ref(uint16_t * cost, const uint16_t (*metric)[8], uint32_t (*survivors)[TCQ_STATES/32], int n) {
+static void tcq_advance_ref(const tcq_code * code, uint16_t * cost, const uint16_t (*metric)[8],
+                            uint32_t (*survivors)[TCQ_STATES/32], int n) {
     for (int i = 0; i < n; ++i) {
         uint16_t next[TCQ_STATES];
         memset(survivors[i], 0, sizeof(survivors[i]));
         for (int m = 0; m < TCQ_STATES/2; ++m) {
-            const int      z = tcq_subset[2*m];
+            const int      z = code->subset[2*m];
             const uint16_t p = metric[i][z], q = metric[i][z ^ 4];
             const uint16_t a0 = tcq_add_saturate(cost[m], p), b0 = tcq_add_saturate(cost[m + TCQ_STATES/2], q);
             const uint16_t a1 = tcq_add_saturate(cost[m], q), b1 = tcq_add_saturate(cost[m + TCQ_STATES/2], p);
@@ -66,24 +66,16 @@ static void tcq_advance_ref(uint16_t * cost, const uint16_t (*metric)[8], uint32
 
 #ifdef TCQ_X86
 
-// byte pairs that select metric[subset[2m] ^ k], m = 0..31
-#define TCQ_PATTERNS(name, n_lanes, vector, load)                          \
-    uint8_t name##_bytes[8][2*(n_lanes)];                                  \
-    vector  name[8];                                                       \
-    for (int k = 0; k < 8; ++k) {                                          \
-        for (int m = 0; m < (n_lanes); ++m) {                              \
-            name##_bytes[k][2*m]     = (uint8_t) (2*(tcq_subset[2*m] ^ k)); \
-            name##_bytes[k][2*m + 1] = (uint8_t) (2*(tcq_subset[2*m] ^ k) + 1); \
-        }                                                                  \
-        name[k] = load(name##_bytes[k]);                                   \
-    }
-
 #define TCQ_LOAD_256(p) _mm256_loadu_si256((const __m256i *) (p))
 #define TCQ_LOAD_512(p) _mm512_loadu_si512((const void *) (p))
 
 __attribute__((target("avx2")))
-static void tcq_advance_avx2(uint16_t * cost, const uint16_t (*metric)[8], uint32_t (*survivors)[TCQ_STATES/32], int n) {
-    TCQ_PATTERNS(pattern, 16, __m256i, TCQ_LOAD_256)
+static void tcq_advance_avx2(const tcq_code * code, uint16_t * cost, const uint16_t (*metric)[8],
+                             uint32_t (*survivors)[TCQ_STATES/32], int n) {
+    __m256i pattern[8];
+    for (int k = 0; k < 8; ++k) {
+        pattern[k] = TCQ_LOAD_256(code->pattern[k]);
+    }
 
     uint16_t buffer[TCQ_STATES];
     uint16_t * from = cost;
@@ -96,7 +88,7 @@ static void tcq_advance_avx2(uint16_t * cost, const uint16_t (*metric)[8], uint3
         for (int m = 0; m < TCQ_STATES/2; m += 32) {
             __m256i taken[2][2];
             for (int h = 0; h < 2; ++h) {
-                const int     z = tcq_subset[2*(m + 16*h)];
+                const int     z = code->subset[2*(m + 16*h)];
                 const __m256i a = TCQ_LOAD_256(from + m + 16*h);
                 const __m256i b = TCQ_LOAD_256(from + m + 16*h + TCQ_STATES/2);
                 const __m256i p = _mm256_shuffle_epi8(bm, pattern[z]);
@@ -135,8 +127,12 @@ static void tcq_advance_avx2(uint16_t * cost, const uint16_t (*metric)[8], uint3
 }
 
 __attribute__((target("avx512f,avx512bw")))
-static void tcq_advance_avx512(uint16_t * cost, const uint16_t (*metric)[8], uint32_t (*survivors)[TCQ_STATES/32], int n) {
-    TCQ_PATTERNS(pattern, 32, __m512i, TCQ_LOAD_512)
+static void tcq_advance_avx512(const tcq_code * code, uint16_t * cost, const uint16_t (*metric)[8],
+                               uint32_t (*survivors)[TCQ_STATES/32], int n) {
+    __m512i pattern[8];
+    for (int k = 0; k < 8; ++k) {
+        pattern[k] = TCQ_LOAD_512(code->pattern[k]);
+    }
 
     const __m512i lower = _mm512_setr_epi64(0, 1,  8,  9, 2, 3, 10, 11);
     const __m512i upper = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
@@ -151,7 +147,7 @@ static void tcq_advance_avx512(uint16_t * cost, const uint16_t (*metric)[8], uin
         __m512i next[8];
 
         for (int v = 0; v < 4; ++v) {
-            const int     z = tcq_subset[64*v];
+            const int     z = code->subset[64*v];
             const __m512i p = _mm512_shuffle_epi8(bm, pattern[z]);
             const __m512i q = _mm512_shuffle_epi8(bm, pattern[z ^ 4]);
 
@@ -191,16 +187,8 @@ static void tcq_advance_avx512(uint16_t * cost, const uint16_t (*metric)[8], uin
 
 #elif defined(__ARM_NEON) && defined(__aarch64__)
 
-static void tcq_advance_neon(uint16_t * cost, const uint16_t (*metric)[8], uint32_t (*survivors)[TCQ_STATES/32], int n) {
-    uint8_t    bytes[16];
-    uint8x16_t pattern[8]; // byte pairs that select metric[subset[2m] ^ k], m = 0..7
-    for (int k = 0; k < 8; ++k) {
-        for (int m = 0; m < 8; ++m) {
-            bytes[2*m]     = (uint8_t) (2*(tcq_subset[2*m] ^ k));
-            bytes[2*m + 1] = (uint8_t) (2*(tcq_subset[2*m] ^ k) + 1);
-        }
-        pattern[k] = vld1q_u8(bytes);
-    }
+static void tcq_advance_neon(const tcq_code * code, uint16_t * cost, const uint16_t (*metric)[8],
+                             uint32_t (*survivors)[TCQ_STATES/32], int n) {
     static const uint8_t bit_of_lane[16] = { 1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128 };
     const uint8x16_t bits = vld1q_u8(bit_of_lane);
 
@@ -213,7 +201,7 @@ static void tcq_advance_neon(uint16_t * cost, const uint16_t (*metric)[8], uint3
         uint16x8_t least = vdupq_n_u16(0xffff);
         uint16x8_t metrics[8];
         for (int k = 0; k < 8; ++k) {
-            metrics[k] = vreinterpretq_u16_u8(vqtbl1q_u8(bm, pattern[k]));
+            metrics[k] = vreinterpretq_u16_u8(vqtbl1q_u8(bm, vld1q_u8(code->pattern[k])));
         }
         for (int m = 0; m < TCQ_STATES/2; m += 32) {
             uint8x16_t taken[2][2]; // [odd][half]: lanes of 0xff where the second predecessor is better
@@ -221,7 +209,7 @@ static void tcq_advance_neon(uint16_t * cost, const uint16_t (*metric)[8], uint3
                 uint16x8_t better[2][2];
                 for (int g = 0; g < 2; ++g) {
                     const int        at = m + 16*h + 8*g;
-                    const int        z  = tcq_subset[2*at];
+                    const int        z  = code->subset[2*at];
                     const uint16x8_t a  = vld1q_u16(from + at);
                     const uint16x8_t b  = vld1q_u16(from + at + TCQ_STATES/2);
 
@@ -286,17 +274,35 @@ float tcq_level_rms(const tcq_format * f) {
     return 63.0f/reach[f->rate];
 }
 
+static void tcq_code_init(tcq_code * code, bool backward) {
+    for (int window = 0; window < 2*TCQ_STATES; ++window) {
+        int reversed = 0;
+        for (int b = 0; b < 9; ++b) {
+            reversed |= (window >> b & 1) << (8 - b);
+        }
+        code->subset[window] = tcq_subset[backward ? reversed : window];
+    }
+    for (int k = 0; k < 8; ++k) {
+        for (int m = 0; m < 32; ++m) {
+            code->pattern[k][2*m]     = (uint8_t) (2*(code->subset[2*m] ^ k));
+            code->pattern[k][2*m + 1] = (uint8_t) (2*(code->subset[2*m] ^ k) + 1);
+        }
+    }
+}
+
 void tcq_trellis_init(tcq_trellis * t, const tcq_format * f) {
-    int level;
+    int simd;
     t->f       = f;
-    t->advance = tcq_select_advance(&level);
+    t->advance = tcq_select_advance(&simd);
+    tcq_code_init(&t->forward,  false);
+    tcq_code_init(&t->backward, true);
 
     // levels are integers, so that floor(2x) decides which of a subset's is nearest; they ascend with lo
     for (int z = 0; z < 8; ++z) {
         int l = 0;
         for (int i = 0; i < 256; ++i) {
             const int x4 = 2*(i - 128) + 1; // four times the middle of the bin
-            while (l + 1 < f->n_lo && 2*x4 > 4*(f->levels[z | l << 3] + f->levels[z | (l + 1) << 3])) {
+            while (l + 1 < f->n_lo && x4 > 2*(f->levels[z | l << 3] + f->levels[z | (l + 1) << 3])) {
                 ++l;
             }
             t->lo   [i][z] = (uint8_t) l;
@@ -309,53 +315,115 @@ void tcq_trellis_set_targets(tcq_trellis * t, int first, const float * x, const 
     const float per_unit = 1.0f/unit;
 
     for (int i = 0; i < n; ++i) {
-        const float clamped = fminf(fmaxf(x[i], -64.0f), 63.5f);
-        const int   bin     = (int) (2.0f*clamped + 128.0f); // not negative: the cast is floor
+        const float   above = x[i]  < 63.5f  ? x[i]  : 63.5f;
+        const float   inner = above > -64.0f ? above : -64.0f;
+        const int     bin   = (int) (2.0f*inner + 128.0f); // not negative: the cast is floor
+        const float * level = t->level[bin];
 
-        float cost[8], least;
+        float cost[8];
         for (int z = 0; z < 8; ++z) {
-            const float e = x[i] - t->level[bin][z];
-            cost[z] = e*e;
+            cost[z] = (x[i] - level[z])*(x[i] - level[z]);
         }
-        least = cost[0];
-        for (int z = 1; z < 8; ++z) {
-            least = cost[z] < least ? cost[z] : least;
+        float least[4];
+        for (int z = 0; z < 4; ++z) {
+            least[z] = cost[z] < cost[z + 4] ? cost[z] : cost[z + 4];
         }
+        least[0] = least[0] < least[2] ? least[0] : least[2];
+        least[1] = least[1] < least[3] ? least[1] : least[3];
+        least[0] = least[0] < least[1] ? least[0] : least[1];
+
         // what every path pays cancels; what is out of all proportion is merely forbidding
         const float weight = w[i]*per_unit;
         for (int z = 0; z < 8; ++z) {
-            const float scaled = weight*(cost[z] - least);
-            t->metric[first + i][z] = (uint16_t) (scaled < TCQ_MAX_METRIC ? scaled + 0.5f : TCQ_MAX_METRIC);
+            const float scaled = weight*(cost[z] - least[0]) + 0.5f;
+            t->metric[first + i][z] = (uint16_t) (int) (scaled < TCQ_MAX_METRIC ? scaled : TCQ_MAX_METRIC);
         }
         memcpy(t->step_lo[first + i], t->lo[bin], 8);
     }
 }
 
-int tcq_trellis_search(tcq_trellis * t, int first, int n, int start, int end, int n_keep, uint8_t * u, uint8_t * lo) {
-    memset(t->cost, start < 0 ? 0 : 0xff, sizeof(t->cost));
+static int tcq_cheapest_state(const uint16_t * cost) {
+    int best = 0;
+    for (int s = 1; s < TCQ_STATES; ++s) {
+        best = cost[s] < cost[best] ? s : best;
+    }
+    return best;
+}
+
+int tcq_trellis_search(tcq_trellis * t, int first, int n, int start, int end, int n_keep,
+                       uint8_t * u, uint8_t * lo, uint32_t * path_cost) {
+    memset(t->cost, start < 0 ? 0 : 0xff, sizeof(t->cost)); // 0xffff: additions saturate, it stays above all real costs
     if (start >= 0) {
         t->cost[start] = 0;
     }
-    t->advance(t->cost, (const uint16_t (*)[8]) t->metric + first, t->survivors + first, n);
+    t->advance(&t->forward, t->cost, (const uint16_t (*)[8]) t->metric + first, t->survivors + first, n);
 
-    int s = end;
-    if (s < 0) {
-        s = 0;
-        for (int i = 1; i < TCQ_STATES; ++i) {
-            s = t->cost[i] < t->cost[s] ? i : s;
-        }
-    }
-    int kept = s;
+    int      s     = end < 0 ? tcq_cheapest_state(t->cost) : end;
+    int      kept  = s;
+    uint32_t total = 0;
     for (int i = n - 1; i >= 0; --i) {
         if (i == n_keep - 1) {
             kept = s;
         }
         const int window = tcq_survivor(t->survivors[first + i], s) << 8 | s;
-        if (i < n_keep && u) {
+        const int z      = t->forward.subset[window];
+        total += t->metric[first + i][z];
+        if (i < n_keep) {
             u [i] = (uint8_t) (s & 1);
-            lo[i] = t->step_lo[first + i][tcq_subset[window]];
+            lo[i] = t->step_lo[first + i][z];
         }
         s = window >> 1;
     }
+    if (path_cost) {
+        *path_cost = total;
+    }
     return kept;
+}
+
+void tcq_trellis_seams(tcq_trellis * t, int first, int n, uint8_t * seams) {
+    uint16_t reversed[TCQ_SETTLE][8];
+    for (int i = 0; i < TCQ_SETTLE; ++i) {
+        memcpy(reversed[i], t->metric[first + TCQ_SETTLE - 1 - i], sizeof(reversed[i]));
+    }
+    uint16_t after[TCQ_STATES] = { 0 };
+    memset(t->cost, 0, sizeof(t->cost));
+    t->advance(&t->backward, after, (const uint16_t (*)[8]) reversed, t->survivors, TCQ_SETTLE);
+    t->advance(&t->forward, t->cost, (const uint16_t (*)[8]) t->metric + first - TCQ_SETTLE, t->survivors, TCQ_SETTLE);
+
+    // seen backwards, the newest bit of a state is its oldest
+    for (int s = 0; s < TCQ_STATES; ++s) {
+        int mirrored = 0;
+        for (int b = 0; b < 8; ++b) {
+            mirrored |= (s >> b & 1) << (7 - b);
+        }
+        t->cost[s] = tcq_add_saturate(t->cost[s], after[mirrored]);
+    }
+    for (int k = 0; k < n; ++k) {
+        seams[k] = (uint8_t) tcq_cheapest_state(t->cost);
+        t->cost[seams[k]] = 0xffff;
+    }
+}
+
+void tcq_trellis_search_cycle(tcq_trellis * t, const float * x, const float * w, float unit, int n_seams,
+                              uint8_t * u, uint8_t * lo) {
+    const int n = t->f->block_size;
+
+    tcq_trellis_set_targets(t, TCQ_SETTLE, x, w, n, unit);
+    memcpy(t->metric[0], t->metric[n], sizeof(t->metric[0])*TCQ_SETTLE);
+
+    uint8_t seams[TCQ_STATES];
+    tcq_trellis_seams(t, TCQ_SETTLE, n_seams, seams);
+
+    uint32_t best_cost;
+    tcq_trellis_search(t, TCQ_SETTLE, n, seams[0], seams[0], n, u, lo, &best_cost);
+    for (int k = 1; k < n_seams; ++k) {
+        uint8_t  ku[QK_TCQ], klo[QK_TCQ];
+        uint32_t cost;
+        tcq_trellis_search(t, TCQ_SETTLE, n, seams[k], seams[k], n, ku, klo, &cost);
+        if (cost < best_cost) {
+            best_cost = cost;
+            memcpy(u,  ku,  n);
+            memcpy(lo, klo, n);
+        }
+    }
 }

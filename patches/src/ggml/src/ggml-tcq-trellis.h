@@ -13,14 +13,23 @@ extern "C" {
 #define TCQ_SETTLE     64 // steps after which the best path no longer depends on where it started
 #define TCQ_MAX_STEPS (QK_TCQ + TCQ_SETTLE)
 
-// advances the costs of all states by n steps (a multiple of 8)
-typedef void (*tcq_advance_t)(uint16_t * cost, const uint16_t (*metric)[8], uint32_t (*survivors)[TCQ_STATES/32], int n);
+// the trellis in one direction of time
+typedef struct {
+    uint8_t subset [2*TCQ_STATES]; // by window
+    uint8_t pattern[8][64];        // for byte shuffles of 8 metrics: byte pairs of metric[subset[2m] ^ k], m = 0..31
+} tcq_code;
 
-// one search at a time: an encoder thread owns one of these (26 KB)
+// advances the costs of all states by n steps (a multiple of 8)
+typedef void (*tcq_advance_t)(const tcq_code * code, uint16_t * cost, const uint16_t (*metric)[8],
+                              uint32_t (*survivors)[TCQ_STATES/32], int n);
+
+// one search at a time: each encoder thread has one of these on its stack (35 KB)
 typedef struct {
     const tcq_format * f;
     tcq_advance_t      advance;
-    int8_t   level [256][8];                          // nearest level of every subset, by floor(2x) + 128
+    tcq_code           forward;
+    tcq_code           backward;
+    float    level [256][8];                          // nearest level of every subset, by floor(2x) + 128
     uint8_t  lo    [256][8];                          // that level's lo bits
     uint16_t metric[TCQ_MAX_STEPS][8];                // cost of a step, by time and subset
     uint8_t  step_lo[TCQ_MAX_STEPS][8];               // lo bits that reach that cost
@@ -35,8 +44,18 @@ void tcq_trellis_init(tcq_trellis * t, const tcq_format * f);
 void tcq_trellis_set_targets(tcq_trellis * t, int first, const float * x, const float * w, int n, float unit);
 
 // n steps (a multiple of 8) from step `first` on; start and end are states, or -1 for any.
-// Writes the path bit and the lo bits of the first n_keep steps (NULL: not wanted); returns the state after these.
-int tcq_trellis_search(tcq_trellis * t, int first, int n, int start, int end, int n_keep, uint8_t * u, uint8_t * lo);
+// Writes the path bit and the lo bits of the first n_keep steps (NULL: not wanted) and their cost in all steps;
+// returns the state after n_keep steps.
+int tcq_trellis_search(tcq_trellis * t, int first, int n, int start, int end, int n_keep,
+                       uint8_t * u, uint8_t * lo, uint32_t * path_cost);
+
+// a cyclic path of block_size steps for targets x with weights w: the cheapest of those through the n_seams
+// most promising states at the seam
+void tcq_trellis_search_cycle(tcq_trellis * t, const float * x, const float * w, float unit, int n_seams,
+                              uint8_t * u, uint8_t * lo);
+
+// the n most promising states between step first - 1 and step first, by TCQ_SETTLE steps on both sides
+void tcq_trellis_seams(tcq_trellis * t, int first, int n, uint8_t * seams);
 
 // rms of the weights that the levels suit, in level units
 float tcq_level_rms(const tcq_format * f);
