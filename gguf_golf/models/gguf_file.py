@@ -21,14 +21,17 @@ INTEGERS = frozenset({"I8", "I16", "I32", "I64"})
 
 
 class _Reader(GGUFReader):  # type: ignore[misc]  # gguf-py's types are not followed
-    """gguf-py's reader, which takes what the file has where a count points beyond its end, refusing instead."""
+    """gguf-py's reader with its one access to the bytes replaced.
+
+    gguf-py slices, so a count that points beyond the end silently gets fewer values, or loops for hours; this refuses.
+    It is also several times faster: a vocabulary is hundreds of thousands of accesses.
+    """
 
     def _get(self, offset: int, dtype: npt.DTypeLike, count: int = 1, override_order: Any = None) -> npt.NDArray[Any]:
-        end = int(offset) + np.dtype(dtype).itemsize * int(count)
-        if end > self.data.nbytes:
-            raise ValueError(f"byte {end} is needed, the file has {self.data.nbytes}")
-        values: npt.NDArray[Any] = super()._get(offset, dtype, count, override_order)
-        return values
+        if count > self.data.nbytes:
+            raise ValueError(f"{count} values are announced, the file has {self.data.nbytes} bytes")
+        stored = np.dtype(dtype).newbyteorder(override_order or self.byte_order)
+        return np.frombuffer(self.data, stored, int(count), int(offset))
 
 
 def open_gguf(path: Path, *, allow_requantize: bool) -> Model:
