@@ -8,11 +8,13 @@ import click
 from gguf_golf import __version__
 from gguf_golf.calibrate import imatrix
 from gguf_golf.calibrate.collect import collect
+from gguf_golf.demo import demo
 from gguf_golf.errors import GolfError
 from gguf_golf.evaluate.evaluate import TextSettings, evaluate
 from gguf_golf.evaluate.generate import Sampling, run
 from gguf_golf.evaluate.results import document, write_json
 from gguf_golf.evaluate.table import render
+from gguf_golf.quantize.convert import convert as convert_model
 from gguf_golf.runtime.config import Options
 from gguf_golf.runtime.info import describe
 from gguf_golf.runtime.library import make
@@ -22,6 +24,41 @@ from gguf_golf.runtime.library import make
 @click.version_option(__version__)
 def cli() -> None:
     """The best GGUF that fits in N bytes, and the proof beside it."""
+
+
+PATH = click.Path(path_type=Path)
+
+
+@cli.command()
+@click.argument("model", type=PATH)
+@click.option("-o", "--out", type=PATH, required=True, help="The GGUF to write.")
+@click.option("--type", "type_name", default="bf16", show_default=True, help="Type of the linear layers.")
+@click.option("--embedding-type", default="q6_k", show_default=True, help="Type of the embedding and the head.")
+@click.option("--imatrix", type=PATH, help="Which input channels matter (gguf-golf imatrix).")
+@click.option("--allow-requantize", is_flag=True, help="Take a source that is already quantized.")
+@click.option("--threads", default=0, help="CPU threads; 0 means all.")
+def convert(
+    model: Path,
+    out: Path,
+    type_name: str,
+    embedding_type: str,
+    imatrix: Path | None,
+    allow_requantize: bool,
+    threads: int,
+) -> None:
+    """Convert MODEL, a Hugging Face directory or a GGUF, to a GGUF of one type."""
+    done = convert_model(
+        model,
+        out,
+        type_name=type_name,
+        embedding_type=embedding_type,
+        imatrix_path=imatrix,
+        allow_requantize=allow_requantize,
+        threads=threads,
+    )
+    for note in done.assignment.notes:
+        click.echo(f"note: {note}")
+    click.echo(f"{out}: {done.written.file_bytes / 1e6:.1f} MB, {done.bpw:.3f} bits per weight")
 
 
 @cli.group()
@@ -36,7 +73,7 @@ def runtime() -> None:
 @click.option("--portable", is_flag=True, help="For other CPUs of this architecture too, not tuned for this one.")
 @click.option("--cuda", is_flag=True, help="With the CUDA backend; takes NVIDIA's toolkit.")
 @click.option("--metal", is_flag=True, help="With the Metal backend; takes a Mac.")
-def runtime_build(tools: bool, tests: bool, amx: bool, portable: bool, cuda: bool, metal: bool) -> None:
+def runtime_build(*, tools: bool, tests: bool, amx: bool, portable: bool, cuda: bool, metal: bool) -> None:
     """Fetch, patch and build llama.cpp, and link the llama-cpp-python bindings to it."""
     options = Options(amx=amx, portable=portable, cuda=cuda, metal=metal)
     components = ("lib", *(["tools"] if tools else []), *(["tests"] if tests else []))
@@ -113,6 +150,13 @@ def run_command(
     for piece in run(str(model), prompt, n_predict, Sampling(temp, seed=seed), chat=chat, threads=threads):
         click.echo(piece, nl=False)
     click.echo()
+
+
+@cli.command("demo")
+@click.option("-o", "--out", type=PATH, default=Path("demo-out"), show_default=True, help="Folder for the files.")
+def demo_command(out: Path) -> None:
+    """Calibrate, convert and measure the embedded model at several types; write a report."""
+    click.echo(f"report: {demo(out, click.echo)}")
 
 
 def main() -> None:

@@ -1,0 +1,18 @@
+"""How the golden blocks were made, once: random bytes, so that every field takes every value. Never run it again
+for a released type: its bytes keep their meaning for ever, and these files are what guards that.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from gguf_golf.formats import tcq, types
+
+for name, fmt in types.TCQ_FORMATS.items():
+    blocks = np.random.default_rng(types.TCQ[name].id).integers(0, 256, (64, fmt.type_size), np.uint8)
+    np.savez_compressed(
+        Path(__file__).with_name(f"{name}.npz"),
+        blocks=blocks,
+        integers=tcq.integer_weights(fmt, blocks).astype(np.int16),
+        weights=tcq.dequantize(fmt, blocks),
+    )

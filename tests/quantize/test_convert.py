@@ -1,0 +1,64 @@
+"""`gguf-golf convert` from the command line on the embedded model."""
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+from click.testing import CliRunner
+
+from gguf_golf.cli import cli
+from gguf_golf.errors import InputError
+from gguf_golf.formats import types
+from gguf_golf.models import open_model
+
+
+def run(*args: object) -> tuple[int, str, BaseException | None]:
+    result = CliRunner().invoke(cli, [str(a) for a in args])
+    return result.exit_code, result.output, result.exception
+
+
+def test_a_directory_becomes_a_gguf_of_one_type(tmp_path: Path, tiny_dir: Path) -> None:
+    out = tmp_path / "tiny.gguf"
+    code, output, _ = run("convert", tiny_dir, "-o", out, "--type", "tcq3", "--embedding-type", "q8_0")
+    assert code == 0
+    assert f"{out.stat().st_size / 1e6:.1f} MB" in output
+    types.register_with_gguf()
+    reader = gguf.GGUFReader(out)
+    kinds = {t.name: t.tensor_type.name for t in reader.tensors}
+    assert kinds["token_embd.weight"] == "Q8_0"
+    assert kinds["blk.0.ffn_down.weight"] == "TCQ3"
+    assert kinds["output_norm.weight"] == "F32"
+    source = open_model(tiny_dir)
+    for tensor in reader.tensors:
+        values = gguf.quants.dequantize(np.array(tensor.data), tensor.tensor_type).astype(np.float64)
+        wanted = source.tensor(tensor.name).load().reshape(values.shape)
+        relative = ((values - wanted) ** 2).sum() / (wanted**2).sum()
+        assert relative < {"F32": 1e-12, "Q8_0": 1e-4, "TCQ3": 0.025}[tensor.tensor_type.name], tensor.name
+    assert reader.get_field("general.file_type").contents() == 114
+
+
+def test_bf16_of_a_bf16_checkpoint_is_exact(tmp_path: Path, tiny_dir: Path) -> None:
+    out = tmp_path / "tiny.gguf"
+    assert run("convert", tiny_dir, "-o", out)[0] == 0
+    again = open_model(out)
+    for tensor in open_model(tiny_dir).tensors:
+        assert np.array_equal(tensor.load(), again.tensor(tensor.name).load())
+
+
+def test_a_gguf_can_be_the_source_and_a_quantized_one_must_be_allowed(tmp_path: Path, tiny_dir: Path) -> None:
+    plain, once, twice = tmp_path / "a.gguf", tmp_path / "b.gguf", tmp_path / "c.gguf"
+    assert run("convert", tiny_dir, "-o", plain)[0] == 0
+    assert run("convert", plain, "-o", once, "--type", "q8_0")[0] == 0
+    code, _, error = run("convert", once, "-o", twice, "--type", "tcq2")
+    assert code != 0
+    assert isinstance(error, InputError)
+    assert "full precision" in str(error)
+    assert not twice.exists()
+    assert run("convert", once, "-o", twice, "--type", "tcq2", "--allow-requantize")[0] == 0
+
+
+def test_rows_that_256_does_not_divide_are_said(tmp_path: Path, tiny_dir: Path) -> None:
+    code, output, _ = run("convert", tiny_dir, "-o", tmp_path / "a.gguf", "--type", "tcq3")
+    assert code == 0
+    rows = {t.shape[-1] for t in open_model(tiny_dir).tensors if len(t.shape) > 1}
+    assert ("note: rows of" in output) == any(n % 256 for n in rows)
