@@ -10,12 +10,14 @@ from tqdm import tqdm
 
 from gguf_golf.errors import BuildError
 
-_NINJA_STEP = re.compile(r"\[(\d+)/(\d+)\] ")
+# ninja's [3/78], and what pip prints under --progress-bar raw
+_STEP = re.compile(r"(?:\[|Progress )(\d+)(?:/| of )(\d+)")
+_UNCOUNTED, _COUNTED = "{desc} [{elapsed}]", "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
 _LINES_SHOWN = 25
 
 
 def run(command: Iterable[object], what: str, log: Path, env: Mapping[str, str] | None = None) -> None:
-    """Run `command`, append all that it prints to `log`, and show a bar that follows ninja's [done/total].
+    """Run `command`, append all that it prints to `log`, and show a bar that follows the steps it counts.
 
     `what` says in the user's words what is being done. Raises BuildError with the end of the output on failure.
     """
@@ -33,14 +35,14 @@ def run(command: Iterable[object], what: str, log: Path, env: Mapping[str, str] 
             text=True,
             errors="replace",
         ) as process,
-        tqdm(desc=what, unit="step", mininterval=interval) as bar,
+        tqdm(desc=what, bar_format=_UNCOUNTED, mininterval=interval) as bar,
     ):
         assert process.stdout is not None
         for line in process.stdout:
             sink.write(line)
             lines.append(line)
-            if step := _NINJA_STEP.match(line):
-                bar.total = int(step[2])
+            if step := _STEP.match(line):
+                bar.bar_format, bar.total = _COUNTED, int(step[2])
                 bar.update(int(step[1]) - bar.n)
     if process.returncode != 0:
         raise BuildError(f"{what} failed (exit code {process.returncode}); all output is in {log}\n{_telling(lines)}")

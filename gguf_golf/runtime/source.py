@@ -71,8 +71,8 @@ def verify(path: Path) -> None:
 def pip(*arguments: str | Path, what: str, env: dict[str, str] | None = None) -> None:
     """Run this environment's pip; raises BuildError with pip's last words when it fails."""
     cache_dir().mkdir(parents=True, exist_ok=True)
-    log = cache_dir() / "pip.log"
-    process.run([sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments], what, log, env)
+    command = [sys.executable, "-m", "pip", *arguments, "--progress-bar", "raw", "--disable-pip-version-check"]
+    process.run(command, what, cache_dir() / "pip.log", env)
 
 
 def _patches() -> list[Path]:
