@@ -256,10 +256,10 @@ static void tcq_encode_block(tcq_encoder * e, const float * x, const float * imp
     }
     const int scale = e->scale;
     for (int rank = 1; rank < TCQ_RANKS; ++rank) {
-        tcq_try(e, scale, rank, n_seams);
+        tcq_try(e, scale, rank, 1);
     }
     if (!wide) {
-        tcq_try(e, scale, e->rank, 8);
+        tcq_try(e, scale, e->rank, 4);
     }
     tcq_pack(e, block);
 }

@@ -11,6 +11,7 @@
 #include "ggml-tcq-trellis.h"
 #include "ggml-tcq-tables.h"
 
+#include <float.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -83,8 +84,6 @@ static void tcq_advance_avx2(const tcq_code * code, uint16_t * cost, const uint1
 
     for (int i = 0; i < n; ++i) {
         const __m256i bm = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) metric[i]));
-        __m256i least = _mm256_set1_epi16(-1);
-
         for (int m = 0; m < TCQ_STATES/2; m += 32) {
             __m256i taken[2][2];
             for (int h = 0; h < 2; ++h) {
@@ -103,7 +102,6 @@ static void tcq_advance_avx2(const tcq_code * code, uint16_t * cost, const uint1
 
                 taken[0][h] = _mm256_cmpeq_epi16(even, a0); // the first predecessor, also where they tie
                 taken[1][h] = _mm256_cmpeq_epi16(odd,  a1);
-                least = _mm256_min_epu16(least, _mm256_min_epu16(even, odd));
 
                 const __m256i low  = _mm256_unpacklo_epi16(even, odd);
                 const __m256i high = _mm256_unpackhi_epi16(even, odd);
@@ -116,6 +114,10 @@ static void tcq_advance_avx2(const tcq_code * code, uint16_t * cost, const uint1
             }
         }
         if ((i & 7) == 7) {
+            __m256i least = TCQ_LOAD_256(to);
+            for (int s = 16; s < TCQ_STATES; s += 16) {
+                least = _mm256_min_epu16(least, TCQ_LOAD_256(to + s));
+            }
             const __m128i halves = _mm_min_epu16(_mm256_castsi256_si128(least), _mm256_extracti128_si256(least, 1));
             const __m256i offset = _mm256_broadcastw_epi16(_mm_minpos_epu16(halves));
             for (int s = 0; s < TCQ_STATES; s += 16) {
@@ -198,7 +200,6 @@ static void tcq_advance_neon(const tcq_code * code, uint16_t * cost, const uint1
 
     for (int i = 0; i < n; ++i) {
         const uint8x16_t bm = vreinterpretq_u8_u16(vld1q_u16(metric[i]));
-        uint16x8_t least = vdupq_n_u16(0xffff);
         uint16x8_t metrics[8];
         for (int k = 0; k < 8; ++k) {
             metrics[k] = vreinterpretq_u16_u8(vqtbl1q_u8(bm, vld1q_u8(code->pattern[k])));
@@ -222,7 +223,6 @@ static void tcq_advance_neon(const tcq_code * code, uint16_t * cost, const uint1
 
                     better[0][g] = vcltq_u16(b0, a0);
                     better[1][g] = vcltq_u16(b1, a1);
-                    least = vminq_u16(least, vminq_u16(even, odd));
                     vst1q_u16(to + 2*at,     vzip1q_u16(even, odd));
                     vst1q_u16(to + 2*at + 8, vzip2q_u16(even, odd));
                 }
@@ -237,6 +237,10 @@ static void tcq_advance_neon(const tcq_code * code, uint16_t * cost, const uint1
             vst1_u8((uint8_t *) &survivors[i][m/16], vget_low_u8(vpaddq_u8(both, both)));
         }
         if ((i & 7) == 7) {
+            uint16x8_t least = vld1q_u16(to);
+            for (int s = 8; s < TCQ_STATES; s += 8) {
+                least = vminq_u16(least, vld1q_u16(to + s));
+            }
             const uint16x8_t offset = vdupq_n_u16(vminvq_u16(least));
             for (int s = 0; s < TCQ_STATES; s += 8) {
                 vst1q_u16(to + s, vsubq_u16(vld1q_u16(to + s), offset));
@@ -248,24 +252,78 @@ static void tcq_advance_neon(const tcq_code * code, uint16_t * cost, const uint1
 
 #endif
 
+// bins of half a level unit, clamped to the levels' range
+static inline int tcq_bin(float x) {
+    const float above = x     < 63.5f  ? x     : 63.5f;
+    const float inner = above > -64.0f ? above : -64.0f;
+    return (int) (2.0f*inner + 128.0f); // not negative: the cast is floor
+}
+
+static void tcq_set_targets_ref(tcq_trellis * t, int first, const float * x, const float * w, int n, float unit) {
+    const float per_unit = 1.0f/unit;
+
+    for (int i = 0; i < n; ++i) {
+        const int bin = tcq_bin(x[i]);
+
+        float cost[8], least = FLT_MAX;
+        for (int z = 0; z < 8; ++z) {
+            const float e = x[i] - t->level[bin][z];
+            cost[z] = e*e;
+            least   = cost[z] < least ? cost[z] : least;
+        }
+        // what every path pays cancels; what is out of all proportion is merely forbidding
+        const float weight = w[i]*per_unit;
+        for (int z = 0; z < 8; ++z) {
+            const float scaled = weight*(cost[z] - least) + 0.5f;
+            t->metric[first + i][z] = (uint16_t) (scaled < TCQ_MAX_METRIC ? scaled : TCQ_MAX_METRIC);
+        }
+        memcpy(t->step_lo[first + i], t->lo[bin], 8);
+    }
+}
+
+#ifdef TCQ_X86
+
+__attribute__((target("avx2")))
+static void tcq_set_targets_avx2(tcq_trellis * t, int first, const float * x, const float * w, int n, float unit) {
+    const float  per_unit = 1.0f/unit;
+    const __m256 half     = _mm256_set1_ps(0.5f);
+    const __m256 most     = _mm256_set1_ps(TCQ_MAX_METRIC);
+
+    for (int i = 0; i < n; ++i) {
+        const int    bin    = tcq_bin(x[i]);
+        const __m256 e      = _mm256_sub_ps(_mm256_set1_ps(x[i]), _mm256_loadu_ps(t->level[bin]));
+        const __m256 cost   = _mm256_mul_ps(e, e);
+        const __m256 least4 = _mm256_min_ps(cost,   _mm256_permute2f128_ps(cost, cost, 1));
+        const __m256 least2 = _mm256_min_ps(least4, _mm256_permute_ps(least4, 0x4e));
+        const __m256 least  = _mm256_min_ps(least2, _mm256_permute_ps(least2, 0xb1));
+        const __m256 scaled = _mm256_add_ps(_mm256_mul_ps(_mm256_set1_ps(w[i]*per_unit), _mm256_sub_ps(cost, least)), half);
+
+        const __m256i metric = _mm256_cvttps_epi32(_mm256_min_ps(scaled, most));
+        _mm_storeu_si128((__m128i *) t->metric[first + i],
+                         _mm_packus_epi32(_mm256_castsi256_si128(metric), _mm256_extracti128_si256(metric, 1)));
+        memcpy(t->step_lo[first + i], t->lo[bin], 8);
+    }
+}
+
+#endif
+
 static int tcq_simd_cap = 2;
 
-static tcq_advance_t tcq_select_advance(int * level) {
+// 0: scalar, 1: AVX2 or NEON, 2: AVX-512
+static int tcq_simd(void) {
 #ifdef TCQ_X86
-    if (tcq_simd_cap >= 2 && __builtin_cpu_supports("avx512bw")) { *level = 2; return tcq_advance_avx512; }
-    if (tcq_simd_cap >= 1 && __builtin_cpu_supports("avx2"))     { *level = 1; return tcq_advance_avx2;   }
+    const int have = __builtin_cpu_supports("avx512bw") ? 2 : __builtin_cpu_supports("avx2") ? 1 : 0;
 #elif defined(__ARM_NEON) && defined(__aarch64__)
-    if (tcq_simd_cap >= 1)                                       { *level = 1; return tcq_advance_neon;   }
+    const int have = 1;
+#else
+    const int have = 0;
 #endif
-    *level = 0;
-    return tcq_advance_ref;
+    return have < tcq_simd_cap ? have : tcq_simd_cap;
 }
 
 int tcq_trellis_cap_simd(int cap) {
-    int level;
     tcq_simd_cap = cap;
-    tcq_select_advance(&level);
-    return level;
+    return tcq_simd();
 }
 
 float tcq_level_rms(const tcq_format * f) {
@@ -274,13 +332,17 @@ float tcq_level_rms(const tcq_format * f) {
     return 63.0f/reach[f->rate];
 }
 
+static int tcq_reverse_bits(int x, int n) {
+    int reversed = 0;
+    for (int b = 0; b < n; ++b) {
+        reversed |= (x >> b & 1) << (n - 1 - b);
+    }
+    return reversed;
+}
+
 static void tcq_code_init(tcq_code * code, bool backward) {
     for (int window = 0; window < 2*TCQ_STATES; ++window) {
-        int reversed = 0;
-        for (int b = 0; b < 9; ++b) {
-            reversed |= (window >> b & 1) << (8 - b);
-        }
-        code->subset[window] = tcq_subset[backward ? reversed : window];
+        code->subset[window] = tcq_subset[backward ? tcq_reverse_bits(window, 9) : window];
     }
     for (int k = 0; k < 8; ++k) {
         for (int m = 0; m < 32; ++m) {
@@ -291,11 +353,25 @@ static void tcq_code_init(tcq_code * code, bool backward) {
 }
 
 void tcq_trellis_init(tcq_trellis * t, const tcq_format * f) {
-    int simd;
-    t->f       = f;
-    t->advance = tcq_select_advance(&simd);
+    t->f           = f;
+    t->advance     = tcq_advance_ref;
+    t->set_targets = tcq_set_targets_ref;
+#ifdef TCQ_X86
+    const int simd = tcq_simd();
+    if (simd >= 1) {
+        t->advance     = simd >= 2 ? tcq_advance_avx512 : tcq_advance_avx2;
+        t->set_targets = tcq_set_targets_avx2;
+    }
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+    if (tcq_simd() >= 1) {
+        t->advance = tcq_advance_neon;
+    }
+#endif
     tcq_code_init(&t->forward,  false);
     tcq_code_init(&t->backward, true);
+    for (int s = 0; s < TCQ_STATES; ++s) {
+        t->mirrored[s] = (uint8_t) tcq_reverse_bits(s, 8);
+    }
 
     // levels are integers, so that floor(2x) decides which of a subset's is nearest; they ascend with lo
     for (int z = 0; z < 8; ++z) {
@@ -308,37 +384,6 @@ void tcq_trellis_init(tcq_trellis * t, const tcq_format * f) {
             t->lo   [i][z] = (uint8_t) l;
             t->level[i][z] = f->levels[z | l << 3];
         }
-    }
-}
-
-void tcq_trellis_set_targets(tcq_trellis * t, int first, const float * x, const float * w, int n, float unit) {
-    const float per_unit = 1.0f/unit;
-
-    for (int i = 0; i < n; ++i) {
-        const float   above = x[i]  < 63.5f  ? x[i]  : 63.5f;
-        const float   inner = above > -64.0f ? above : -64.0f;
-        const int     bin   = (int) (2.0f*inner + 128.0f); // not negative: the cast is floor
-        const float * level = t->level[bin];
-
-        float cost[8];
-        for (int z = 0; z < 8; ++z) {
-            cost[z] = (x[i] - level[z])*(x[i] - level[z]);
-        }
-        float least[4];
-        for (int z = 0; z < 4; ++z) {
-            least[z] = cost[z] < cost[z + 4] ? cost[z] : cost[z + 4];
-        }
-        least[0] = least[0] < least[2] ? least[0] : least[2];
-        least[1] = least[1] < least[3] ? least[1] : least[3];
-        least[0] = least[0] < least[1] ? least[0] : least[1];
-
-        // what every path pays cancels; what is out of all proportion is merely forbidding
-        const float weight = w[i]*per_unit;
-        for (int z = 0; z < 8; ++z) {
-            const float scaled = weight*(cost[z] - least[0]) + 0.5f;
-            t->metric[first + i][z] = (uint16_t) (int) (scaled < TCQ_MAX_METRIC ? scaled : TCQ_MAX_METRIC);
-        }
-        memcpy(t->step_lo[first + i], t->lo[bin], 8);
     }
 }
 
@@ -390,13 +435,8 @@ void tcq_trellis_seams(tcq_trellis * t, int first, int n, uint8_t * seams) {
     t->advance(&t->backward, after, (const uint16_t (*)[8]) reversed, t->survivors, TCQ_SETTLE);
     t->advance(&t->forward, t->cost, (const uint16_t (*)[8]) t->metric + first - TCQ_SETTLE, t->survivors, TCQ_SETTLE);
 
-    // seen backwards, the newest bit of a state is its oldest
     for (int s = 0; s < TCQ_STATES; ++s) {
-        int mirrored = 0;
-        for (int b = 0; b < 8; ++b) {
-            mirrored |= (s >> b & 1) << (7 - b);
-        }
-        t->cost[s] = tcq_add_saturate(t->cost[s], after[mirrored]);
+        t->cost[s] = tcq_add_saturate(t->cost[s], after[t->mirrored[s]]);
     }
     for (int k = 0; k < n; ++k) {
         seams[k] = (uint8_t) tcq_cheapest_state(t->cost);
@@ -408,7 +448,7 @@ void tcq_trellis_search_cycle(tcq_trellis * t, const float * x, const float * w,
                               uint8_t * u, uint8_t * lo) {
     const int n = t->f->block_size;
 
-    tcq_trellis_set_targets(t, TCQ_SETTLE, x, w, n, unit);
+    t->set_targets(t, TCQ_SETTLE, x, w, n, unit);
     memcpy(t->metric[0], t->metric[n], sizeof(t->metric[0])*TCQ_SETTLE);
 
     uint8_t seams[TCQ_STATES];

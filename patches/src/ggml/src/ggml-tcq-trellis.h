@@ -23,10 +23,17 @@ typedef struct {
 typedef void (*tcq_advance_t)(const tcq_code * code, uint16_t * cost, const uint16_t (*metric)[8],
                               uint32_t (*survivors)[TCQ_STATES/32], int n);
 
+typedef struct tcq_trellis tcq_trellis;
+
+// step costs for targets x (level units) with weights w, n of them in chain order, stored from step `first` on;
+// `unit` is the weighted squared error that costs 1
+typedef void (*tcq_set_targets_t)(tcq_trellis * t, int first, const float * x, const float * w, int n, float unit);
+
 // one search at a time: each encoder thread has one of these on its stack (35 KB)
-typedef struct {
+struct tcq_trellis {
     const tcq_format * f;
     tcq_advance_t      advance;
+    tcq_set_targets_t  set_targets;
     tcq_code           forward;
     tcq_code           backward;
     float    level [256][8];                          // nearest level of every subset, by floor(2x) + 128
@@ -35,13 +42,10 @@ typedef struct {
     uint8_t  step_lo[TCQ_MAX_STEPS][8];               // lo bits that reach that cost
     uint32_t survivors[TCQ_MAX_STEPS][TCQ_STATES/32]; // the top bit that the better predecessor had, by time and state
     uint16_t cost[TCQ_STATES];
-} tcq_trellis;
+    uint8_t  mirrored[TCQ_STATES];                    // by state: the same seen backwards, its newest bit the oldest
+};
 
 void tcq_trellis_init(tcq_trellis * t, const tcq_format * f);
-
-// step costs for targets x (level units) with weights w, n of them in chain order, stored from step `first` on;
-// `unit` is the weighted squared error that costs 1
-void tcq_trellis_set_targets(tcq_trellis * t, int first, const float * x, const float * w, int n, float unit);
 
 // n steps (a multiple of 8) from step `first` on; start and end are states, or -1 for any.
 // Writes the path bit and the lo bits of the first n_keep steps (NULL: not wanted) and their cost in all steps;
