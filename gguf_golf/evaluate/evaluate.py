@@ -5,12 +5,12 @@ llama-perplexity's format, and the token scores of each model that was compared.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
@@ -21,13 +21,14 @@ from gguf_golf.evaluate import perplexity
 from gguf_golf.evaluate.hashing import file_sha256
 from gguf_golf.evaluate.logits_file import LogitsFile, is_logits_file
 from gguf_golf.evaluate.results import ModelResult, base_measures, model_measures
-from gguf_golf.formats import types
 from gguf_golf.runtime.cache import cache_dir
+from gguf_golf.runtime.header import GgufHeader
 from gguf_golf.runtime.session import LoadedModel, check_gguf, default_threads
 
 # raise it whenever the numbers in the cache change their meaning
 METRICS_VERSION = 1
 NOISE_UBATCH = 128
+RECIPE_KEY = "gguf_golf.recipe"
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class BaseOnText:
             self._compute(base, threads)
         with LoadedModel(tokenizer, vocab_only=True) as model:
             self.text_bytes = perplexity.scored_bytes(model, self.logits)
+        self._digest = None if self.foreign else tokenizer_digest(base)
 
     def compare(self, path: Path, threads: int, n_ubatch: int = perplexity.UBATCH) -> NDArray[np.void]:
         """TOKEN_SCORE [n_chunk, n_scored] of a model; `nll_base` is exact where this class computed the base.
@@ -134,6 +136,8 @@ class BaseOnText:
         self.nll = np.fromfile(nll_path, np.float32).reshape(shape.n_chunk, shape.n_scored)
 
     def _check_tokens(self, model: LoadedModel) -> None:
+        if tokenizer_digest(model.path) == self._digest:
+            return
         shape = self.logits.shape
         if model.n_vocab == shape.n_vocab:
             chunks = text_chunks(model, self.text.path, shape.n_ctx, shape.n_chunk)
@@ -146,32 +150,26 @@ class BaseOnText:
         )
 
 
+def tokenizer_digest(path: Path) -> str:
+    with GgufHeader(path) as header:
+        return header.tokenizer_digest()
+
+
 def describe(path: Path, role: str) -> ModelResult:
     """What a GGUF is, without measuring it: hash, size, bits per weight, the type of every tensor."""
-    types.register_with_gguf()
-    check_gguf(path)
-    try:
-        reader = gguf.GGUFReader(path)
-    except Exception as error:
-        raise InputError(f"{path}: damaged or incomplete GGUF file ({error})") from error
-    tensors = [
-        {
-            "name": tensor.name,
-            "type": tensor.tensor_type.name,
-            "shape": [int(n) for n in reversed(tensor.shape)],
-            "bytes": int(tensor.n_bytes),
-        }
-        for tensor in reader.tensors
-    ]
-    parameters = sum(int(tensor.n_elements) for tensor in reader.tensors)
-    if parameters == 0:
+    with GgufHeader(path) as header:
+        tensors = header.tensors()
+        recipe = header.text(RECIPE_KEY)
+    if not tensors:
         raise InputError(f"{path}: holds no tensors")
+    parameters = sum(math.prod(tensor.shape) for tensor in tensors)
     return ModelResult(
         file=path.name,
         role=role,
         sha256=file_sha256(path),
         bytes=path.stat().st_size,
-        bpw=8 * sum(int(tensor.n_bytes) for tensor in reader.tensors) / parameters,
+        bpw=8 * sum(tensor.bytes for tensor in tensors) / parameters,
         parameters=parameters,
         tensors=tensors,
+        recipe=recipe,
     )

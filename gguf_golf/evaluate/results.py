@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gguf_golf import __version__
 from gguf_golf.errors import InputError
 from gguf_golf.evaluate import bootstrap
+from gguf_golf.runtime.header import TensorInfo
 
 SCHEMA = "gguf-golf/results"
 SCHEMA_VERSION = 1
@@ -123,7 +124,8 @@ class ModelResult:
     parameters: int
     measures: TextMeasures | None = None
     texts: dict[str, TextMeasures] = field(default_factory=dict)
-    tensors: list[dict[str, Any]] = field(default_factory=list)
+    tensors: list[TensorInfo] = field(default_factory=list)
+    recipe: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The object of this model: `measures` lie flat beside `file`, `bytes` and `bpw`."""

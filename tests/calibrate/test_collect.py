@@ -43,9 +43,7 @@ def test_llama_quantize_reads_it(
 ) -> None:
     imatrix.write(collected, tmp_path / "ours.gguf")
     command = [llama_tool("llama-quantize"), "--imatrix", tmp_path / "ours.gguf", tiny("bf16")]
-    done = subprocess.run(
-        [*command, tmp_path / "q.gguf", "q3_k_s", "2"], check=True, capture_output=True, text=True
-    )
+    done = subprocess.run([*command, tmp_path / "q.gguf", "q3_k_s", "2"], check=True, capture_output=True, text=True)
     assert f"computed on {N_CHUNKS} chunks" in done.stdout + done.stderr
 
 

@@ -27,9 +27,7 @@ def test_round_trip(tmp_path: Path) -> None:
     for name, entry in written.entries.items():
         np.testing.assert_array_equal(back.entries[name].in_sum2, entry.in_sum2.astype(np.float32))
         np.testing.assert_array_equal(back.entries[name].counts, entry.counts)
-    np.testing.assert_array_equal(
-        back.entries["blk.0.attn_q.weight"].peak, written.entries["blk.0.attn_q.weight"].peak
-    )
+    np.testing.assert_array_equal(back.entries["blk.0.attn_q.weight"].peak, written.entries["blk.0.attn_q.weight"].peak)
     assert [path.name for path in tmp_path.iterdir()] == ["i.gguf"]
 
 

@@ -37,7 +37,10 @@ def llama_perplexity(program: Path, model: Path, *arguments: str | Path) -> dict
         done.stdout + done.stderr,
         re.MULTILINE,
     )
-    return {re.sub(" +", " ", name): float(value) for name, value in found}
+    results = {re.sub(" +", " ", name): float(value) for name, value in found}
+    wanted = {"Mean PPL(Q)", "Mean KLD"} if "--kl-divergence" in arguments else {"Final estimate: PPL"}
+    assert wanted <= results.keys(), f"{program.name} printed:\n{done.stdout}{done.stderr}"
+    return results
 
 
 def test_agrees_with_llama_perplexity_on_files_of_both(
@@ -155,7 +158,12 @@ def test_files_of_different_tokenizers_are_refused(
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "the text is empty"), (b" \n", "the text is empty"), (b"a word", "less than one chunk"), (b"\xff\xfe", "not UTF-8")],
+    [
+        (b"", "the text is empty"),
+        (b" \n", "the text is empty"),
+        (b"a word", "less than one chunk"),
+        (b"\xff\xfe", "not UTF-8"),
+    ],
 )
 def test_a_text_that_cannot_be_measured_is_refused(
     tiny: Callable[[str], Path], own_cache: Path, tmp_path: Path, content: bytes, message: str

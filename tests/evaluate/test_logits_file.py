@@ -1,4 +1,4 @@
-"""The file of base log-probabilities: round trip, resumption, refusals. Exchange with llama-perplexity: test_evaluate."""
+"""The file of base log-probabilities: round trip, resumption, refusals (exchange with llama.cpp: test_evaluate)."""
 
 from pathlib import Path
 
