@@ -54,15 +54,20 @@ def _last_log_line() -> str:
 class LoadedModel:
     """A GGUF file opened by llama.cpp.
 
-    `vocab_only=True` loads the tokenizer alone. Raises InputError if the file is absent, no GGUF, or cannot be loaded.
+    `vocab_only=True` loads the tokenizer alone; `in_place=True` puts the weights into writable host memory, in the
+    file's own layout, where their data may be exchanged. Raises InputError if the file is absent, no GGUF, or cannot be loaded.
     """
 
-    def __init__(self, path: str | Path, *, vocab_only: bool = False) -> None:
+    def __init__(self, path: str | Path, *, vocab_only: bool = False, in_place: bool = False) -> None:
         self.path = Path(path)
         check_gguf(self.path)
         llama = bindings()
         params = llama.llama_model_default_params()
         params.vocab_only = vocab_only
+        if in_place:
+            params.load_mode = llama.LLAMA_LOAD_MODE_NONE
+            params.use_extra_bufts = False
+            params.n_gpu_layers = 0
         _log_tail.clear()
         self._model = llama.llama_model_load_from_file(os.fsencode(self.path), params)
         if not self._model:
@@ -75,6 +80,7 @@ class LoadedModel:
         self.add_bos: bool = llama.llama_vocab_get_add_bos(self._vocab)
         self.bos: int = llama.llama_vocab_bos(self._vocab)
         self.eos: int = llama.llama_vocab_eos(self._vocab)
+        self.text_start: int = self.bos if self.bos >= 0 else self.eos
         self.n_ctx_train: int = llama.llama_model_n_ctx_train(self._model)
         self.n_params: int = llama.llama_model_n_params(self._model)
         self.tensor_bytes: int = llama.llama_model_size(self._model)
@@ -229,10 +235,9 @@ class Context:
         """Forget all sequences."""
         bindings().llama_memory_clear(self._memory, True)
 
-    def forget(self, sequence: int, start: int) -> None:
-        """Drop positions >= start of one sequence from the KV cache."""
-        if not bindings().llama_memory_seq_rm(self._memory, sequence, start, -1):
-            raise DataError(f"{self.model.path}: this architecture cannot drop part of a sequence")
+    def forget(self, sequence: int, start: int) -> bool:
+        """Drop positions >= start of one sequence from the KV cache; False where the architecture cannot."""
+        return bool(bindings().llama_memory_seq_rm(self._memory, sequence, start, -1))
 
     def copy_sequence(self, source: int, target: int) -> None:
         """Make `target` share the cells of `source`."""

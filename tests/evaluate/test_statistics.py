@@ -1,0 +1,41 @@
+"""Intervals and tests against scipy and textbook values."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from gguf_golf.evaluate import statistics
+
+
+@given(n=st.integers(1, 2000), share=st.floats(0, 1))
+def test_wilson_is_scipys(n: int, share: float) -> None:
+    right = round(share * n)
+    expected = stats.binomtest(right, n).proportion_ci(0.95, method="wilson")
+    assert statistics.wilson(right, n) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_mcnemar_is_the_sign_test_of_discordant_pairs() -> None:
+    assert statistics.mcnemar(0, 0) == 1.0
+    assert statistics.mcnemar(5, 5) == 1.0
+    assert statistics.mcnemar(10, 0) == pytest.approx(2 / 2**10)
+    assert statistics.mcnemar(3, 9) == statistics.mcnemar(9, 3) == pytest.approx(0.1459960938)
+
+
+def test_retained_is_relative_to_chance_with_an_interval_around_it() -> None:
+    rng = np.random.default_rng(8)
+    base = (rng.random(800) < 0.75).astype(float)
+    ours = base * (rng.random(800) < 0.8)  # keeps 0.6 of 0.75
+    share, low, high = statistics.retained(ours, base, 0.25)
+    assert share == pytest.approx((ours.mean() - 0.25) / (base.mean() - 0.25))
+    assert low is not None
+    assert high is not None
+    assert low < share < high
+    assert 0.05 < high - low < 0.25
+    assert statistics.retained(base, base, 0.25) == pytest.approx((1, 1, 1))
+
+
+def test_a_base_at_chance_carries_no_verdict() -> None:
+    base = np.tile([1.0, 0, 0, 0], 25)
+    assert statistics.retained(base, base, 0.25) == (None, None, None)
