@@ -2,7 +2,7 @@
 // Thread-safe: all state lives on the stack. The same bytes on every machine: no step depends on the instruction set,
 // provided that the compiler does not contract multiplications and additions (-ffp-contract=off).
 
-#include "ggml-tcq-trellis.h"
+#include "ggml-tcq-encode.h"
 #include "ggml-tcq-tables.h"
 
 #include <float.h>
@@ -10,7 +10,6 @@
 #include <stdbool.h>
 #include <string.h>
 
-#define TCQ_CANDIDATES 8 // weights that may get a slot
 #define TCQ_RANKS      4 // choices of slots to try
 #define TCQ_SCALES   256
 
@@ -24,23 +23,6 @@ static const float tcq_marginal_cost[6][9] = {
     { 0.03f, 0.34f, 0.72f, 1.11f, 2.77f,  5.94f,  9.14f, 23.26f, 10.74f },
     { 0.10f, 0.20f, 0.50f, 1.64f, 4.29f, 10.94f, 26.32f, 57.43f, 43.78f },
 };
-
-// the block being encoded, and the best encoding of it so far
-typedef struct {
-    tcq_trellis   trellis;
-    const float * x;
-    float   w[QK_TCQ];                  // importance
-    float   mse;                        // expected error, squared level units
-    float   unit;                       // weighted squared error that costs 1 in the trellis, squared level units
-    uint8_t candidates[TCQ_CANDIDATES]; // the weights of most energy
-
-    float   best_error;
-    int     scale;
-    int     rank;                       // of the choice of slots
-    uint8_t slots[3];
-    uint8_t u [QK_TCQ];                 // path bits and lo bits, by time
-    uint8_t lo[QK_TCQ];
-} tcq_encoder;
 
 // one slot: what it would save, where, and which value of f->slots
 typedef struct {
@@ -115,8 +97,7 @@ static void tcq_place_slots(const tcq_encoder * e, float * x, int rank, uint8_t 
     }
 }
 
-// what the slots add, in level units
-static void tcq_add_slots(const tcq_format * f, const uint8_t * slots, int16_t * q) {
+void tcq_add_slots(const tcq_format * f, const uint8_t * slots, int16_t * q) {
     if (f->block_size == QK_TCQ) {
         q[slots[0]] += f->slots[slots[2] & 0xf];
         q[slots[1]] += f->slots[slots[2] >> 4];
@@ -182,7 +163,7 @@ static float tcq_try(tcq_encoder * e, int scale, int rank, int n_seams) {
     return sum_xq > 0.0f ? sum_xq/sum_qq : d;
 }
 
-static void tcq_pack(const tcq_encoder * e, uint8_t * block) {
+void tcq_pack_block(const tcq_encoder * e, uint8_t * block) {
     const tcq_format * f = e->trellis.f;
     const int n_bytes = f->block_size/8;
 
@@ -199,7 +180,7 @@ static void tcq_pack(const tcq_encoder * e, uint8_t * block) {
     block[f->type_size - 1] = (uint8_t) e->scale;
 }
 
-static void tcq_encode_block(tcq_encoder * e, const float * x, const float * importance, uint8_t * block) {
+bool tcq_encode_block(tcq_encoder * e, const float * x, const float * importance) {
     const tcq_format * f = e->trellis.f;
     const int   n   = f->block_size;
     const float rms = tcq_level_rms(f);
@@ -223,8 +204,7 @@ static void tcq_encode_block(tcq_encoder * e, const float * x, const float * imp
         }
     }
     if (!(norm > 0.0f)) {
-        memset(block, 0, f->type_size); // scale 0 is an all-zero block
-        return;
+        return false;
     }
 
     const bool wide = n == QK_TCQ;
@@ -261,7 +241,7 @@ static void tcq_encode_block(tcq_encoder * e, const float * x, const float * imp
     if (!wide) {
         tcq_try(e, scale, e->rank, 4);
     }
-    tcq_pack(e, block);
+    return true;
 }
 
 void tcq_encode_rows(const tcq_format * f, const float * src, uint8_t * dst, int64_t nrows, int64_t n_per_row, const float * importance) {
@@ -270,7 +250,11 @@ void tcq_encode_rows(const tcq_format * f, const float * src, uint8_t * dst, int
 
     for (int64_t r = 0; r < nrows; ++r) {
         for (int64_t j = 0; j < n_per_row; j += f->block_size) {
-            tcq_encode_block(&e, src + r*n_per_row + j, importance ? importance + j : NULL, dst);
+            if (tcq_encode_block(&e, src + r*n_per_row + j, importance ? importance + j : NULL)) {
+                tcq_pack_block(&e, dst);
+            } else {
+                memset(dst, 0, f->type_size); // scale 0 is an all-zero block
+            }
             dst += f->type_size;
         }
     }

@@ -37,3 +37,14 @@ size_t tcq_quantize_mt(enum ggml_type type, const float * src, void * dst, int64
     });
     return nrows*row_size;
 }
+
+size_t tcq_quantize_feedback_mt(enum ggml_type type, const float * src, void * dst, int64_t nrows, int64_t n_per_row,
+                                const tcq_feedback * feedback, int n_threads) {
+    const tcq_format * f = tcq_get_format(type);
+    const int64_t row_size = n_per_row/f->block_size*f->type_size;
+
+    tcq_for_slabs(nrows, 16, n_threads, [&](int64_t first, int64_t last) {
+        tcq_encode_rows_feedback(f, src + first*n_per_row, (uint8_t *) dst + first*row_size, last - first, n_per_row, feedback);
+    });
+    return nrows*row_size;
+}

@@ -85,9 +85,23 @@ TCQ_FOR_EACH_TYPE(TCQ_DECLARE_TYPE)
 void tcq_encode_rows(const tcq_format * f, const float * src, uint8_t * dst,
                      int64_t nrows, int64_t n_per_row, const float * importance);
 
-// the same on n_threads threads (ggml-tcq-threads.cpp): the same bytes; returns how many
+// what error feedback needs of the Hessian H = E[x x^T] of a layer's inputs, its columns in chain order
+typedef struct {
+    const float * block_weights;   // [n_per_row] what an error costs if the rest of its block can still answer
+    const float * section_weights; // [n_per_row/section, section + look_ahead] the same in a section and its look-ahead
+    const float * propagation;     // [n_per_row, n_per_row] row k: what later columns lose for an error of 1 in column k
+    int           section;         // steps decided at once, a multiple of 8 that divides the block
+    int           look_ahead;      // steps beyond, a multiple of 8
+} tcq_feedback;
+
+void tcq_encode_rows_feedback(const tcq_format * f, const float * src, uint8_t * dst,
+                              int64_t nrows, int64_t n_per_row, const tcq_feedback * feedback);
+
+// both on n_threads threads (ggml-tcq-threads.cpp): the bytes do not depend on their number; they return how many
 GGML_API size_t tcq_quantize_mt(enum ggml_type type, const float * src, void * dst, int64_t nrows, int64_t n_per_row,
                                 const float * importance, int n_threads);
+GGML_API size_t tcq_quantize_feedback_mt(enum ggml_type type, const float * src, void * dst, int64_t nrows, int64_t n_per_row,
+                                         const tcq_feedback * feedback, int n_threads);
 
 #ifdef __cplusplus
 }

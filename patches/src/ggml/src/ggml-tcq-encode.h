@@ -1,0 +1,43 @@
+// One block at a time: what the plain encoder and the one with error feedback share. Internal.
+
+#pragma once
+
+#include "ggml-tcq-trellis.h"
+
+#include <stdbool.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TCQ_CANDIDATES 8 // weights that may get a slot
+
+// the block being encoded, and the best encoding of it so far
+typedef struct {
+    tcq_trellis   trellis;
+    const float * x;
+    float   w[QK_TCQ];                  // importance
+    float   mse;                        // expected error, squared level units
+    float   unit;                       // weighted squared error that costs 1 in the trellis, squared level units
+    uint8_t candidates[TCQ_CANDIDATES]; // the weights of most energy
+
+    float   best_error;
+    int     scale;
+    int     rank;                       // of the choice of slots
+    uint8_t slots[3];
+    uint8_t u [QK_TCQ];                 // path bits and lo bits, by time
+    uint8_t lo[QK_TCQ];
+} tcq_encoder;
+
+// scale, slots and path of a block: x [block_size], importance [block_size] or NULL; false if it is all zero
+bool tcq_encode_block(tcq_encoder * e, const float * x, const float * importance);
+
+// writes what the encoder holds, type_size bytes
+void tcq_pack_block(const tcq_encoder * e, uint8_t * block);
+
+// adds what the slots say to q [block_size], in level units
+void tcq_add_slots(const tcq_format * f, const uint8_t * slots, int16_t * q);
+
+#ifdef __cplusplus
+}
+#endif
