@@ -12,7 +12,7 @@
 #define TCQ_INLINE static __forceinline
 #define TCQ_TABLE  static const __declspec(align(64))
 #else
-#define TCQ_INLINE static inline __attribute__((always_inline))
+#define TCQ_INLINE static inline __attribute__((always_inline, unused))
 #define TCQ_TABLE  __attribute__((unused, aligned(64))) static const
 #endif
 
@@ -21,12 +21,50 @@
 #define TCQ_X86
 #endif
 
+#if defined(__aarch64__) && defined(__GNUC__)
+#define TCQ_ARM
+#endif
+
+// added to the levels of the lookup tables: x86 multiplies unsigned by signed bytes (and cannot saturate, |level| being <= 63)
+enum { TCQ_BIAS = 64 };
+
+// a product's smallest unit: 16 rows (a tile) with 16 columns (a panel)
+enum { TCQ_TILE = 16, TCQ_PANEL = 16 };
+
+// one block of 16 columns, one scale each
+typedef struct {
+    float   d   [TCQ_PANEL];
+    int32_t bias[TCQ_PANEL]; // -TCQ_BIAS times the sum of the column's q, for kernels whose levels have the bias
+    int8_t  q[];             // [block_size/4][TCQ_PANEL][4]
+} tcq_panel_block;
+
+// blocks of 64 have one slot
+typedef struct {
+    int16_t position[2], value[2];
+} tcq_slots;
+
+// 16 decoded rows, block by block
+typedef struct {
+    int         block_size, n_blocks;
+    uint8_t   * levels; // [n_blocks][TCQ_TILE][block_size], as unpack makes them
+    float     * d;      // [n_blocks][TCQ_TILE]
+    tcq_slots * slots;  // [n_blocks][TCQ_TILE]
+} tcq_tile;
+
+// levels of one block in the order of its weights, with TCQ_BIAS or without, as multiply wants them
+typedef void (*tcq_unpack_t)(const uint8_t * x, uint8_t * levels);
+
 // kernels of one instruction set, by packing (0: blocks of 256, 1: blocks of 64) and rate - 1
 typedef struct {
     const char *   name;
     ggml_vec_dot_t vec_dot[2][5];
+    tcq_unpack_t   unpack [2][5];
+    void        (* multiply)(const tcq_tile * tile, const void * panel, float c[TCQ_TILE][TCQ_PANEL]); // NULL: use vec_dot
 } tcq_kernels;
 
+extern const tcq_kernels tcq_kernels_neon;
+extern const tcq_kernels tcq_kernels_dotprod;
+extern const tcq_kernels tcq_kernels_i8mm;    // and dotprod
 extern const tcq_kernels tcq_kernels_avx2;
 extern const tcq_kernels tcq_kernels_gfni;    // AVX2 and GFNI
 extern const tcq_kernels tcq_kernels_avxvnni; // AVX2, GFNI and AVX-VNNI
@@ -36,3 +74,9 @@ extern const tcq_kernels tcq_kernels_avx512;  // AVX-512 with BW, DQ, VL, VBMI a
 
 // the kernels that this CPU runs, best first, plain C last; returns how many
 GGML_BACKEND_API int ggml_tcq_cpu_kernels(const tcq_kernels ** list);
+
+// the best of them, or the one that the environment variable GGML_TCQ_KERNELS names (for measuring and testing)
+const tcq_kernels * tcq_kernels_in_use(void);
+
+// one row of weights into row `row` of a tile
+void tcq_unpack_row(const tcq_kernels * kernels, const tcq_format * f, const uint8_t * x, int row, tcq_tile * tile);

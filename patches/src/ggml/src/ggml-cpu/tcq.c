@@ -14,6 +14,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(TCQ_ARM) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 static void tcq_vec_dot_q8_K(const tcq_format * f, int n, float * s, const uint8_t * x, const block_q8_K * y) {
     assert(n % QK_TCQ == 0);
 
@@ -58,8 +63,6 @@ static void tcq_vec_dot_q8_0(const tcq_format * f, int n, float * s, const uint8
         tcq_kernels_in_use()->vec_dot[packing][R - 1](n, s, bs, vx, bx, vy, by, nrc);                                     \
     }
 
-static const tcq_kernels * tcq_kernels_in_use(void);
-
 TCQ_DEFINE_VEC_DOT(1, 0,    , GGML_TYPE_TCQ1,    q8_K)
 TCQ_DEFINE_VEC_DOT(2, 0,    , GGML_TYPE_TCQ2,    q8_K)
 TCQ_DEFINE_VEC_DOT(3, 0,    , GGML_TYPE_TCQ3,    q8_K)
@@ -72,8 +75,8 @@ TCQ_DEFINE_VEC_DOT(4, 1, _64, GGML_TYPE_TCQ4_64, q8_0)
 TCQ_DEFINE_VEC_DOT(5, 1, _64, GGML_TYPE_TCQ5_64, q8_0)
 
 static const tcq_kernels tcq_kernels_generic = {
-    "generic",
-    {
+    .name    = "generic",
+    .vec_dot = {
         {
             ggml_vec_dot_tcq1_q8_K_generic, ggml_vec_dot_tcq2_q8_K_generic, ggml_vec_dot_tcq3_q8_K_generic,
             ggml_vec_dot_tcq4_q8_K_generic, ggml_vec_dot_tcq5_q8_K_generic,
@@ -99,13 +102,23 @@ int ggml_tcq_cpu_kernels(const tcq_kernels ** list) {
     if (gfni && __builtin_cpu_supports("avxvnni")) { list[n++] = &tcq_kernels_avxvnni; }
     if (gfni)                                      { list[n++] = &tcq_kernels_gfni;    }
     if (avx2)                                      { list[n++] = &tcq_kernels_avx2;    }
+#elif defined(TCQ_ARM)
+#if defined(__linux__)
+    const bool dotprod = getauxval(AT_HWCAP)  & HWCAP_ASIMDDP;
+    const bool i8mm    = getauxval(AT_HWCAP2) & HWCAP2_I8MM;
+#else
+    const bool dotprod = ggml_cpu_has_dotprod();
+    const bool i8mm    = ggml_cpu_has_matmul_int8();
+#endif
+    if (dotprod && i8mm) { list[n++] = &tcq_kernels_i8mm;    }
+    if (dotprod)         { list[n++] = &tcq_kernels_dotprod; }
+    list[n++] = &tcq_kernels_neon;
 #endif
     list[n++] = &tcq_kernels_generic;
     return n;
 }
 
-// the best kernels, or those that the environment names: that is for measuring and testing
-static const tcq_kernels * tcq_kernels_in_use(void) {
+const tcq_kernels * tcq_kernels_in_use(void) {
     static const tcq_kernels * in_use; // threads that race here write the same pointer
 
     if (in_use == NULL) {
@@ -122,4 +135,26 @@ static const tcq_kernels * tcq_kernels_in_use(void) {
         in_use = list[chosen];
     }
     return in_use;
+}
+
+void tcq_unpack_row(const tcq_kernels * kernels, const tcq_format * f, const uint8_t * x, int row, tcq_tile * tile) {
+    const tcq_unpack_t unpack = kernels->unpack[f->block_size == QK_TCQ_64][f->rate - 1];
+
+    for (int b = 0; b < tile->n_blocks; ++b, x += f->type_size) {
+        const int       i    = b*TCQ_TILE + row;
+        const uint8_t * slot = x + f->rate*f->block_size/8;
+        tcq_slots     * out  = &tile->slots[i];
+
+        unpack(x, tile->levels + (size_t) i*f->block_size);
+        tile->d[i] = tcq_block_scale(f, x);
+        if (f->block_size == QK_TCQ) {
+            out->position[0] = slot[0];
+            out->position[1] = slot[1];
+            out->value   [0] = f->slots[slot[2] & 0xf];
+            out->value   [1] = f->slots[slot[2] >> 4];
+        } else {
+            out->position[0] = slot[0] & 0x3f;
+            out->value   [0] = f->slots[slot[0] >> 6];
+        }
+    }
 }

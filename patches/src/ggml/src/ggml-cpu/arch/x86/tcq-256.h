@@ -11,7 +11,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-enum { TCQ_BIAS = 64, TCQ_PREFETCH = 1024 };
+enum { TCQ_PREFETCH = 1024 };
 
 TCQ_INLINE __m256i tcq_load(const void * p) {
     return _mm256_loadu_si256((const __m256i *) p);
@@ -68,11 +68,11 @@ TCQ_INLINE float tcq_hsum(__m256 v) {
     return _mm_cvtss_f32(r);
 }
 
-TCQ_INLINE const int16_t * tcq_slots(int rate) {
+TCQ_INLINE const int16_t * tcq_slot_values(int rate) {
     return rate == 1 ? tcq1_slots : rate == 2 ? tcq2_slots : rate == 3 ? tcq3_slots : rate == 4 ? tcq4_slots : tcq5_slots;
 }
 
-TCQ_INLINE const int16_t * tcq_slots_64(int rate) {
+TCQ_INLINE const int16_t * tcq_slot_values_64(int rate) {
     return rate == 1 ? tcq1_64_slots : rate == 2 ? tcq2_64_slots : rate == 3 ? tcq3_64_slots :
            rate == 4 ? tcq4_64_slots : tcq5_64_slots;
 }
@@ -202,7 +202,7 @@ TCQ_INLINE void tcq_vec_dot(int rate, int n, float * s, const uint8_t * x, const
     assert(n % QK_TCQ == 0);
 
     const int       size  = 32*rate + 4;
-    const int16_t * slots = tcq_slots(rate);
+    const int16_t * slots = tcq_slot_values(rate);
 
     __m256 sum       = _mm256_setzero_ps();
     float  sum_slots = 0.0f;
@@ -226,6 +226,14 @@ TCQ_INLINE void tcq_vec_dot(int rate, int n, float * s, const uint8_t * x, const
         sum_slots += d*(slots[tail[2] & 0xf]*q[tail[0]] + slots[tail[2] >> 4]*q[tail[1]]);
     }
     *s = tcq_hsum(sum) + sum_slots;
+}
+
+TCQ_INLINE void tcq_unpack(int rate, const uint8_t * x, uint8_t * levels) {
+    const tcq_planes planes = tcq_load_planes(rate, x);
+#pragma GCC unroll 8
+    for (int k = 0; k < 8; ++k) {
+        _mm256_storeu_si256((__m256i *) (levels + 32*k), tcq_levels(rate, &planes, k));
+    }
 }
 
 //
@@ -339,7 +347,7 @@ TCQ_INLINE __m256i tcq_dot_64(const __m256i w[2], const block_q8_0 * y) {
 TCQ_INLINE void tcq_vec_dot_64(int rate, int n, float * s, const uint8_t * x, const block_q8_0 * y) {
     assert(n % QK_TCQ_64 == 0);
 
-    const int16_t * slots = tcq_slots_64(rate);
+    const int16_t * slots = tcq_slot_values_64(rate);
 
     __m256 sum       = _mm256_setzero_ps();
     float  sum_slots = 0.0f;
@@ -364,6 +372,71 @@ TCQ_INLINE void tcq_vec_dot_64(int rate, int n, float * s, const uint8_t * x, co
         sum_slots += d_half[4*h]*(slots[slot >> 6]*y[h].qs[j % QK8_0]);
     }
     *s = tcq_hsum(sum) + sum_slots;
+}
+
+TCQ_INLINE void tcq_unpack_64(int rate, const uint8_t * x, uint8_t * levels) {
+    __m256i w[2];
+    tcq_levels_64(rate, x, w);
+    _mm256_storeu_si256((__m256i *) levels,        _mm256_permute2x128_si256(w[0], w[1], 0x20));
+    _mm256_storeu_si256((__m256i *) (levels + 32), _mm256_permute2x128_si256(w[0], w[1], 0x31));
+}
+
+//
+// products: a vector is one row with 8 columns
+//
+
+TCQ_INLINE __m256i tcq_add_slot(__m256i acc, const tcq_panel_block * panel, int half, const tcq_slots * slots, int i) {
+    const int     p = slots->position[i];
+    const __m256i q = tcq_load(panel->q + 4*(TCQ_PANEL*(p >> 2) + 8*half));
+    // byte p & 3 of every column as int32; its high half meets the zero high half of the value
+    const __m256i v = _mm256_srai_epi32(_mm256_sllv_epi32(q, _mm256_set1_epi32(24 - 8*(p & 3))), 24);
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(v, _mm256_set1_epi32((uint16_t) slots->value[i])));
+}
+
+static void tcq_multiply(const tcq_tile * tile, const void * panel, float c[TCQ_TILE][TCQ_PANEL]) {
+    enum { ROWS = 4 }; // at a time: two accumulators each
+
+    const int    n = tile->block_size;
+    const char * y = (const char *) panel;
+
+    memset(c, 0, sizeof(float)*TCQ_TILE*TCQ_PANEL);
+
+    for (int b = 0; b < tile->n_blocks; ++b, y += sizeof(tcq_panel_block) + n*TCQ_PANEL) {
+        const tcq_panel_block * yb = (const tcq_panel_block *) y;
+
+        for (int r0 = 0; r0 < TCQ_TILE; r0 += ROWS) {
+            const uint8_t   * w     = tile->levels + (size_t) (b*TCQ_TILE + r0)*n;
+            const tcq_slots * slots = tile->slots + b*TCQ_TILE + r0;
+
+            __m256i acc[ROWS][2];
+#pragma GCC unroll 8
+            for (int i = 0; i < 2*ROWS; ++i) {
+                acc[i/2][i % 2] = tcq_load(yb->bias + 8*(i % 2));
+            }
+            for (int g = 0; g < n; g += 4) {
+                const __m256i q0 = tcq_load(yb->q + TCQ_PANEL*g);
+                const __m256i q1 = tcq_load(yb->q + TCQ_PANEL*g + 32);
+#pragma GCC unroll 4
+                for (int r = 0; r < ROWS; ++r) {
+                    int32_t levels;
+                    memcpy(&levels, w + r*n + g, 4);
+                    acc[r][0] = tcq_mul_add(acc[r][0], _mm256_set1_epi32(levels), q0);
+                    acc[r][1] = tcq_mul_add(acc[r][1], _mm256_set1_epi32(levels), q1);
+                }
+            }
+#pragma GCC unroll 8
+            for (int i = 0; i < 2*ROWS; ++i) {
+                const int r = i/2, half = i % 2;
+                acc[r][half] = tcq_add_slot(acc[r][half], yb, half, &slots[r], 0);
+                if (n == QK_TCQ) {
+                    acc[r][half] = tcq_add_slot(acc[r][half], yb, half, &slots[r], 1);
+                }
+                float      * out = c[r0 + r] + 8*half;
+                const __m256 dw  = _mm256_mul_ps(_mm256_loadu_ps(yb->d + 8*half), _mm256_set1_ps(tile->d[b*TCQ_TILE + r0 + r]));
+                _mm256_storeu_ps(out, _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[r][half]), dw, _mm256_loadu_ps(out)));
+            }
+        }
+    }
 }
 
 #include "tcq-define-kernels.h"

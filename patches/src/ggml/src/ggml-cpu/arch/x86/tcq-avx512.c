@@ -22,7 +22,7 @@
 
 #define TCQ_ISA avx512
 
-enum { TCQ_BIAS = 64, TCQ_PREFETCH = 1024 };
+enum { TCQ_PREFETCH = 1024 };
 
 TCQ_INLINE __m512i tcq_load_32_twice(const void * p) {
     return _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *) p));
@@ -33,11 +33,11 @@ TCQ_INLINE __m512i tcq_load_halves(const void * a, const void * b) {
                               _mm256_loadu_si256((const __m256i *) b), 1);
 }
 
-TCQ_INLINE const int16_t * tcq_slots(int rate) {
+TCQ_INLINE const int16_t * tcq_slot_values(int rate) {
     return rate == 1 ? tcq1_slots : rate == 2 ? tcq2_slots : rate == 3 ? tcq3_slots : rate == 4 ? tcq4_slots : tcq5_slots;
 }
 
-TCQ_INLINE const int16_t * tcq_slots_64(int rate) {
+TCQ_INLINE const int16_t * tcq_slot_values_64(int rate) {
     return rate == 1 ? tcq1_64_slots : rate == 2 ? tcq2_64_slots : rate == 3 ? tcq3_64_slots :
            rate == 4 ? tcq4_64_slots : tcq5_64_slots;
 }
@@ -103,7 +103,7 @@ TCQ_INLINE void tcq_vec_dot(int rate, int n, float * s, const uint8_t * x, const
     assert(n % QK_TCQ == 0);
 
     const int       size  = 32*rate + 4;
-    const int16_t * slots = tcq_slots(rate);
+    const int16_t * slots = tcq_slot_values(rate);
 
     __m512 sum       = _mm512_setzero_ps();
     float  sum_slots = 0.0f;
@@ -127,6 +127,14 @@ TCQ_INLINE void tcq_vec_dot(int rate, int n, float * s, const uint8_t * x, const
         sum_slots += d*(slots[tail[2] & 0xf]*q[tail[0]] + slots[tail[2] >> 4]*q[tail[1]]);
     }
     *s = _mm512_reduce_add_ps(sum) + sum_slots;
+}
+
+TCQ_INLINE void tcq_unpack(int rate, const uint8_t * x, uint8_t * levels) {
+    const tcq_planes planes = tcq_load_planes(rate, x);
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+        _mm512_storeu_si512(levels + 64*j, tcq_levels(rate, &planes, j));
+    }
 }
 
 //
@@ -166,7 +174,7 @@ TCQ_INLINE __m512i tcq_levels_64(int rate, const uint8_t * x) {
 TCQ_INLINE void tcq_vec_dot_64(int rate, int n, float * s, const uint8_t * x, const block_q8_0 * y) {
     assert(n % QK_TCQ_64 == 0);
 
-    const int16_t * slots = tcq_slots_64(rate);
+    const int16_t * slots = tcq_slot_values_64(rate);
 
     __m512 sum       = _mm512_setzero_ps();
     float  sum_slots = 0.0f;
@@ -192,6 +200,60 @@ TCQ_INLINE void tcq_vec_dot_64(int rate, int n, float * s, const uint8_t * x, co
         sum_slots += d_half[8*h]*(slots[slot >> 6]*y[h].qs[j % QK8_0]);
     }
     *s = _mm512_reduce_add_ps(sum) + sum_slots;
+}
+
+TCQ_INLINE void tcq_unpack_64(int rate, const uint8_t * x, uint8_t * levels) {
+    _mm512_storeu_si512(levels, tcq_levels_64(rate, x));
+}
+
+//
+// products: a vector is one row with 16 columns
+//
+
+TCQ_INLINE __m512i tcq_add_slot(__m512i acc, const tcq_panel_block * panel, const tcq_slots * slots, int i) {
+    const int     p = slots->position[i];
+    const __m512i q = _mm512_loadu_si512(panel->q + 64*(p >> 2));
+    // byte p & 3 of every column as int32; its high half meets the zero high half of the value
+    const __m512i v = _mm512_srai_epi32(_mm512_sllv_epi32(q, _mm512_set1_epi32(24 - 8*(p & 3))), 24);
+    return _mm512_dpwssd_epi32(acc, v, _mm512_set1_epi32((uint16_t) slots->value[i]));
+}
+
+static void tcq_multiply(const tcq_tile * tile, const void * panel, float c[TCQ_TILE][TCQ_PANEL]) {
+    const int        n = tile->block_size;
+    const char     * y = (const char *) panel;
+
+    memset(c, 0, sizeof(float)*TCQ_TILE*TCQ_PANEL);
+
+    for (int b = 0; b < tile->n_blocks; ++b, y += sizeof(tcq_panel_block) + n*TCQ_PANEL) {
+        const tcq_panel_block * yb = (const tcq_panel_block *) y;
+        const uint8_t   * w     = tile->levels + (size_t) b*TCQ_TILE*n;
+        const tcq_slots * slots = tile->slots + b*TCQ_TILE;
+
+        __m512i acc[TCQ_TILE];
+#pragma GCC unroll 16
+        for (int r = 0; r < TCQ_TILE; ++r) {
+            acc[r] = _mm512_loadu_si512(yb->bias);
+        }
+        for (int g = 0; g < n; g += 4) {
+            const __m512i q = _mm512_loadu_si512(yb->q + TCQ_PANEL*g);
+#pragma GCC unroll 16
+            for (int r = 0; r < TCQ_TILE; ++r) {
+                int32_t levels;
+                memcpy(&levels, w + r*n + g, 4);
+                acc[r] = _mm512_dpbusd_epi32(acc[r], _mm512_set1_epi32(levels), q);
+            }
+        }
+        const __m512 d = _mm512_loadu_ps(yb->d);
+#pragma GCC unroll 16
+        for (int r = 0; r < TCQ_TILE; ++r) {
+            acc[r] = tcq_add_slot(acc[r], yb, &slots[r], 0);
+            if (n == QK_TCQ) {
+                acc[r] = tcq_add_slot(acc[r], yb, &slots[r], 1);
+            }
+            const __m512 dw = _mm512_mul_ps(d, _mm512_set1_ps(tile->d[b*TCQ_TILE + r]));
+            _mm512_storeu_ps(c[r], _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r]), dw, _mm512_loadu_ps(c[r])));
+        }
+    }
 }
 
 #include "tcq-define-kernels.h"

@@ -1,0 +1,334 @@
+// TCQ kernels for Arm. Included by tcq-neon.c, tcq-dotprod.c and tcq-i8mm.c, which set TCQ_ISA (the name of the kernels),
+// TCQ_DOTPROD and TCQ_I8MM (0 or 1), and the compiler's target.
+//
+// Levels are signed bytes here, looked up by the whole index in tables of 16, 32 or 64 entries.
+// `rate`, `k` and `half` are always constants after inlining.
+
+#include "ggml-tcq-tables.h"
+#include "tcq-simd-tables.h"
+
+#include <arm_neon.h>
+#include <assert.h>
+#include <string.h>
+
+// bits of every byte up (by > 0) or down
+TCQ_INLINE uint8x16_t tcq_shift(uint8x16_t v, int by) {
+    return vshlq_u8(v, vdupq_n_s8(by));
+}
+
+// v with the bits of mask taken from `from`
+TCQ_INLINE uint8x16_t tcq_join(uint8x16_t v, uint8x16_t from, int mask) {
+    return vbslq_u8(vdupq_n_u8(mask), from, v);
+}
+
+// the high nibble, or the low one
+TCQ_INLINE uint8x16_t tcq_nibble(uint8x16_t v, int high) {
+    return high ? vshrq_n_u8(v, 4) : vandq_u8(v, vdupq_n_u8(0xf));
+}
+
+TCQ_INLINE uint8x16_t tcq_lookup_3(const uint8_t * tables, uint8x16_t i0, uint8x16_t i1, uint8x16_t i2) {
+    return veorq_u8(veorq_u8(vqtbl1q_u8(vld1q_u8(tables), i0), vqtbl1q_u8(vld1q_u8(tables + 16), i1)),
+                    vqtbl1q_u8(vld1q_u8(tables + 32), i2));
+}
+
+TCQ_INLINE uint8x16x4_t tcq_load_64(const uint8_t * p) {
+    const uint8x16x4_t r = { { vld1q_u8(p), vld1q_u8(p + 16), vld1q_u8(p + 32), vld1q_u8(p + 48) } };
+    return r;
+}
+
+TCQ_INLINE int8x16_t tcq_levels_by_index(int rate, uint8x16_t index) {
+    uint8x16_t r;
+    if (rate == 1) {
+        r = vqtbl1q_u8(vld1q_u8(tcq1_lut), index);
+    } else if (rate == 2) {
+        r = vqtbl1q_u8(vld1q_u8(tcq2_lut), index);
+    } else if (rate == 3) {
+        const uint8x16x2_t lut = { { vld1q_u8(tcq3_lut), vld1q_u8(tcq3_lut + 16) } };
+        r = vqtbl2q_u8(lut, index);
+    } else if (rate == 4) {
+        r = vqtbl4q_u8(tcq_load_64(tcq4_lut), index);
+    } else {
+        r = vqtbl4q_u8(tcq_load_64(tcq5_lut), index);
+        r = vqtbx4q_u8(r, tcq_load_64(tcq5_lut + 64), vsubq_u8(index, vdupq_n_u8(64)));
+    }
+    return vreinterpretq_s8_u8(vsubq_u8(r, vdupq_n_u8(TCQ_BIAS)));
+}
+
+TCQ_INLINE int32x4_t tcq_mul_add(int32x4_t acc, int8x16_t w, int8x16_t q) {
+#if TCQ_DOTPROD
+    return vdotq_s32(acc, w, q);
+#else
+    // two products of at most 63*128
+    return vpadalq_s16(acc, vmlal_high_s8(vmull_s8(vget_low_s8(w), vget_low_s8(q)), w, q));
+#endif
+}
+
+TCQ_INLINE const int16_t * tcq_slot_values(int rate) {
+    return rate == 1 ? tcq1_slots : rate == 2 ? tcq2_slots : rate == 3 ? tcq3_slots : rate == 4 ? tcq4_slots : tcq5_slots;
+}
+
+TCQ_INLINE const int16_t * tcq_slot_values_64(int rate) {
+    return rate == 1 ? tcq1_64_slots : rate == 2 ? tcq2_64_slots : rate == 3 ? tcq3_64_slots :
+           rate == 4 ? tcq4_64_slots : tcq5_64_slots;
+}
+
+//
+// blocks of 256: path bytes 16*half..16*half + 15, of every sub-block k the weights 32*k + 16*half..
+//
+
+// pair[i]: subset of sub-block 2i | subset of 2i + 1 << 4
+typedef struct {
+    uint8x16_t pair[4], lo[4];
+} tcq_planes;
+
+TCQ_INLINE tcq_planes tcq_load_planes(int rate, const uint8_t * x, int half) {
+    const uint8x16_t cur  = vld1q_u8(x + 16*half);
+    const uint8x16_t prev = vextq_u8(vld1q_u8(x + 16*(1 - half)), cur, 15);
+    const uint8x16_t pl = tcq_nibble(prev, 0), ph = tcq_nibble(prev, 1);
+    const uint8x16_t cl = tcq_nibble(cur,  0), ch = tcq_nibble(cur,  1);
+
+    tcq_planes p;
+    p.pair[0] = tcq_lookup_3(tcq_nibble_pair,      pl, ph, cl);
+    p.pair[1] = tcq_lookup_3(tcq_nibble_pair + 48, pl, ph, cl);
+    p.pair[2] = tcq_lookup_3(tcq_nibble_pair,      ph, cl, ch);
+    p.pair[3] = tcq_lookup_3(tcq_nibble_pair + 48, ph, cl, ch);
+    for (int i = 0; i < rate - 1; ++i) {
+        p.lo[i] = vld1q_u8(x + 32 + 32*i + 16*half);
+    }
+    return p;
+}
+
+TCQ_INLINE int8x16_t tcq_levels(int rate, const tcq_planes * p, int k) {
+    const int  field = 2*((k & 3) ^ 1); // of two lo bits in a byte
+    uint8x16_t index = p->pair[k >> 1];
+
+    if (rate == 2) {
+        index = tcq_join(index, tcq_shift(p->lo[0], k >> 1), 0x88);
+    }
+    index = tcq_nibble(index, k & 1);
+    if (rate >= 3) {
+        index = tcq_join(index, tcq_shift(p->lo[k >> 2], 3 - field), 0x18);
+    }
+    if (rate == 4) {
+        index = tcq_join(index, tcq_shift(p->lo[2], 5 - k), 0x20);
+    }
+    if (rate == 5) {
+        index = tcq_join(index, tcq_shift(p->lo[2 + (k >> 2)], 5 - field), 0x60);
+    }
+    return tcq_levels_by_index(rate, index);
+}
+
+TCQ_INLINE void tcq_vec_dot(int rate, int n, float * s, const uint8_t * x, const block_q8_K * y) {
+    assert(n % QK_TCQ == 0);
+
+    const int16_t * slots = tcq_slot_values(rate);
+
+    float32x4_t sum       = vdupq_n_f32(0.0f);
+    float       sum_slots = 0.0f;
+
+    for (int i = 0; i < n/QK_TCQ; ++i, x += 32*rate + 4, ++y) {
+        const uint8_t * tail = x + 32*rate;
+        const float     d    = y->d*tcq_scale[tail[3]];
+        const int8_t  * q    = y->qs;
+
+        int32x4_t acc[2] = { vdupq_n_s32(0), vdupq_n_s32(0) };
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; ++half) {
+            const tcq_planes planes = tcq_load_planes(rate, x, half);
+#pragma GCC unroll 8
+            for (int k = 0; k < 8; ++k) {
+                acc[half] = tcq_mul_add(acc[half], tcq_levels(rate, &planes, k), vld1q_s8(q + 32*k + 16*half));
+            }
+        }
+        sum        = vfmaq_n_f32(sum, vcvtq_f32_s32(vaddq_s32(acc[0], acc[1])), d);
+        sum_slots += d*(slots[tail[2] & 0xf]*q[tail[0]] + slots[tail[2] >> 4]*q[tail[1]]);
+    }
+    *s = vaddvq_f32(sum) + sum_slots;
+}
+
+TCQ_INLINE void tcq_unpack(int rate, const uint8_t * x, uint8_t * levels) {
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+        const tcq_planes planes = tcq_load_planes(rate, x, half);
+#pragma GCC unroll 8
+        for (int k = 0; k < 8; ++k) {
+            vst1q_s8((int8_t *) levels + 32*k + 16*half, tcq_levels(rate, &planes, k));
+        }
+    }
+}
+
+//
+// blocks of 64: w[i] is sub-blocks 2i and 2i + 1, the weights from 16*i on
+//
+
+TCQ_INLINE void tcq_levels_64(int rate, const uint8_t * x, int8x16_t w[4]) {
+    static const uint8_t previous[16] = { 7, 0, 1, 2, 3, 4, 5, 6, 15, 8, 9, 10, 11, 12, 13, 14 };
+
+    uint64_t path, lo = 0;
+    memcpy(&path, x, 8);
+
+    uint8x16_t index[4];
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+        // rotated right by 4i and 4i + 2: one set of nibble tables then serves all sub-blocks
+        const uint64_t   r[2] = { i == 0 ? path : path >> 4 | path << 60, path >> (4*i + 2) | path << (62 - 4*i) };
+        const uint8x16_t cur  = vreinterpretq_u8_u64(vld1q_u64(r));
+        const uint8x16_t prev = vqtbl1q_u8(cur, vld1q_u8(previous));
+
+        uint8x16_t z = tcq_lookup_3(tcq_nibble_pair, tcq_nibble(prev, 0), tcq_nibble(prev, 1), tcq_nibble(cur, 0));
+        if (rate == 2 || rate == 4) {
+            memcpy(&lo, x + 8, 8);
+            const uint64_t l[2] = { lo << (2*i), lo << (2*i + 1) };
+            z = tcq_join(z, vreinterpretq_u8_u64(vld1q_u64(l)), 0x88);
+        }
+        const uint64x2_t even = vreinterpretq_u64_u8(tcq_nibble(z, 0)), odd = vreinterpretq_u64_u8(tcq_nibble(z, 1));
+        index[2*i + 0] = vreinterpretq_u8_u64(vzip1q_u64(even, odd));
+        index[2*i + 1] = vreinterpretq_u8_u64(vzip2q_u64(even, odd));
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+        static const int fields[4] = { 4, 0, 6, 2 };
+        if (rate >= 3) {
+            const int to = rate == 4 ? 4 : 3;
+            index[i] = tcq_join(index[i], tcq_shift(vld1q_u8(x + (rate == 4 ? 16 : 8)), to - fields[i]), 3 << to);
+        }
+        if (rate == 5) {
+            index[i] = tcq_join(index[i], tcq_shift(vld1q_u8(x + 24), 5 - fields[i]), 0x60);
+        }
+        w[i] = tcq_levels_by_index(rate, index[i]);
+    }
+}
+
+TCQ_INLINE void tcq_vec_dot_64(int rate, int n, float * s, const uint8_t * x, const block_q8_0 * y) {
+    assert(n % QK_TCQ_64 == 0);
+
+    const int16_t * slots = tcq_slot_values_64(rate);
+
+    float32x4_t sum       = vdupq_n_f32(0.0f);
+    float       sum_slots = 0.0f;
+
+    for (int i = 0; i < n/QK_TCQ_64; ++i, x += 8*rate + 2, y += 2) {
+        const uint8_t slot = x[8*rate];
+        const int     j    = slot & 0x3f;
+        const int     h    = j/QK8_0;
+        const float   d    = tcq_scale[x[8*rate + 1]];
+
+        int8x16_t w[4];
+        tcq_levels_64(rate, x, w);
+
+        float dy[2];
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; ++half) {
+            __fp16 d_half;
+            memcpy(&d_half, &y[half].d, sizeof(d_half));
+            dy[half] = d*(float) d_half;
+
+            int32x4_t acc = tcq_mul_add(vdupq_n_s32(0), w[2*half], vld1q_s8(y[half].qs));
+            acc = tcq_mul_add(acc, w[2*half + 1], vld1q_s8(y[half].qs + 16));
+            sum = vfmaq_n_f32(sum, vcvtq_f32_s32(acc), dy[half]);
+        }
+        sum_slots += dy[h]*(slots[slot >> 6]*y[h].qs[j % QK8_0]);
+    }
+    *s = vaddvq_f32(sum) + sum_slots;
+}
+
+TCQ_INLINE void tcq_unpack_64(int rate, const uint8_t * x, uint8_t * levels) {
+    int8x16_t w[4];
+    tcq_levels_64(rate, x, w);
+    for (int i = 0; i < 4; ++i) {
+        vst1q_s8((int8_t *) levels + 16*i, w[i]);
+    }
+}
+
+//
+// products
+//
+
+#if TCQ_DOTPROD
+
+enum { TCQ_ROWS = 4 }; // at a time
+
+// c += d*dw*(acc + slots) of rows r0.. with the columns 4*i..4*i + 3
+TCQ_INLINE void tcq_finish_block(int32x4_t acc, const tcq_tile * tile, const tcq_panel_block * y, int row, int i, float * c) {
+    const tcq_slots * slots = &tile->slots[row];
+    for (int j = 0; j < (tile->block_size == QK_TCQ ? 2 : 1); ++j) {
+        const int       p = slots->position[j];
+        const int32x4_t q = vreinterpretq_s32_s8(vld1q_s8(y->q + 4*(TCQ_PANEL*(p >> 2) + 4*i)));
+        // byte p & 3 of every column as int32
+        const int32x4_t v = vshrq_n_s32(vshlq_s32(q, vdupq_n_s32(24 - 8*(p & 3))), 24);
+        acc = vmlaq_n_s32(acc, v, slots->value[j]);
+    }
+    const float32x4_t d = vmulq_n_f32(vld1q_f32(y->d + 4*i), tile->d[row]);
+    vst1q_f32(c + 4*i, vfmaq_f32(vld1q_f32(c + 4*i), vcvtq_f32_s32(acc), d));
+}
+
+static void tcq_multiply(const tcq_tile * tile, const void * panel, float c[TCQ_TILE][TCQ_PANEL]) {
+    const int    n = tile->block_size;
+    const char * p = (const char *) panel;
+
+    memset(c, 0, sizeof(float)*TCQ_TILE*TCQ_PANEL);
+
+    for (int b = 0; b < tile->n_blocks; ++b, p += sizeof(tcq_panel_block) + n*TCQ_PANEL) {
+        const tcq_panel_block * y = (const tcq_panel_block *) p;
+
+        for (int r0 = 0; r0 < TCQ_TILE; r0 += TCQ_ROWS) {
+            const int8_t * w = (const int8_t *) tile->levels + (size_t) (b*TCQ_TILE + r0)*n;
+            int32x4_t acc[TCQ_ROWS][4];
+            memset(acc, 0, sizeof(acc));
+#if TCQ_I8MM
+            // products of two rows and two columns: [row][column], columns 4i, 4i + 2 in even vectors, 4i + 1, 4i + 3 in odd
+            int32x4_t square[TCQ_ROWS/2][8];
+            memset(square, 0, sizeof(square));
+            for (int g = 0; g < n; g += 8) {
+                int8x16_t rows[TCQ_ROWS/2];
+                for (int r = 0; r < TCQ_ROWS/2; ++r) {
+                    rows[r] = vcombine_s8(vld1_s8(w + 2*r*n + g), vld1_s8(w + (2*r + 1)*n + g));
+                }
+#pragma GCC unroll 4
+                for (int i = 0; i < 4; ++i) {
+                    const int32x4_t q0 = vreinterpretq_s32_s8(vld1q_s8(y->q + TCQ_PANEL*g + 16*i));
+                    const int32x4_t q1 = vreinterpretq_s32_s8(vld1q_s8(y->q + TCQ_PANEL*(g + 4) + 16*i));
+                    for (int r = 0; r < TCQ_ROWS/2; ++r) {
+                        square[r][2*i + 0] = vmmlaq_s32(square[r][2*i + 0], rows[r], vreinterpretq_s8_s32(vtrn1q_s32(q0, q1)));
+                        square[r][2*i + 1] = vmmlaq_s32(square[r][2*i + 1], rows[r], vreinterpretq_s8_s32(vtrn2q_s32(q0, q1)));
+                    }
+                }
+            }
+            for (int r = 0; r < TCQ_ROWS/2; ++r) {
+                for (int i = 0; i < 4; ++i) {
+                    acc[2*r + 0][i] = vzip1q_s32(square[r][2*i], square[r][2*i + 1]);
+                    acc[2*r + 1][i] = vzip2q_s32(square[r][2*i], square[r][2*i + 1]);
+                }
+            }
+#else
+            for (int g = 0; g < n; g += 4) {
+                int8x16_t q[4];
+                for (int i = 0; i < 4; ++i) {
+                    q[i] = vld1q_s8(y->q + TCQ_PANEL*g + 16*i);
+                }
+#pragma GCC unroll 4
+                for (int r = 0; r < TCQ_ROWS; ++r) {
+                    int32_t levels;
+                    memcpy(&levels, w + r*n + g, 4);
+                    for (int i = 0; i < 4; ++i) {
+                        acc[r][i] = vdotq_s32(acc[r][i], q[i], vreinterpretq_s8_s32(vdupq_n_s32(levels)));
+                    }
+                }
+            }
+#endif
+            for (int r = 0; r < TCQ_ROWS; ++r) {
+                for (int i = 0; i < 4; ++i) {
+                    tcq_finish_block(acc[r][i], tile, y, b*TCQ_TILE + r0 + r, i, c[r0 + r]);
+                }
+            }
+        }
+    }
+}
+
+#else
+
+#define tcq_multiply NULL // no faster than vec_dot
+
+#endif
+
+#include "tcq-define-kernels.h"
