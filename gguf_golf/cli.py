@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import cast
 
 import click
 
@@ -10,9 +11,11 @@ from gguf_golf.calibrate import imatrix
 from gguf_golf.calibrate.collect import collect
 from gguf_golf.demo import demo
 from gguf_golf.errors import GolfError
-from gguf_golf.evaluate.evaluate import TextSettings, evaluate
+from gguf_golf.evaluate.evaluate import run_suite
 from gguf_golf.evaluate.generate import Sampling, run
+from gguf_golf.evaluate.on_text import TextSettings
 from gguf_golf.evaluate.results import document, write_json
+from gguf_golf.evaluate.suite import Suite, read_suite
 from gguf_golf.evaluate.table import render
 from gguf_golf.quantize.convert import convert as convert_model
 from gguf_golf.runtime.config import Options
@@ -108,31 +111,39 @@ def imatrix_command(
 @cli.command("eval")
 @click.argument("base", type=click.Path(path_type=Path))
 @click.argument("quants", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--text", required=True, type=click.Path(path_type=Path), help="Text to measure on, UTF-8.")
+@click.option("--text", type=click.Path(path_type=Path), help="Text to measure on, UTF-8.")
 @click.option("--chunks", type=int, help="Use only the first so many chunks of the text.")
 @click.option("--ctx", default=512, show_default=True, help="Tokens in a chunk; the second half is scored.")
+@click.option("--suite", type=click.Path(path_type=Path), help="What to measure, as a TOML file, instead of --text.")
 @click.option("--threads", type=int, help="Default: all cores.")
 @click.option("--noise-floor", is_flag=True, help="Also measure BASE against itself with another batch size.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the results there.")
 def eval_command(
     base: Path,
     quants: tuple[Path, ...],
-    text: Path,
+    text: Path | None,
     chunks: int | None,
     ctx: int,
+    suite: Path | None,
     threads: int | None,
     noise_floor: bool,
     json_path: Path | None,
 ) -> None:
-    """Measure what QUANTS lost against BASE: perplexity, KL divergence, top-1 agreement.
+    """Measure what QUANTS lost against BASE: perplexity, KL divergence, top-1 agreement; with --suite more.
 
     BASE is a GGUF, or a file of base log-probabilities made by llama-perplexity --kl-divergence-base.
     """
-    settings = TextSettings(text, ctx, chunks)
-    results = evaluate(base, quants, settings, threads=threads, noise_floor=noise_floor)
+    if (text is None) == (suite is None):
+        raise click.UsageError("give either --text or --suite")
+    if suite is not None:
+        wanted = read_suite(suite)
+    else:
+        wanted = Suite(None, (TextSettings(cast(Path, text), ctx, chunks),), noise_floor=noise_floor)
+    results = run_suite(wanted, base, quants, threads=threads)
     click.echo(render(results))
     if json_path is not None:
-        write_json(document(results, {"texts": [settings.to_json()]}), json_path)
+        command = " ".join(["gguf-golf", *sys.argv[1:]])
+        write_json(document(results, wanted.to_json(), command), json_path)
 
 
 @cli.command("run")

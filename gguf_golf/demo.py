@@ -12,7 +12,8 @@ import plotext
 
 from gguf_golf.calibrate import imatrix
 from gguf_golf.calibrate.collect import collect
-from gguf_golf.evaluate.evaluate import TextSettings, evaluate
+from gguf_golf.evaluate.evaluate import evaluate
+from gguf_golf.evaluate.on_text import TextSettings
 from gguf_golf.evaluate.results import ModelResult, document, write_json
 from gguf_golf.evaluate.table import render
 from gguf_golf.quantize.convert import convert
@@ -30,7 +31,7 @@ def demo(out: Path, say: Callable[[str], None]) -> Path:
     base, importance, results = out / "golf-tiny-bf16.gguf", out / "golf-tiny.imatrix.gguf", out / "results.json"
     text = TextSettings(out / "demo.txt", n_chunks=CHUNKS)
     with as_file(files("gguf_golf") / "data") as data:
-        text.path.write_bytes((data / "demo" / "demo.txt").read_bytes())
+        text.file.write_bytes((data / "demo" / "demo.txt").read_bytes())
         say("golf-tiny, a Llama of 4.2 million weights: converting it to 16 bits")
         convert(data / "golf-tiny", base)
         say(f"measuring which input channels matter, on {CALIBRATION_CHUNKS} chunks of other text")
@@ -40,7 +41,7 @@ def demo(out: Path, say: Callable[[str], None]) -> Path:
             quants.append(out / f"golf-tiny-{name}.gguf")
             say(f"converting every linear layer to {name}, the embedding to q6_k")
             convert(data / "golf-tiny", quants[-1], type_name=name, imatrix_path=importance)
-    say(f"measuring all of them against the 16-bit file, on {CHUNKS} chunks of {text.path.name}")
+    say(f"measuring all of them against the 16-bit file, on {CHUNKS} chunks of {text.file.name}")
     measured = evaluate(base, quants, text)
     write_json(document(measured, {"texts": [text.to_json()]}), results)
     say(render(measured))

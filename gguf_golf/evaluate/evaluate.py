@@ -1,53 +1,29 @@
-"""Evaluate models against a base on one text: compose tokens, base log-probabilities, scores and the cache.
+"""Measure a base and any number of models: texts, tasks, speed, sizes.
 
-The cache holds, for each (base, text, context, chunks, metrics version), one folder: the base's log-probabilities in
-llama-perplexity's format, and the token scores of each model that was compared. Deleting it loses nothing but time.
+Everything finished is kept in the cache, so a run that was stopped continues, and gives the same results.
 """
 
 import hashlib
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
-from gguf_golf.calibrate.chunks import read_text, text_chunks
 from gguf_golf.errors import InputError
-from gguf_golf.evaluate import perplexity
-from gguf_golf.evaluate.hashing import file_sha256
-from gguf_golf.evaluate.logits_file import LogitsFile, is_logits_file
-from gguf_golf.evaluate.results import ModelResult, base_measures, model_measures
+from gguf_golf.evaluate import perplexity, speed
+from gguf_golf.evaluate.describe import describe
+from gguf_golf.evaluate.on_text import BaseOnText, TextSettings
+from gguf_golf.evaluate.results import ModelResult, TextMeasures, base_measures, model_measures
+from gguf_golf.evaluate.suite import Suite
+from gguf_golf.evaluate.tasks.task import TaskRun
 from gguf_golf.runtime.cache import cache_dir
-from gguf_golf.runtime.header import GgufHeader
-from gguf_golf.runtime.session import LoadedModel, check_gguf, default_threads
+from gguf_golf.runtime.session import check_gguf, default_threads
 
-# raise it whenever the numbers in the cache change their meaning
-METRICS_VERSION = 1
-NOISE_UBATCH = 128
-RECIPE_KEY = "gguf_golf.recipe"
-
-
-@dataclass(frozen=True)
-class TextSettings:
-    """A text and how it is cut: a context of `n_ctx` tokens, the first `n_chunks` chunks (all if None)."""
-
-    path: Path
-    n_ctx: int = 512
-    n_chunks: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "name": self.path.stem,
-            "file": self.path.name,
-            "sha256": file_sha256(self.path),
-            "bytes": self.path.stat().st_size,
-            "n_ctx": self.n_ctx,
-            "n_chunks": self.n_chunks,
-        }
+Values = TypeVar("Values", np.void, np.float32)
+NOISE_UBATCH = 128  # not perplexity.UBATCH: other sums in another order
 
 
 def evaluate(
@@ -58,118 +34,87 @@ def evaluate(
     threads: int | None = None,
     noise_floor: bool = False,
 ) -> list[ModelResult]:
-    """Measure the base and each model on a text; one result each, the base first.
+    """Measure the base and each model on one text: `run_suite` of a suite of that text."""
+    return run_suite(Suite(None, (text,), noise_floor=noise_floor), base, quants, threads=threads)
 
-    `base` is a GGUF or a file of base log-probabilities (then no base row). `noise_floor` adds the base against itself
-    through another batch size. Raises InputError for files and texts that do not fit together, DataError for NaN.
+
+def run_suite(
+    suite: Suite, base: str | Path, quants: Sequence[str | Path], *, threads: int | None = None
+) -> list[ModelResult]:
+    """Measure the base, the noise floor if asked for, and each model; one result each, in this order.
+
+    Where a suite has texts alone, `base` may be a file of base log-probabilities (then no base row). Raises InputError
+    for files and texts that do not fit together, DataError for logits that are NaN.
     """
     threads = threads or default_threads()
     base, paths = Path(base), [Path(quant) for quant in quants]
     for path in paths:
         check_gguf(path)
-    measured = BaseOnText(base, text, paths, threads)
-    results = []
-    if not measured.foreign:
-        result = describe(base, "base")
-        result.measures = base_measures(measured.nll, measured.text_bytes)
-        results.append(result)
-    jobs = [(path, "quant") for path in paths]
-    if noise_floor and not measured.foreign:
-        jobs.insert(0, (base, "noise-floor"))
-    for path, role in jobs:
-        result = describe(path, role)
-        scores = measured.compare(path, threads, NOISE_UBATCH if role == "noise-floor" else perplexity.UBATCH)
-        result.measures = model_measures(scores, measured.text_bytes)
-        results.append(result)
+    cache = cache_dir() / "eval"
+    texts = {text.label: BaseOnText(base, text, paths, cache, threads) for text in suite.texts}
+    foreign = any(on_text.foreign for on_text in texts.values())
+    if foreign and (suite.tasks or suite.speed):
+        raise InputError(f"{base}: log-probabilities can be the base of texts only; name the base's GGUF")
+    results = [] if foreign else [describe(base, "base")]
+    if suite.noise_floor and texts and not foreign:
+        results.append(describe(base, "noise-floor"))
+    results += [describe(path, "quant") for path in paths]
+    files = [*[base] * (len(results) - len(paths)), *paths]
+    for result, file in zip(results, files, strict=True):
+        if texts:
+            _measure_texts(result, file, texts, threads)
+    tested = [(result, file) for result, file in zip(results, files, strict=True) if result.role != "noise-floor"]
+    _run_tasks(suite, tested, cache, threads)
+    _measure_cost(suite, tested, cache)
     return results
 
 
-class BaseOnText:
-    """The base's log-probabilities on one text, from the cache or computed now, and what is compared to them.
-
-    `nll` is -log p of the targets under the base, f32 [n_chunk, n_scored], nats; `text_bytes` the size of their text.
-    """
-
-    def __init__(self, base: Path, text: TextSettings, quants: Sequence[Path], threads: int) -> None:
-        self.text = text
-        self.foreign = is_logits_file(base)
-        key = [str(METRICS_VERSION), file_sha256(base), hashlib.sha256(read_text(text.path)).hexdigest()]
-        if self.foreign:
-            if not quants:
-                raise InputError(f"{base}: log-probabilities alone; name a model to compare with them")
-            self.logits = LogitsFile(base)
-            self.nll = np.stack([self.logits.target_nll(chunk) for chunk in range(self.logits.shape.n_chunk)])
-            tokenizer = quants[0]
-        else:
-            check_gguf(base)
-            key += [str(text.n_ctx), str(text.n_chunks)]
-            tokenizer = base
-        self.folder = cache_dir() / "eval" / hashlib.sha256(" ".join(key).encode()).hexdigest()[:20]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not self.foreign:
-            self._compute(base, threads)
-        with LoadedModel(tokenizer, vocab_only=True) as model:
-            self.text_bytes = perplexity.scored_bytes(model, self.logits)
-        self._digest = None if self.foreign else tokenizer_digest(base)
-
-    def compare(self, path: Path, threads: int, n_ubatch: int = perplexity.UBATCH) -> NDArray[np.void]:
-        """TOKEN_SCORE [n_chunk, n_scored] of a model; `nll_base` is exact where this class computed the base.
-
-        Raises InputError if the model's tokenizer cuts the text differently from the base's.
-        """
-        kept = self.folder / f"{file_sha256(path)}-{n_ubatch}.scores"
-        with FileLock(f"{kept}.lock"), LoadedModel(path) as model:
-            self._check_tokens(model)
-            scores = perplexity.score(model, self.logits, kept, threads, n_ubatch)
-        scores["nll_base"] = self.nll
-        return scores
-
-    def _compute(self, base: Path, threads: int) -> None:
-        path, nll_path = self.folder / "base.logits", self.folder / "base.nll"
-        with FileLock(f"{path}.lock"):
-            if not path.exists():
-                with LoadedModel(base) as model:
-                    chunks = text_chunks(model, self.text.path, self.text.n_ctx, self.text.n_chunks)
-                    perplexity.write_base(model, chunks, path, nll_path, threads)
-            self.logits = LogitsFile(path)
-        shape = self.logits.shape
-        self.nll = np.fromfile(nll_path, np.float32).reshape(shape.n_chunk, shape.n_scored)
-
-    def _check_tokens(self, model: LoadedModel) -> None:
-        if tokenizer_digest(model.path) == self._digest:
-            return
-        shape = self.logits.shape
-        if model.n_vocab == shape.n_vocab:
-            chunks = text_chunks(model, self.text.path, shape.n_ctx, shape.n_chunk)
-            if np.array_equal(chunks, self.logits.tokens):
-                return
-        what = "the text that the log-probabilities were made from" if self.foreign else "the base"
-        raise InputError(
-            f"{model.path}: its tokens of {self.text.path} (vocabulary of {model.n_vocab}) are not those of {what} "
-            f"(vocabulary of {shape.n_vocab}); compare only files of one model, on one text"
-        )
+def _measure_texts(result: ModelResult, file: Path, texts: dict[str, BaseOnText], threads: int) -> None:
+    """Every text alone, and all pooled where their chunks have one size (else the first text stands for all)."""
+    if result.role == "base":
+        losses = {name: on_text.nll for name, on_text in texts.items()}
+        measured = {name: base_measures(nll, texts[name].text_bytes) for name, nll in losses.items()}
+        pooled = _pool(losses, texts, base_measures)
+    else:
+        ubatch = NOISE_UBATCH if result.role == "noise-floor" else perplexity.UBATCH
+        scores = {name: on_text.compare(file, threads, ubatch) for name, on_text in texts.items()}
+        measured = {name: model_measures(found, texts[name].text_bytes) for name, found in scores.items()}
+        pooled = _pool(scores, texts, model_measures)
+    result.texts = measured
+    result.measures = pooled or next(iter(measured.values()))
 
 
-def tokenizer_digest(path: Path) -> str:
-    with GgufHeader(path) as header:
-        return header.tokenizer_digest()
+def _pool(
+    values: dict[str, NDArray[Values]],
+    texts: dict[str, BaseOnText],
+    measures: Callable[[NDArray[Values], int], TextMeasures],
+) -> TextMeasures | None:
+    if len({chunks.shape[1] for chunks in values.values()}) > 1:
+        return None
+    return measures(np.concatenate(list(values.values())), sum(on_text.text_bytes for on_text in texts.values()))
 
 
-def describe(path: Path, role: str) -> ModelResult:
-    """What a GGUF is, without measuring it: hash, size, bits per weight, the type of every tensor."""
-    with GgufHeader(path) as header:
-        tensors = header.tensors()
-        recipe = header.text(RECIPE_KEY)
-    if not tensors:
-        raise InputError(f"{path}: holds no tensors")
-    parameters = sum(math.prod(tensor.shape) for tensor in tensors)
-    return ModelResult(
-        file=path.name,
-        role=role,
-        sha256=file_sha256(path),
-        bytes=path.stat().st_size,
-        bpw=8 * sum(tensor.bytes for tensor in tensors) / parameters,
-        parameters=parameters,
-        tensors=tensors,
-        recipe=recipe,
-    )
+def _run_tasks(suite: Suite, tested: Sequence[tuple[ModelResult, Path]], cache: Path, threads: int) -> None:
+    for task in suite.tasks:
+        run = TaskRun(task, cache, threads)
+        base_answers = None
+        for result, file in tested:
+            answers = run.ask(file)
+            result.tasks[task.name] = run.result(answers, base_answers)
+            base_answers = base_answers or answers
+
+
+def _measure_cost(suite: Suite, tested: Sequence[tuple[ModelResult, Path]], cache: Path) -> None:
+    """Speed and memory, and the size of a compressed download."""
+    if suite.speed is not None:
+        key = [suite.speed.to_json(), *(result.sha256 for result, _ in tested)]
+        kept = cache / "speed" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:20]
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        found = speed.measure([file for _, file in tested], suite.speed, kept)
+        for (result, _), measured in zip(tested, found, strict=True):
+            result.speed = measured
+    if suite.zstd:
+        folder = cache / "zstd"
+        folder.mkdir(parents=True, exist_ok=True)
+        for result, file in tested:
+            result.bytes_zstd = speed.zstd_bytes(file, folder / result.sha256)

@@ -2,7 +2,7 @@
 
 import codecs
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import jinja2
@@ -72,6 +72,76 @@ def stream(context: Context, prompt: NDArray[np.int32], n_predict: int, sampling
         yield decoder.decode(b"", final=True)
     finally:
         llama.llama_sampler_free(sampler)
+
+
+def generate_many(
+    model: LoadedModel,
+    prompts: Sequence[NDArray[np.int32]],
+    n_predict: int,
+    samplings: Sequence[Sampling],
+    *,
+    concurrency: int,
+    threads: int | None = None,
+) -> Iterator[tuple[int, str]]:
+    """(index of the prompt, whole answer) for every prompt, as they end; up to `concurrency` are generated together."""
+    concurrency = min(concurrency, len(prompts))
+    cells = max(len(prompt) for prompt in prompts) + n_predict
+    with model.context(concurrency * cells, n_batch=512, n_seq_max=max(2, concurrency), threads=threads) as context:
+        waiting = iter(range(len(prompts)))
+        running: dict[int, _Answer] = {}
+        while True:
+            for slot in range(concurrency):
+                if slot not in running and (index := next(waiting, None)) is not None:
+                    running[slot] = _Answer(context, slot, index, prompts[index], samplings[index])
+            if not running:
+                return
+            for slot, answer in list(running.items()):
+                if answer.ended or len(answer.pieces) >= n_predict:
+                    answer.close()
+                    del running[slot]
+                    yield answer.index, b"".join(answer.pieces).decode("utf-8", "replace")
+            if running:
+                _step(context, list(running.values()))
+
+
+class _Answer:
+    """One sequence that is being generated: its prompt is decoded, its first token chosen."""
+
+    def __init__(self, context: Context, slot: int, index: int, prompt: NDArray[np.int32], sampling: Sampling) -> None:
+        self.slot, self.index, self.position = slot, index, len(prompt)
+        self.pieces: list[bytes] = []
+        self.ended = False
+        self._context, self._sampler = context, _sampler(sampling)
+        context.forget(slot, 0)
+        for start in range(0, len(prompt), context.n_batch):
+            positions = np.arange(start, min(start + context.n_batch, len(prompt)), dtype=np.int32)
+            last = positions == len(prompt) - 1
+            context.decode(prompt[positions], positions, last, [(slot,)] * len(positions))
+        self.choose(-1)
+
+    def choose(self, row: int) -> None:
+        """Sample the next token from the latest batch's logits of batch position `row`."""
+        model = self._context.model
+        self.token = bindings().llama_sampler_sample(self._sampler, self._context._ctx, row)
+        self.ended = model.is_end_of_generation(self.token)
+        if not self.ended:
+            self.pieces.append(model.piece(self.token))
+
+    def close(self) -> None:
+        bindings().llama_sampler_free(self._sampler)
+
+
+def _step(context: Context, answers: list[_Answer]) -> None:
+    """One more token for each answer."""
+    context.decode(
+        np.array([answer.token for answer in answers], np.int32),
+        np.array([answer.position for answer in answers], np.int32),
+        np.ones(len(answers), np.bool_),
+        [(answer.slot,) for answer in answers],
+    )
+    for row, answer in enumerate(answers):
+        answer.position += 1
+        answer.choose(row)
 
 
 def run(

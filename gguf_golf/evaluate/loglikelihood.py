@@ -1,7 +1,7 @@
 """Log-likelihoods of texts that follow other texts, the core of every multiple-choice task.
 
-What the choices of one question share is decoded once, and what a question shares with the one before it (the examples of
-a few-shot prompt) is not decoded again: the KV cache holds it.
+What the choices of one question share is decoded once, and what a question shares with the one before it (examples in a
+few-shot prompt) is not decoded again: the KV cache holds it.
 """
 
 from collections.abc import Sequence

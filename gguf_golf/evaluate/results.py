@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from gguf_golf import __version__
 from gguf_golf.errors import InputError
 from gguf_golf.evaluate import bootstrap
+from gguf_golf.evaluate.speed import Speed
+from gguf_golf.evaluate.tasks.task import TaskResult
 from gguf_golf.runtime.header import TensorInfo
 
 SCHEMA = "gguf-golf/results"
@@ -56,7 +58,7 @@ class TextMeasures:
     kld_histogram: list[int] | None = None
 
 
-def base_measures(nll: NDArray[np.floating], text_bytes: int) -> TextMeasures:
+def base_measures(nll: NDArray[np.float32], text_bytes: int) -> TextMeasures:
     """Measures of the base from -log p f32 [n_chunk, n_scored], in nats."""
     mean = float(nll.mean(dtype=np.float64))
     error = bootstrap.mean_error(nll)
@@ -126,6 +128,9 @@ class ModelResult:
     texts: dict[str, TextMeasures] = field(default_factory=dict)
     tensors: list[TensorInfo] = field(default_factory=list)
     recipe: str | None = None
+    tasks: dict[str, TaskResult] = field(default_factory=dict)
+    speed: Speed | None = None
+    bytes_zstd: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The object of this model: `measures` lie flat beside `file`, `bytes` and `bpw`."""
@@ -134,12 +139,13 @@ class ModelResult:
         return {**known, **flat}
 
 
-def document(results: Sequence[ModelResult], settings: dict[str, Any]) -> dict[str, Any]:
+def document(results: Sequence[ModelResult], settings: dict[str, Any], command: str | None = None) -> dict[str, Any]:
     """The whole results document; it holds no time stamp, so the same measurement gives the same bytes."""
     return {
         "schema": SCHEMA,
         "version": SCHEMA_VERSION,
         "gguf_golf": __version__,
+        "command": command,
         "settings": settings,
         "kld_edges": list(KLD_EDGES),
         "models": [result.to_json() for result in results],

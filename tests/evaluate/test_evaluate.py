@@ -11,7 +11,8 @@ import pytest
 
 from gguf_golf.errors import DataError, InputError
 from gguf_golf.evaluate import perplexity
-from gguf_golf.evaluate.evaluate import BaseOnText, TextSettings, evaluate
+from gguf_golf.evaluate.evaluate import evaluate
+from gguf_golf.evaluate.on_text import BaseOnText, TextSettings
 from gguf_golf.evaluate.results import ModelResult, TextMeasures
 
 N_CTX = 256
@@ -53,7 +54,7 @@ def test_agrees_with_llama_perplexity_on_files_of_both(
     program = llama_tool("llama-perplexity")
     base, quant = tiny("bf16"), tiny("q3_k")
     theirs = tmp_path / "theirs.logits"
-    what = ["-f", text.path, "--chunks", str(N_CHUNKS)]
+    what = ["-f", text.file, "--chunks", str(N_CHUNKS)]
     plain = llama_perplexity(program, base, *what, "--kl-divergence-base", theirs)
     ours = evaluate(base, [quant], text, threads=2)
     assert measures(ours[0]).ppl == pytest.approx(plain["Final estimate: PPL"], rel=1e-3)
@@ -140,7 +141,7 @@ def test_another_text_or_context_is_another_base(
     other = tmp_path / "other.txt"
     other.write_bytes(demo_text.read_bytes()[1000:])
     settings = [TextSettings(demo_text, 64, 1), TextSettings(demo_text, 64, 2), TextSettings(other, 64, 1)]
-    folders = {BaseOnText(tiny("q4_0"), text, [], 2).folder for text in settings}
+    folders = {BaseOnText(tiny("q4_0"), text, [], own_cache, 2).folder for text in settings}
     assert len(folders) == 3
 
 
@@ -181,7 +182,7 @@ def test_a_file_that_is_no_model_is_refused(
     with pytest.raises(InputError, match="truncated"):
         evaluate(tiny("q4_0"), [truncated], text, threads=2)
     with pytest.raises(InputError, match="not a GGUF"):
-        evaluate(text.path, [], text, threads=2)
+        evaluate(text.file, [], text, threads=2)
     with pytest.raises(InputError, match="no such file"):
         evaluate(tiny("q4_0"), [tmp_path / "absent.gguf"], text, threads=2)
 

@@ -1,0 +1,31 @@
+"""What a GGUF file is, without measuring it."""
+
+import math
+from pathlib import Path
+
+from gguf_golf.errors import InputError
+from gguf_golf.evaluate.hashing import file_sha256
+from gguf_golf.evaluate.results import ModelResult
+from gguf_golf.runtime.header import GgufHeader
+
+RECIPE_KEY = "gguf_golf.recipe"
+
+
+def describe(path: Path, role: str) -> ModelResult:
+    """Hash, size, bits per weight, recipe and the type of every tensor; nothing measured. Raises InputError."""
+    with GgufHeader(path) as header:
+        tensors = header.tensors()
+        recipe = header.text(RECIPE_KEY)
+    if not tensors:
+        raise InputError(f"{path}: holds no tensors")
+    parameters = sum(math.prod(tensor.shape) for tensor in tensors)
+    return ModelResult(
+        file=path.name,
+        role=role,
+        sha256=file_sha256(path),
+        bytes=path.stat().st_size,
+        bpw=8 * sum(tensor.bytes for tensor in tensors) / parameters,
+        parameters=parameters,
+        tensors=tensors,
+        recipe=recipe,
+    )

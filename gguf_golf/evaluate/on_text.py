@@ -1,0 +1,121 @@
+"""A base on one text: its log-probabilities, computed once and kept, and the scores of models against them.
+
+The cache holds, for each (base, text, context, chunks, metrics version), one folder: the base's log-probabilities in
+llama-perplexity's format, and the token scores of each model that was compared. Deleting it loses nothing but time.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from gguf_golf.calibrate.chunks import read_text, text_chunks
+from gguf_golf.errors import InputError
+from gguf_golf.evaluate import perplexity
+from gguf_golf.evaluate.hashing import file_sha256
+from gguf_golf.evaluate.logits_file import LogitsFile, is_logits_file
+from gguf_golf.runtime.header import GgufHeader
+from gguf_golf.runtime.session import LoadedModel, check_gguf
+
+# raise it whenever the numbers in the cache change their meaning
+METRICS_VERSION = 1
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """A text and how it is cut: a context of `n_ctx` tokens, the first `n_chunks` chunks (all if None)."""
+
+    file: Path
+    n_ctx: int = 512
+    n_chunks: int | None = None
+    name: str | None = None
+
+    @property
+    def label(self) -> str:
+        return self.name or self.file.stem
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.label,
+            "file": self.file.name,
+            "sha256": file_sha256(self.file),
+            "bytes": self.file.stat().st_size,
+            "n_ctx": self.n_ctx,
+            "n_chunks": self.n_chunks,
+        }
+
+
+class BaseOnText:
+    """The base's log-probabilities on one text, from the cache or computed now, and what is compared to them.
+
+    `nll` is -log p of the targets under the base, f32 [n_chunk, n_scored], nats; `text_bytes` the size of their text.
+    """
+
+    def __init__(self, base: Path, text: TextSettings, quants: Sequence[Path], cache: Path, threads: int) -> None:
+        self.text = text
+        self.foreign = is_logits_file(base)
+        key = [str(METRICS_VERSION), file_sha256(base), hashlib.sha256(read_text(text.file)).hexdigest()]
+        if self.foreign:
+            if not quants:
+                raise InputError(f"{base}: log-probabilities alone; name a model to compare with them")
+            self.logits = LogitsFile(base)
+            self.nll = np.stack([self.logits.target_nll(chunk) for chunk in range(self.logits.shape.n_chunk)])
+            tokenizer = quants[0]
+        else:
+            check_gguf(base)
+            key += [str(text.n_ctx), str(text.n_chunks)]
+            tokenizer = base
+        self.folder = cache / hashlib.sha256(" ".join(key).encode()).hexdigest()[:20]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.foreign:
+            self._compute(base, threads)
+        with LoadedModel(tokenizer, vocab_only=True) as model:
+            self.text_bytes = perplexity.scored_bytes(model, self.logits)
+        self._digest = None if self.foreign else tokenizer_digest(base)
+
+    def compare(self, path: Path, threads: int, n_ubatch: int = perplexity.UBATCH) -> NDArray[np.void]:
+        """TOKEN_SCORE [n_chunk, n_scored] of a model; `nll_base` is exact where this class computed the base.
+
+        Raises InputError if the model's tokenizer cuts the text differently from the base's.
+        """
+        kept = self.folder / f"{file_sha256(path)}-{n_ubatch}.scores"
+        with FileLock(f"{kept}.lock"), LoadedModel(path) as model:
+            self._check_tokens(model)
+            scores = perplexity.score(model, self.logits, kept, threads, n_ubatch)
+        scores["nll_base"] = self.nll
+        return scores
+
+    def _compute(self, base: Path, threads: int) -> None:
+        path, nll_path = self.folder / "base.logits", self.folder / "base.nll"
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                with LoadedModel(base) as model:
+                    chunks = text_chunks(model, self.text.file, self.text.n_ctx, self.text.n_chunks)
+                    perplexity.write_base(model, chunks, path, nll_path, threads)
+            self.logits = LogitsFile(path)
+        shape = self.logits.shape
+        self.nll = np.fromfile(nll_path, np.float32).reshape(shape.n_chunk, shape.n_scored)
+
+    def _check_tokens(self, model: LoadedModel) -> None:
+        if tokenizer_digest(model.path) == self._digest:
+            return
+        shape = self.logits.shape
+        if model.n_vocab == shape.n_vocab:
+            chunks = text_chunks(model, self.text.file, shape.n_ctx, shape.n_chunk)
+            if np.array_equal(chunks, self.logits.tokens):
+                return
+        what = "the text that the log-probabilities were made from" if self.foreign else "the base"
+        raise InputError(
+            f"{model.path}: its tokens of {self.text.file} (vocabulary of {model.n_vocab}) are not those of {what} "
+            f"(vocabulary of {shape.n_vocab}); compare only files of one model, on one text"
+        )
+
+
+def tokenizer_digest(path: Path) -> str:
+    with GgufHeader(path) as header:
+        return header.tokenizer_digest()
