@@ -127,12 +127,12 @@ template <ggml_type type, int J, bool fallback> static __device__ __forceinline_
         }
 
 #pragma unroll
-        for (int l = 0; l < tile_A::ne; ++l) {
-            const int i = i0 + n*tile_A::I + tile_A::get_i(l);
+        for (int l = 0; l < tile_A::ne; ++l) { // as load_ldmatrix leaves them
+            const int i = i0 + n*tile_A::I + l%2*8 + threadIdx.x/4;
 
 #pragma unroll
             for (int k01 = 0; k01 < MMQ_TILE_NE_K; k01 += QI8_0) {
-                const int at = k00 + k01 + tile_A::get_j(l);
+                const int at = k00 + k01 + l/2*4 + threadIdx.x%4;
 
                 uint32_t high = 0;
 #pragma unroll

@@ -107,26 +107,6 @@ static __device__ __forceinline__ uint32_t tcq_prmt(uint32_t a, uint32_t b, uint
     return r;
 }
 
-template <ggml_type type>
-static __device__ __forceinline__ int tcq_get_slot_value(uint32_t tail, int slot) {
-    using T = tcq_traits<type>;
-    if constexpr (T::block_size == QK_TCQ) {
-        // two byte permutes look the magnitude up: registers instead of memory
-        constexpr uint32_t lo0 = (T::slot(0) & 0xff) | (T::slot(1) & 0xff) << 8 | (T::slot(2) & 0xff) << 16 | (uint32_t) (T::slot(3) & 0xff) << 24;
-        constexpr uint32_t lo1 = (T::slot(4) & 0xff) | (T::slot(5) & 0xff) << 8 | (T::slot(6) & 0xff) << 16 | (uint32_t) (T::slot(7) & 0xff) << 24;
-        constexpr uint32_t hi0 = T::slot(0) >> 8 | T::slot(1) >> 8 << 8 | T::slot(2) >> 8 << 16 | (uint32_t) (T::slot(3) >> 8) << 24;
-        constexpr uint32_t hi1 = T::slot(4) >> 8 | T::slot(5) >> 8 << 8 | T::slot(6) >> 8 << 16 | (uint32_t) (T::slot(7) >> 8) << 24;
-
-        const uint32_t nibble    = tail >> (16 + 4*slot);
-        const uint32_t index     = nibble & 7;
-        const int      magnitude = (tcq_prmt(lo0, lo1, index) & 0xff) | (tcq_prmt(hi0, hi1, index) & 0xff) << 8;
-        return nibble & 8 ? -magnitude : magnitude;
-    } else {
-        const int magnitude = tail & 0x40 ? T::slot(1) : T::slot(0);
-        return tail & 0x80 ? -magnitude : magnitude;
-    }
-}
-
 // ---------------------------------------------------------------------------------------------------------------
 // levels
 
@@ -144,20 +124,57 @@ static constexpr __host__ __device__ bool tcq_levels_in_shared(int rate) {
     return rate >= 4;
 }
 
+// Rate 4 in blocks of 256 has one plane in the path's own order: its bit joins the three parities in a nibble, and the
+// two other lo bits come above it.
+template <typename T>
+static constexpr __device__ bool tcq_has_plain_plane() {
+    return T::rate == 4 && T::block_size == QK_TCQ;
+}
+
 static __shared__ uint32_t tcq_shared_levels[32];
+static __shared__ int16_t  tcq_shared_slots [16];
 
 // every thread of a kernel that decodes TCQ calls this before it does; it holds a barrier
 template <ggml_type type>
 static __device__ __forceinline__ void tcq_init_levels() {
     if constexpr (tcq_is_type(type)) {
-        constexpr int rate = tcq_traits<type>::rate;
-        if constexpr (tcq_levels_in_shared(rate)) {
-            const int i = threadIdx.y*blockDim.x + threadIdx.x;
-            if (i < 2 << rate) {
-                tcq_shared_levels[i] = tcq_level_word<rate>(i);
+        using T = tcq_traits<type>;
+        if constexpr (tcq_levels_in_shared(T::rate)) {
+            const int i0 = threadIdx.y*blockDim.x + threadIdx.x;
+            for (int i = i0; i < 1 << T::rate; i += blockDim.x*blockDim.y) {
+                if constexpr (tcq_has_plain_plane<T>()) { // word i: index 4*i.. = subset, h << 3, pair << 4
+                    tcq_shared_levels[i] = tcq_level_word<T::rate>((i & 1) + 2*(i >> 2) + 8*(i >> 1 & 1));
+                } else {
+                    tcq_shared_levels[i] = tcq_level_word<T::rate>(i);
+                }
+            }
+            if (T::block_size == QK_TCQ && i0 < 16) {
+                tcq_shared_slots[i0] = T::slot(i0);
             }
             __syncthreads();
         }
+    }
+}
+
+template <ggml_type type>
+static __device__ __forceinline__ int tcq_get_slot_value(uint32_t tail, int slot) {
+    using T = tcq_traits<type>;
+    if constexpr (T::block_size == QK_TCQ && tcq_levels_in_shared(T::rate)) {
+        return tcq_shared_slots[tail >> (16 + 4*slot) & 0xf];
+    } else if constexpr (T::block_size == QK_TCQ) {
+        // two byte permutes look the magnitude up
+        constexpr uint32_t lo0 = (T::slot(0) & 0xff) | (T::slot(1) & 0xff) << 8 | (T::slot(2) & 0xff) << 16 | (uint32_t) (T::slot(3) & 0xff) << 24;
+        constexpr uint32_t lo1 = (T::slot(4) & 0xff) | (T::slot(5) & 0xff) << 8 | (T::slot(6) & 0xff) << 16 | (uint32_t) (T::slot(7) & 0xff) << 24;
+        constexpr uint32_t hi0 = T::slot(0) >> 8 | T::slot(1) >> 8 << 8 | T::slot(2) >> 8 << 16 | (uint32_t) (T::slot(3) >> 8) << 24;
+        constexpr uint32_t hi1 = T::slot(4) >> 8 | T::slot(5) >> 8 << 8 | T::slot(6) >> 8 << 16 | (uint32_t) (T::slot(7) >> 8) << 24;
+
+        const uint32_t nibble    = tail >> (16 + 4*slot);
+        const uint32_t index     = nibble & 7;
+        const int      magnitude = (tcq_prmt(lo0, lo1, index) & 0xff) | (tcq_prmt(hi0, hi1, index) & 0xff) << 8;
+        return nibble & 8 ? -magnitude : magnitude;
+    } else {
+        const int magnitude = tail & 0x40 ? T::slot(1) : T::slot(0);
+        return tail & 0x80 ? -magnitude : magnitude;
     }
 }
 
@@ -167,17 +184,26 @@ static __device__ __forceinline__ uint32_t tcq_byte_mask(uint32_t a, uint32_t b)
     return tcq_prmt(a, b, selector | 0x8888);
 }
 
-// the lo bits of sub-block k as bits 3.. of every byte
+// The lo bits of sub-block k as bits 3.. of every byte; a plain plane is not among them, and the others come above it.
 template <typename T, int k>
 static __device__ __forceinline__ uint32_t tcq_lo_index(const uint32_t (&lo)[5]) {
+    constexpr int first = tcq_has_plain_plane<T>() ? 4 : 3;
+    constexpr int n     = tcq_has_plain_plane<T>() ? 2 : T::rate - 1;
+
     uint32_t index = 0;
 #pragma unroll
-    for (int b = 0; b < T::rate - 1; ++b) {
+    for (int b = 0; b < n; ++b) {
         const tcq_lo_bit at = tcq_get_lo_bit(T::block_size, T::rate, k, b);
-        const int shift = 3 + b - at.bit;
-        index |= (shift < 0 ? lo[at.plane] >> -shift : lo[at.plane] << shift) & 0x01010101u << (3 + b);
+        const int shift = first + b - at.bit;
+        index |= (shift < 0 ? lo[at.plane] >> -shift : lo[at.plane] << shift) & 0x01010101u << (first + b);
     }
     return index;
+}
+
+static __device__ __forceinline__ uint32_t tcq_mad(uint32_t a, uint32_t b, uint32_t c) {
+    uint32_t r;
+    asm("mad.lo.u32 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c));
+    return r;
 }
 
 // four levels: bytes 2*h and 2*h + 1 of sub-blocks kk and kk + 4; selectors has the subsets as nibbles
@@ -203,11 +229,16 @@ static __device__ __forceinline__ uint32_t tcq_get_levels(uint32_t selectors, co
         }
         return v[0];
     } else {
-        const uint32_t index0 = (selectors      & 0x07070707) | tcq_lo_index<T, kk    >(lo);
-        const uint32_t index1 = (selectors >> 4 & 0x07070707) | tcq_lo_index<T, kk + 4>(lo);
+        constexpr uint32_t low = tcq_has_plain_plane<T>() ? 0x0f0f0f0f : 0x07070707;
+        const uint32_t index0 = (selectors      & low) | tcq_lo_index<T, kk    >(lo);
+        const uint32_t index1 = (selectors >> 4 & low) | tcq_lo_index<T, kk + 4>(lo);
+        // integer units are the bound: one byte permute takes a byte out, multiply-adds on the other pipe pack four
         const uint8_t * levels = (const uint8_t *) tcq_shared_levels;
-        return           levels[index0 >> (16*h + 0) & 0xff]       | (uint32_t) levels[index1 >> (16*h + 0) & 0xff] <<  8 |
-              (uint32_t) levels[index0 >> (16*h + 8) & 0xff] << 16 | (uint32_t) levels[index1 >> (16*h + 8) & 0xff] << 24;
+        const uint32_t l0 = levels[tcq_prmt(index0, 0, 0x4440 + 2*h)];
+        const uint32_t l1 = levels[tcq_prmt(index1, 0, 0x4440 + 2*h)];
+        const uint32_t l2 = levels[tcq_prmt(index0, 0, 0x4441 + 2*h)];
+        const uint32_t l3 = levels[tcq_prmt(index1, 0, 0x4441 + 2*h)];
+        return tcq_mad(tcq_mad(l3, 256, l2), 65536, tcq_mad(l1, 256, l0));
     }
 }
 
@@ -247,10 +278,21 @@ static __device__ __forceinline__ void tcq_unpack_levels(const uint8_t * block, 
     // from one word for each parity to one word for each pair of sub-blocks, with the subsets as nibbles
     const uint32_t even = (z0      & 0x55555555) | (z1 << 1 & 0xaaaaaaaa);
     const uint32_t odd  = (z0 >> 1 & 0x55555555) | (z1      & 0xaaaaaaaa);
-    const uint32_t s0 = (even      & 0x33333333) | (z2 << 2 & 0x44444444);
-    const uint32_t s1 = (odd       & 0x33333333) | (z2 << 1 & 0x44444444);
-    const uint32_t s2 = (even >> 2 & 0x33333333) | (z2      & 0x44444444);
-    const uint32_t s3 = (odd  >> 2 & 0x33333333) | (z2 >> 1 & 0x44444444);
+    uint32_t s0, s1, s2, s3;
+    if constexpr (tcq_has_plain_plane<T>()) {
+        const uint32_t h = lo[tcq_get_lo_bit(T::block_size, T::rate, 0, 2).plane];
+        const uint32_t even2 = (z2      & 0x55555555) | (h << 1 & 0xaaaaaaaa);
+        const uint32_t odd2  = (z2 >> 1 & 0x55555555) | (h      & 0xaaaaaaaa);
+        s0 = (even      & 0x33333333) | (even2 << 2 & 0xcccccccc);
+        s1 = (odd       & 0x33333333) | (odd2  << 2 & 0xcccccccc);
+        s2 = (even >> 2 & 0x33333333) | (even2      & 0xcccccccc);
+        s3 = (odd  >> 2 & 0x33333333) | (odd2       & 0xcccccccc);
+    } else {
+        s0 = (even      & 0x33333333) | (z2 << 2 & 0x44444444);
+        s1 = (odd       & 0x33333333) | (z2 << 1 & 0x44444444);
+        s2 = (even >> 2 & 0x33333333) | (z2      & 0x44444444);
+        s3 = (odd  >> 2 & 0x33333333) | (z2 >> 1 & 0x44444444);
+    }
 
     v[0] = tcq_get_levels<T, 0, 0>(s0, lo);
     v[1] = tcq_get_levels<T, 0, 1>(s0, lo);
@@ -270,10 +312,15 @@ static __device__ __forceinline__ uint32_t tcq_natural_order(const uint32_t (&v)
 // ---------------------------------------------------------------------------------------------------------------
 // mmvq
 
+// warps that share a row: few, because a thread has 32 weights of it at a time, and the sum across warps is not free
+#ifndef TCQ_MMVQ_NWARPS
+#define TCQ_MMVQ_NWARPS 2
+#endif
+
 // Activations for mmvq: one scale for each block of weights, as on the CPU, and the order of the decoder. They fill the
 // space that the same values take as block_q8_1.
 struct block_tcq_q8_256 {
-    int8_t qs[QK_TCQ];    // words of a thread as 2 x 16 bytes: [kk/2][word][kk%2][h]
+    int8_t qs[QK_TCQ];    // [kk][word][h]
     float  d;
     float  padding[7];
 };
@@ -286,14 +333,15 @@ struct block_tcq_q8_64 {
 };
 static_assert(sizeof(block_tcq_q8_64) == QK_TCQ_64/QK8_1*sizeof(block_q8_1), "has to fill the same space");
 
-// offset of a block's weight in those
+// offset of a block's weight in those: in blocks of 256 the weight's 8 bits rotated by one, as p is the highest of them
 template <typename T>
 static __device__ __forceinline__ int tcq_q8_offset(int weight) {
-    const int k    = weight/T::n_bytes;
-    const int y    = weight%T::n_bytes;
-    const int word = y >> 2;
-    const int byte = 4*(y >> 1 & 1) + 2*(y & 1) + (k >> 2);
-    return T::block_size == QK_TCQ ? 128*(k >> 1 & 1) + 16*word + 8*(k & 1) + byte : 32*word + 8*(k & 3) + byte;
+    if constexpr (T::block_size == QK_TCQ) {
+        return (weight << 1 | weight >> 7) & 0xff;
+    } else {
+        const int k = weight >> 3;
+        return 32*(weight >> 2 & 1) + 8*(k & 3) + 2*(weight & 3) + (k >> 2);
+    }
 }
 
 template <ggml_type type>
@@ -308,16 +356,14 @@ static __device__ __forceinline__ float vec_dot_tcq_q8(
 
     int u[8];
     float d;
+#pragma unroll
+    for (int kk = 0; kk < 4; ++kk) {
+        *(int2 *) &u[2*kk] = *(const int2 *) (y + (T::block_size == QK_TCQ ? 64*kk + 8*iqs : 32*iqs + 8*kk));
+    }
     if constexpr (T::block_size == QK_TCQ) {
-        *(int4 *) &u[0] = *(const int4 *) (y +       16*iqs);
-        *(int4 *) &u[4] = *(const int4 *) (y + 128 + 16*iqs);
         d = ((const block_tcq_q8_256 *) y)->d;
     } else {
-#pragma unroll
-        for (int i = 0; i < 8; i += 2) {
-            *(int2 *) &u[i] = *(const int2 *) (y + 32*iqs + 4*i);
-        }
-        d = ((const block_tcq_q8_64 *) y)->d;
+        d = ((const block_tcq_q8_64  *) y)->d;
     }
 
     uint32_t v[8];
