@@ -18,6 +18,7 @@ from gguf_golf.evaluate.results import document, write_json
 from gguf_golf.evaluate.suite import Suite, read_suite
 from gguf_golf.evaluate.table import render
 from gguf_golf.quantize.convert import convert as convert_model
+from gguf_golf.report import write_report
 from gguf_golf.runtime.config import Options
 from gguf_golf.runtime.info import describe
 from gguf_golf.runtime.library import make
@@ -161,6 +162,17 @@ def run_command(
     for piece in run(str(model), prompt, n_predict, Sampling(temp, seed=seed), chat=chat, threads=threads):
         click.echo(piece, nl=False)
     click.echo()
+
+
+@cli.command("report")
+@click.argument("results", nargs=-1, required=True, type=PATH)
+@click.option("-o", "--out", type=PATH, default=Path("report.html"), show_default=True, help="The page to write.")
+@click.option("--markdown", type=PATH, help="Also write it as Markdown, for a model card.")
+@click.option("--csv", type=PATH, help="Also write every number as CSV.")
+def report_command(results: tuple[Path, ...], out: Path, markdown: Path | None, csv: Path | None) -> None:
+    """Say in one page which file of RESULTS (JSON of gguf-golf eval) to take, and how sure that is."""
+    write_report(results, out, markdown=markdown, csv=csv)
+    click.echo(f"report: {out}")
 
 
 @cli.command("demo")

@@ -6,7 +6,7 @@ from gguf_golf.report import words
 from gguf_golf.report.axes import Axis
 from gguf_golf.report.results import Model, Results
 from gguf_golf.report.scale import Scale, fit
-from gguf_golf.report.verdict import dominated
+from gguf_golf.report.verdict import dominated, frontier
 
 WIDTH, HEIGHT = 420, 290
 LEFT, RIGHT, TOP, BOTTOM = 50, 14, 14, 36
@@ -42,15 +42,16 @@ class Point:
 
 @dataclass(frozen=True)
 class Level:
-    """A reference line across the plot: the base, or chance."""
+    """A reference line across the plot: the base, or chance; its name stands above or below it."""
 
     y: float
+    text_y: float
     text: str
 
 
 @dataclass(frozen=True)
 class Pareto:
-    """A plot of one axis against bytes. `frontier` are the SVG points of the line through undominated files."""
+    """A plot of one axis against bytes. `frontier` are the SVG points of the best files of their size."""
 
     axis: Axis
     points: list[Point]
@@ -62,33 +63,41 @@ class Pareto:
 
 
 def pareto(results: Results, axis: Axis) -> Pareto:
-    """The files of one axis; KL divergence on a logarithmic scale."""
+    """The files of one axis; losses that span much on a logarithmic scale."""
     shown = [(model, value) for model in results.quants if (value := axis.of(model))]
-    log = axis.key == "kld_mean"
+    values = [value.value for _, value in shown if value.value > 0]
+    log = axis.lower_is_better and len(values) > 0 and max(values) > 3 * min(values)
     levels = [(axis.base, "original"), (axis.chance, "guessing")]
-    if log and results.noise_floor and (floor := axis.of(results.noise_floor)):
-        # far below everything it would flatten the plot; then it is only in the table
-        smallest = min(value.value for _, value in shown)
-        levels.append((floor.value if floor.value > smallest / 30 else None, "noise floor"))
+    floor = axis.of(results.noise_floor) if results.noise_floor else None
+    if (
+        log and axis.base is None and floor and floor.value > min(values) / 30
+    ):  # farther below it would flatten the plot
+        levels.append((floor.value, "noise floor"))
     ends = [end for _, value in shown for end in (value.value, value.low, value.high) if end is not None]
     if log:
-        ends = [max(end, min(value.value for _, value in shown) / 3) for end in ends]
+        ends = [max(end, min(values) / 3) for end in ends]
     y = fit([*ends, *(level for level, _ in levels if level is not None)], HEIGHT - BOTTOM, TOP, log=log)
     sizes = [model.bytes for model, _ in shown]
     x = fit(sizes, LEFT, WIDTH - RIGHT, log=max(sizes) > 8 * min(sizes))
     worse = dominated(results, axis)
     points = [_point(results, model, axis, x, y, model in worse) for model, _ in shown]
-    front = sorted((point.x, point.y) for point in points if not point.dominated)
+    line = [] if axis.key.startswith("task:") else frontier(results, axis)  # tasks are too noisy to draw one
     unit, factor = ("GB", 1e9) if max(sizes) >= 1e9 else ("MB", 1e6)
     return Pareto(
         axis=axis,
-        points=_with_labels(points),
-        frontier=" ".join(f"{px},{py}" for px, py in front),
-        x_ticks=[Tick(x(tick), words.number(tick / factor)) for tick in x.ticks()],
+        points=_with_labels(points, [y(level) for level, _ in levels if level is not None]),
+        frontier=" ".join(f"{x(m.bytes)},{y(value.value)}" for m in line if (value := axis.of(m))),
+        x_ticks=[Tick(x(tick), f"{tick / factor:g}") for tick in x.ticks()],
         y_ticks=[Tick(y(tick), _tick(tick, axis)) for tick in y.ticks()],
-        levels=[Level(y(level), text) for level, text in levels if level is not None],
+        levels=_levels([(y(level), text) for level, text in levels if level is not None]),
         x_title=f"file size, {unit}",
     )
+
+
+def _levels(known: list[tuple[float, str]]) -> list[Level]:
+    lowest = max((at for at, _ in known), default=0.0)
+    close = len(known) > 1 and abs(known[0][0] - known[1][0]) < FONT + 3
+    return [Level(at, at + FONT + 1 if close and at == lowest else at - 4, text) for at, text in known]
 
 
 def _tick(value: float, axis: Axis) -> str:
@@ -111,7 +120,7 @@ def _point(results: Results, model: Model, axis: Axis, x: Scale, y: Scale, is_do
     if axis.key != "top1" and "top1" in measures:
         tip.append(f"Same next token: {words.percent(measures['top1'])}")
     if is_dominated:
-        tip.append("dominated: another file is no larger and no worse")
+        tip.append("dominated: another file is no larger and better")
     return Point(
         x=x(model.bytes),
         y=y(value.value),
@@ -124,9 +133,10 @@ def _point(results: Results, model: Model, axis: Axis, x: Scale, y: Scale, is_do
     )
 
 
-def _with_labels(points: list[Point]) -> list[Point]:
+def _with_labels(points: list[Point], levels: list[float]) -> list[Point]:
     """Labels where nothing else is: each takes the first free place around its point, undominated files first."""
     taken = [(p.x - 5, p.y - 5, p.x + 5, p.y + 5) for p in points]
+    taken += [(LEFT, level - 16, LEFT + 60, level) for level in levels]  # the names of the reference lines
     placed = {}
     for point in sorted(points, key=lambda p: p.dominated):
         width, half = 0.58 * FONT * len(point.label), FONT / 2
@@ -188,10 +198,10 @@ class Distribution:
 def distribution(results: Results) -> Distribution | None:
     """How KLD is spread over tokens; None if no file carries a histogram that fits the edges."""
     edges = results.kld_edges
-    shown = [m for m in results.models if m.histogram and len(m.histogram) == len(edges) - 1 and sum(m.histogram)]
+    shown = [m for m in results.quants if m.histogram and len(m.histogram) == len(edges) - 1 and sum(m.histogram)]
     if not shown:
         return None
-    shown.sort(key=lambda model: (model.role == "quant", model.bytes))
+    shown.sort(key=lambda model: model.bytes)
     used = [i for model in shown for i, count in enumerate(model.histogram) if count > 0.0005 * sum(model.histogram)]
     low, high = edges[min(used)], edges[max(used) + 1]
     left = min(120, 14 + 0.6 * FONT * max(len(model.label) for model in shown))
@@ -214,7 +224,7 @@ def distribution(results: Results) -> Distribution | None:
         )
         path = f"M{x(low)},{base}L{line}L{x(high)},{base}Z"
         hills.append(Hill(model.label, base, path, marks["kld_p50"], marks["kld_mean"], marks["kld_p99"], tip))
-    return Distribution(hills, [Tick(x(t), f"{t:g}") for t in x.ticks()], OVERLAP * ROW + len(shown) * ROW, left)
+    return Distribution(hills, [Tick(x(t), f"{t:g}".replace("e-0", "e-")) for t in x.ticks()], hills[-1].y, left)
 
 
 _HILL_TIP = (

@@ -47,9 +47,9 @@ class Step:
     def certainty(self) -> str:
         """In a word."""
         if self.rival is None:
-            return "no smaller file to compare"
+            return "the smallest file"
         if self.errors is None:
-            return "unknown: no error was measured"
+            return "not known: no error was measured"
         if self.errors >= _CLEAR:
             return "clear"
         return "probable" if self.errors >= _SEPARATE else "a toss-up"
@@ -57,7 +57,7 @@ class Step:
 
 @dataclass
 class Verdict:
-    """`headline` is one sentence, `advice` what follows from it, `evidence` how certain it is and what speaks against."""
+    """`headline` is one sentence, `advice` follows from it, `evidence` is how certain it is and what else is known."""
 
     axis: Axis | None
     pick: Step | None
@@ -83,16 +83,18 @@ def decide(results: Results, axes: list[Axis]) -> Verdict:
 
 
 def dominated(results: Results, axis: Axis) -> list[Model]:
-    """The quantized files for which another is no larger and no worse on this axis, and better in one of the two."""
-    measured = [(model, loss[0]) for model in results.quants if (loss := axis.loss(model))]
-    return [
-        model
-        for model, loss in measured
-        if any(
-            other.bytes <= model.bytes and other_loss <= loss and (other.bytes, other_loss) != (model.bytes, loss)
-            for other, other_loss in measured
-        )
-    ]
+    """The quantized files that another, no larger, beats by more than the error of their difference on this axis."""
+    known = _measured(results, axis)
+    return [worse for worse in known if any(_beats(axis, better, worse) for better in known)]
+
+
+def frontier(results: Results, axis: Axis) -> list[Model]:
+    """The quantized files, small to large, that are better than every smaller one, errors not counted."""
+    found: list[Model] = []
+    for model in _measured(results, axis):
+        if not found or _loss(axis, model)[0] < _loss(axis, found[-1])[0]:
+            found.append(model)
+    return found
 
 
 def _measured(results: Results, axis: Axis) -> list[Model]:
@@ -113,6 +115,11 @@ def _apart(axis: Axis, worse: Model, better: Model) -> tuple[float, float | None
         return high - low, None
     error = math.hypot(high_se, low_se)
     return high - low, (high - low) / error if error else math.copysign(math.inf, high - low)
+
+
+def _beats(axis: Axis, better: Model, worse: Model) -> bool:
+    difference, errors = _apart(axis, worse, better)
+    return better.bytes <= worse.bytes and difference > 0 and (errors is None or errors >= _SEPARATE)
 
 
 def _noise_level(results: Results, axis: Axis) -> float:
@@ -265,7 +272,7 @@ def _noise(results: Results, axis: Axis) -> list[str]:
         return ["The noise floor was not measured (--noise-floor), so the smallest differences may be rounding."]
     level = _noise_level(results, axis)
     return [
-        f"Noise floor: the original against itself through another path differs by a KLD of up to {words.number(level, 2)};"
+        f"Noise floor: the original against itself through another path differs by up to {words.number(level, 2)};"
         " what is less than that is rounding, not quality."
     ]
 
@@ -293,7 +300,7 @@ def _task(pick: Step, axis: Axis) -> list[str]:
         f" {words.percent(axis.base)} (guessing: {words.percent(task.chance)})"
     )
     if metric.mcnemar_p is not None:
-        differ = "a difference beyond chance" if metric.mcnemar_p < 0.05 else "no difference that chance cannot explain"
+        differ = "a difference beyond chance" if metric.mcnemar_p < 0.05 else "a difference that chance explains"
         p = words.number(metric.mcnemar_p, 2)
         said += f"; {differ} (p = {p}, {len(metric.lost)} lost, {len(metric.gained)} gained)"
     return [said + "."]

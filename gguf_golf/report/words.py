@@ -32,7 +32,7 @@ def measured(value: float | None, margin: float | None, factor: float = 1.0) -> 
     if abs(value) < 1e-4 and margin < 1e-4:
         return f"{number(value)} ± {number(margin)}"
     digits = min(6, max(0, 1 - math.floor(math.log10(margin))))
-    return f"{value:.{digits}f} ± {margin:.{digits}f}"
+    return f"{value:,.{digits}f} ± {margin:,.{digits}f}"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
