@@ -5,13 +5,16 @@ Chunks, BOS and tensors taken are those of llama-imatrix (tools/imatrix/imatrix.
 """
 
 import ctypes
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from gguf_golf.calibrate.chunks import text_chunks, with_bos
+from gguf_golf.calibrate.hessian import Accumulator, Rows, Survey
 from gguf_golf.calibrate.imatrix import Imatrix, ImatrixEntry
 from gguf_golf.errors import DataError, InputError
 from gguf_golf.runtime.session import LoadedModel
@@ -30,35 +33,55 @@ def collect(
     n_chunks: int | None = None,
     threads: int | None = None,
     process_output: bool = False,
+    hessian_path: Path | None = None,
 ) -> Imatrix:
     """Importance of every `blk.*` linear layer of a GGUF over the first `n_chunks` chunks of a text.
 
-    `process_output` adds the output matrix. Raises InputError for a text shorter than one chunk, DataError for
-    activations that are not finite.
+    `process_output` adds the output matrix; `hessian_path` is where to write the Hessians of all layers' inputs, if
+    they are wanted. Raises InputError for a text shorter than one chunk or a file that cannot be written, DataError
+    for activations that are not finite.
     """
     with LoadedModel(model_path) as model:
         chunks = text_chunks(model, text_path, n_ctx, n_chunks)
-        collector = _Collector(process_output)
-        positions = np.arange(n_ctx, dtype=np.int32)
-        every = np.ones(n_ctx, np.bool_)  # logits of all tokens, or the last layer's FFN would see only some
-        with model.context(n_ctx, threads=threads, cb_eval=collector.callback) as context:
-            for chunk in tqdm(chunks, desc="imatrix", unit="chunk"):
-                context.clear()
-                context.decode(with_bos(model, chunk), positions, every)
-                if collector.error is not None:
-                    raise collector.error
+        if hessian_path is None:
+            collector = _run(model, chunks, Collector(process_output), threads, "imatrix")
+        else:
+            survey = Survey()
+            _run(model, chunks[:1], Collector(process_output, survey.observe), threads, "layers")
+            with Accumulator(hessian_path, survey) as sums:
+                collector = _run(model, chunks, Collector(process_output, sums.observe), threads, "imatrix, Hessians")
     if not collector.entries:
         raise InputError(f"{model_path}: no linear layer was seen; is this a language model?")
     return Imatrix(collector.entries, [str(text_path)], len(chunks), n_ctx)
 
 
-class _Collector:
-    """Gathers entries from the evaluation callback. C cannot pass an exception on: `error` keeps the first."""
+def _run(
+    model: LoadedModel, chunks: NDArray[np.int32], collector: "Collector", threads: int | None, label: str
+) -> "Collector":
+    """Run chunks int32 [n, n_ctx] through the model under the collector's eyes."""
+    n_ctx = chunks.shape[1]
+    positions = np.arange(n_ctx, dtype=np.int32)
+    every = np.ones(n_ctx, np.bool_)  # logits of all tokens, or the last layer's FFN would see only some
+    with model.context(n_ctx, threads=threads, cb_eval=collector.callback) as context:
+        for chunk in tqdm(chunks, desc=label, unit="chunk"):
+            context.clear()
+            context.decode(with_bos(model, chunk), positions, every)
+            if collector.error is not None:
+                raise collector.error
+    return collector
 
-    def __init__(self, process_output: bool) -> None:
+
+class Collector:
+    """Gathers entries from the evaluation callback. C cannot pass an exception on: `error` keeps the first.
+
+    `observe`, if given, is shown all rows that enter a matrix.
+    """
+
+    def __init__(self, process_output: bool, observe: Callable[[Rows], None] | None = None) -> None:
         self.entries: dict[str, ImatrixEntry] = {}
         self.error: Exception | None = None
         self._process_output = process_output
+        self._observe = observe
 
     def callback(self, pointer: int, ask: bool, _user_data: Any) -> bool:
         """Asked first whether a node matters, then called again with its inputs and result in place."""
@@ -94,7 +117,9 @@ class _Collector:
         entry = self._entry(_weight_name(tensor), n_mat, x.shape[-1], n_counts=1)
         for i3 in range(x.shape[0]):
             for i2 in range(x.shape[1]):
-                _accumulate(entry, (i3 % weight.ne[3]) * weight.ne[2] + i2 % weight.ne[2], x[i3, i2])
+                mat = (i3 % weight.ne[3]) * weight.ne[2] + i2 % weight.ne[2]
+                _accumulate(entry, mat, x[i3, i2])
+                self._show(tensor, n_mat, mat, x[i3, i2])
         entry.counts += x.shape[0] * x.shape[1] * x.shape[2] // n_mat
         _check_finite(entry, tensor)
 
@@ -106,9 +131,16 @@ class _Collector:
         slots = np.broadcast_to(np.arange(ids.shape[1]) % x.shape[1], ids.shape)
         for expert in np.unique(ids):
             token, slot = np.nonzero(ids == expert)
-            _accumulate(entry, int(expert), x[token, slots[token, slot]])
+            rows = x[token, slots[token, slot]]
+            _accumulate(entry, int(expert), rows)
+            self._show(tensor, weight.ne[2], int(expert), rows)
             entry.counts[expert] += len(token)
         _check_finite(entry, tensor)
+
+    def _show(self, tensor: GgmlTensor, n_mat: int, mat: int, x: NDArray[np.float32]) -> None:
+        if self._observe is not None:
+            source = tensor.src[1].contents.name.decode("utf-8", "replace")
+            self._observe(Rows(_weight_name(tensor), source, n_mat, mat, x))
 
     def _entry(self, name: str, n_mat: int, k: int, n_counts: int) -> ImatrixEntry:
         if name not in self.entries:

@@ -98,6 +98,10 @@ FALLBACKS: dict[str, str] = {
 """The next type to try where a block does not divide the row; for mainline's types llama-quantize's own choice."""
 
 
+NEEDS_IMATRIX = frozenset({"iq2_xxs", "iq2_xs", "iq2_s", "iq1_s", "iq1_m"})
+"""Types that cannot be made without knowing which weights matter: llama.cpp refuses, or produces nonsense."""
+
+
 def type_for_row(name: str, row_length: int) -> tuple[QuantType, str | None]:
     """The type that `--type name` means for rows of this length, and a note if it is not the named one.
 

@@ -9,9 +9,6 @@ from gguf_golf.formats.types import QuantType
 from gguf_golf.models import LazyTensor, Model
 from gguf_golf.models.roles import EMBEDDINGS, is_quantizable
 
-# These types cannot be made without knowing which weights matter: llama.cpp's quantizers refuse or produce nonsense.
-NEEDS_IMATRIX = frozenset({"iq2_xxs", "iq2_xs", "iq2_s", "iq1_s", "iq1_m"})
-
 _F32 = types.get("f32")
 
 
@@ -48,7 +45,7 @@ def assign(model: Model, wanted: Callable[[LazyTensor], str]) -> Assignment:
 
 def check_imatrix(assignment: dict[str, QuantType], has_imatrix: bool) -> None:
     """Raise InputError if a type needs an imatrix and there is none."""
-    needy = sorted({t.name for t in assignment.values()} & NEEDS_IMATRIX)
+    needy = sorted({t.name for t in assignment.values()} & types.NEEDS_IMATRIX)
     if needy and not has_imatrix:
         raise InputError(
             f"{', '.join(needy)} cannot be made without an imatrix; collect one with "

@@ -1,0 +1,136 @@
+"""The sensitivity file: what was measured of each tensor and single weight, as dataclasses and as JSON.
+
+Schema in docs/planning.md. Damage is a KL divergence in nats, unless `quick`: then only its ratios mean something.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gguf_golf.errors import InputError
+
+SCHEMA = "gguf-golf/sensitivity"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The KL divergence of each chunk, nats, with one tensor stored in `type`; `error` is E of that type."""
+
+    type: str
+    error: float
+    kld: list[float]
+
+
+@dataclass(frozen=True)
+class TensorSensitivity:
+    """What one tensor costs: damage at a relative error E is coefficient * E ** exponent.
+
+    `errors` holds E of every type. `proxy` is the cheap guess at the coefficient: sum h w^2. `row_share` and
+    `channel_share` map a share of the rows or input channels, the worst first, to their share of the weighted error;
+    the stabilities are Spearman's correlation of their rankings between two disjoint samples of text.
+    """
+
+    name: str
+    shape: list[int]
+    errors: dict[str, float]
+    proxy: float
+    coefficient: float
+    coefficient_se: float | None = None
+    exponent: float = 1.0
+    measured: list[Measurement] = field(default_factory=list)
+    row_share: dict[str, float] = field(default_factory=dict)
+    channel_share: dict[str, float] = field(default_factory=dict)
+    row_stability: float | None = None
+    channel_stability: float | None = None
+
+    def damage(self, type_name: str) -> float:
+        """Predicted damage with this tensor alone in the named type; 0 for types that hold it exactly."""
+        error = self.errors[type_name]
+        return float(self.coefficient * error**self.exponent) if error > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class SuperWeight:
+    """A single weight and what its removal costs: KL divergence of each chunk, nats.
+
+    `errors` is |w - w'| / |w| of this weight in every type; `in_slot` names the types whose outlier slot holds it.
+    """
+
+    tensor: str
+    row: int
+    channel: int
+    value: float
+    height: float
+    kld: list[float]
+    confirmed: bool
+    errors: dict[str, float]
+    in_slot: list[str]
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """All of it, with provenance. `stability` holds rank correlations (Spearman) between disjoint samples of text."""
+
+    model: str
+    fingerprint: str
+    imatrix: str | None
+    imatrix_sha256: str | None
+    text: str | None
+    text_sha256: str | None
+    n_ctx: int
+    n_chunks: int
+    quick: bool
+    tensors: list[TensorSensitivity]
+    super_weights: list[SuperWeight] = field(default_factory=list)
+    stability: dict[str, float] = field(default_factory=dict)
+
+    def of(self, name: str) -> TensorSensitivity:
+        """The entry of a tensor. Raises InputError if it was not measured."""
+        for tensor in self.tensors:
+            if tensor.name == name:
+                return tensor
+        raise InputError(f"the sensitivity file knows no tensor {name}; was it made from this model?")
+
+
+def write(sensitivity: Sensitivity, path: Path) -> None:
+    """Write the file; it appears whole or not at all."""
+    document = {"schema": SCHEMA, "version": SCHEMA_VERSION, **asdict(sensitivity)}
+    aside = path.with_name(path.name + ".partial")
+    try:
+        aside.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(aside, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error})") from error
+
+
+def read(path: Path) -> Sensitivity:
+    """Read a sensitivity file. Raises InputError for anything else."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; make it with `gguf-golf sensitivity MODEL.gguf`") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a sensitivity file ({error})") from error
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise InputError(f"{path}: not a sensitivity file; make one with `gguf-golf sensitivity MODEL.gguf`")
+    if document.get("version") != SCHEMA_VERSION:
+        raise InputError(
+            f"{path}: version {document.get('version')} of the schema, and this gguf-golf reads {SCHEMA_VERSION}: "
+            "measure again"
+        )
+    del document["schema"], document["version"]
+    try:
+        tensors = [tensor_from_json(tensor) for tensor in document.pop("tensors")]
+        supers = [SuperWeight(**weight) for weight in document.pop("super_weights")]
+        return Sensitivity(**document, tensors=tensors, super_weights=supers)
+    except (TypeError, KeyError) as error:
+        raise InputError(f"{path}: damaged sensitivity file ({error}); measure again") from error
+
+
+def tensor_from_json(document: dict[str, Any]) -> TensorSensitivity:
+    """The inverse of `asdict` for one tensor."""
+    measured = [Measurement(**measurement) for measurement in document["measured"]]
+    return TensorSensitivity(**{**document, "measured": measured})
