@@ -26,8 +26,7 @@ def source_dir() -> Path:
 
     Raises BuildError when it cannot be fetched, is not the pinned file, or a patch does not apply.
     """
-    target = cache_dir() / "source" / source_key()
-    if not target.is_dir():
+    while not (target := cache_dir() / "source" / source_key()).is_dir():
         with locked(target):
             if not target.is_dir():
                 _make(target)
@@ -113,9 +112,8 @@ def _make(target: Path) -> None:
                 raise BuildError(f"{own} would replace a file of llama.cpp; write a .patch for it, or rename it")
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(own, copy)
-        if source_key() != target.name:
-            raise BuildError(f"{PATCHES.resolve()} changed while it was being applied: try again")
-        tree.rename(target)
+        if source_key() == target.name:  # else patches/ changed meanwhile, and source_dir() tries again
+            tree.rename(target)
 
 
 def _vendored(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

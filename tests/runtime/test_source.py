@@ -76,6 +76,22 @@ def test_a_patch_that_does_not_fit_is_named_and_leaves_nothing(patches: Patches)
     assert left == []
 
 
+def test_patches_that_change_while_they_are_applied_are_applied_anew(
+    patches: Patches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patches({"0001-a.patch": PATCH.format("TWO")})
+    verify = source.verify
+
+    def edit_meanwhile(path: Path) -> None:
+        verify(path)
+        patches({"0001-a.patch": PATCH.format("2")})
+
+    monkeypatch.setattr(source, "verify", edit_meanwhile)
+    tree = source.source_dir()
+    assert tree.name == source.source_key()
+    assert (tree / "src" / "a.c").read_text() == "one\n2\nthree\n"
+
+
 def test_own_source_may_not_replace_an_upstream_file(patches: Patches) -> None:
     patches({"src/src/a.c": "ours\n"})
     with pytest.raises(BuildError, match=r"src/a\.c would replace a file of llama\.cpp"):
