@@ -40,6 +40,7 @@ def fit(values: Iterable[float], start: float, end: float, *, log: bool = False)
     known = [value for value in values if not log or value > 0] or [1.0]
     low, high = min(known), max(known)
     if log:
+        low = max(low, high * 1e-12)  # what is smaller is zero to any reader
         air = max(1.08, (high / low) ** 0.06)
         return Scale(low / air, high * air, start, end, log=True)
     air = 0.06 * (high - low) or 0.05 * abs(high) or 1.0

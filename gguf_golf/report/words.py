@@ -64,13 +64,13 @@ def times(ratio: float) -> str:
 
 def listing(names: list[str]) -> str:
     """a, b and c."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return "".join(names) if len(names) < 2 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _significant(value: float, digits: int) -> str:
     if value == 0:
         return "0"
     decimals = digits - 1 - math.floor(math.log10(abs(value)))
-    rounded = round(value, decimals)
+    rounded = round(value, max(0, decimals))
     decimals = digits - 1 - math.floor(math.log10(abs(rounded))) if rounded else decimals
     return f"{rounded:,.{max(0, decimals)}f}"

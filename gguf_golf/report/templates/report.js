@@ -20,11 +20,10 @@ for (const table of document.querySelectorAll("table.sortable")) {
 }
 
 const tip = document.getElementById("tip");
-const show = (event) => {
-  const target = event.target.closest("[data-tip]");
+let target = null;
+const place = () => {
   tip.hidden = !target;
   if (!target) return;
-  tip.textContent = target.dataset.tip;
   const box = target.getBoundingClientRect();
   const [width, height] = [tip.offsetWidth, tip.offsetHeight];
   const left = box.left + box.width / 2 - width / 2;
@@ -32,14 +31,24 @@ const show = (event) => {
   tip.style.left = `${Math.max(8, Math.min(left, document.documentElement.clientWidth - width - 8))}px`;
   tip.style.top = `${above > 0 ? above : box.bottom + 8}px`;
 };
-for (const name of ["pointerover", "pointerdown", "focusin"]) document.addEventListener(name, show);
-document.addEventListener("scroll", () => { tip.hidden = true; }, { capture: true, passive: true });
-document.addEventListener("keydown", (event) => { if (event.key === "Escape") tip.hidden = true; });
+const show = (element) => {
+  target = element;
+  tip.textContent = target ? target.dataset.tip : "";
+  place();
+};
+for (const name of ["pointerover", "pointerdown", "focusin"]) {
+  document.addEventListener(name, (event) => show(event.target.closest("[data-tip]")));
+}
+document.addEventListener("keydown", (event) => { if (event.key === "Escape") show(null); });
+document.addEventListener("scroll", place, { capture: true, passive: true });
 
 // On paper nothing can be opened.
 const closed = new Set();
 addEventListener("beforeprint", () => {
-  tip.hidden = true;
-  for (const details of document.querySelectorAll("details[data-print]:not([open])")) closed.add(details).forEach((d) => { d.open = true; });
+  show(null);
+  for (const details of document.querySelectorAll("details[data-print]:not([open])")) {
+    closed.add(details);
+    details.open = true;
+  }
 });
 addEventListener("afterprint", () => { closed.forEach((details) => { details.open = false; }); closed.clear(); });

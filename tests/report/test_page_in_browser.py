@@ -1,0 +1,150 @@
+"""The page in a real Chromium: it renders, sorts, shows its tips, prints, and its console stays empty.
+
+Skipped where Chromium, its driver or selenium is missing, but never in CI.
+"""
+
+import base64
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gguf_golf.report import write_report
+from tests.report.documents import document, ladder, task
+from tests.report.test_page import hostile
+
+try:
+    from selenium import webdriver
+except ImportError:
+    webdriver = None
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if not (chromium and driver and webdriver):
+        message = "needs chromium, chromedriver (Debian: chromium chromium-driver) and selenium (the dev extra)"
+        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    running = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield running
+    running.quit()
+
+
+@pytest.fixture
+def page(browser: Any, tmp_path: Path) -> Any:
+    """Opens a report of the ladder; afterwards the console must be empty and nothing may have been fetched."""
+    models = ladder()
+    for model in models:
+        flips = {"lost": ["q1"], "gained": ["q2"], "mcnemar_p": 1.0, "retained": 0.9}
+        model["tasks"] = {"arc": task(0.5, 0.4, 0.6, **flips)}
+    show(browser, tmp_path, document(*models))
+    yield browser
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
+
+
+def show(browser: Any, folder: Path, results: dict[str, Any]) -> None:
+    path = folder / "r.json"
+    path.write_text(json.dumps(results))
+    write_report(path, folder / "page.html")
+    browser.set_window_size(1200, 900)
+    browser.get((folder / "page.html").as_uri())
+
+
+def names(browser: Any) -> list[str]:
+    script = "return [...document.querySelectorAll('.sortable tbody th')].map((th) => th.dataset.v)"
+    return [name.removeprefix("golf-").removesuffix(".gguf") for name in browser.execute_script(script)]
+
+
+def heading(browser: Any, text: str) -> Any:
+    return browser.find_element("xpath", f"//table[contains(@class, 'sortable')]//button[text()='{text}']")
+
+
+def test_the_verdict_is_seen_first(page: Any) -> None:
+    headline = page.find_element("css selector", ".headline")
+    assert headline.text.startswith("Take golf-tcq3.gguf")
+    assert headline.rect["y"] + headline.rect["height"] < 400
+    drawn = page.execute_script("return document.querySelectorAll('.plot .dot').length")
+    assert drawn == 5 * 4  # five files on KLD, top-1, perplexity and the task
+
+
+def test_sorting(page: Any) -> None:
+    assert names(page) == ["bf16", "q8", "q4", "tcq3", "wasteful", "tiny"]
+    heading(page, "size").click()
+    assert names(page) == ["bf16", "tiny", "tcq3", "wasteful", "q4", "q8"]
+    heading(page, "size").click()
+    assert names(page) == ["bf16", "q8", "q4", "wasteful", "tcq3", "tiny"]
+    heading(page, "KLD").click()
+    assert names(page) == ["bf16", "q8", "q4", "tcq3", "wasteful", "tiny"]
+    heading(page, "file").click()
+    assert names(page) == ["bf16", "q4", "q8", "tcq3", "tiny", "wasteful"]
+    sorted_by = page.execute_script("return [...document.querySelectorAll('[aria-sort]:not([aria-sort=none])')].length")
+    assert sorted_by == 1
+
+
+def test_tips(page: Any) -> None:
+    tip = page.find_element("id", "tip")
+    assert not tip.is_displayed()
+    page.execute_script("document.querySelector('.point').focus()")
+    assert tip.is_displayed() and "golf-q8.gguf" in tip.text and "8.00 MB" in tip.text
+    page.execute_script(
+        "document.querySelector('.heat rect').dispatchEvent(new PointerEvent('pointerover', { bubbles: true }))"
+    )
+    assert "blk.0.attn_q.weight" in tip.text
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1200])
+def test_nothing_sticks_out(page: Any, width: int) -> None:
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 700}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    page.refresh()
+    assert page.execute_script("return document.documentElement.scrollWidth") <= width
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_dark(page: Any) -> None:
+    def brightness(scheme: str) -> int:
+        wanted = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", wanted)
+        colour = page.execute_script("return getComputedStyle(document.body).backgroundColor")
+        return sum(int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(","))
+
+    assert brightness("light") == 3 * 255 and brightness("dark") < 150
+
+
+def test_printing(page: Any, tmp_path: Path) -> None:
+    printed = page.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True, "printBackground": True})
+    pdf = base64.b64decode(printed["data"])
+    assert pdf.startswith(b"%PDF") and len(pdf) > 20_000
+    assert page.execute_script("return document.querySelectorAll('details[data-print][open]').length") == 0
+
+
+def test_hostile_results_run_nothing(browser: Any, tmp_path: Path) -> None:
+    show(browser, tmp_path, hostile())
+    assert browser.execute_script("return window.pwned") is None
+    assert browser.find_elements("css selector", "img") == []
+    assert "<script>window.pwned=1</script>" in browser.find_element("css selector", ".headline").text
+    heading(browser, "file").click()
+    assert browser.get_log("browser") == []
