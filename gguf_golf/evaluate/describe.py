@@ -4,8 +4,8 @@ import math
 from pathlib import Path
 
 from gguf_golf.errors import InputError
-from gguf_golf.evaluate.hashing import file_sha256
 from gguf_golf.evaluate.results import ModelResult
+from gguf_golf.models.hashing import file_sha256
 from gguf_golf.runtime.header import GgufHeader
 
 RECIPE_KEY = "gguf_golf.recipe"

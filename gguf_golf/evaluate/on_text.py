@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from gguf_golf.calibrate.chunks import read_text, text_chunks
 from gguf_golf.errors import InputError
 from gguf_golf.evaluate import perplexity
-from gguf_golf.evaluate.hashing import file_sha256
 from gguf_golf.evaluate.logits_file import LogitsFile, is_logits_file
+from gguf_golf.models.hashing import file_sha256
 from gguf_golf.runtime.header import GgufHeader
 from gguf_golf.runtime.session import LoadedModel, check_gguf
 

@@ -22,7 +22,7 @@ import zstandard
 from tqdm import tqdm
 
 from gguf_golf.errors import GolfError, InputError
-from gguf_golf.evaluate.hashing import file_sha256
+from gguf_golf.models.hashing import file_sha256
 from gguf_golf.runtime.session import LoadedModel
 
 ZSTD_LEVEL = 19

@@ -11,7 +11,18 @@ from gguf_golf.models import MetadataField, Model
 from gguf_golf.models.roles import is_quantizable
 
 # Set anew here: what the source says of these is not true of the new file.
-_REPLACED = ("general.file_type", "general.quantization_version", "general.alignment", "split.", "quantize.imatrix.")
+_REPLACED = (
+    "general.file_type",
+    "general.quantization_version",
+    "general.alignment",
+    "split.",
+    "quantize.imatrix.",
+    "gguf_golf.",
+)
+
+KEY_RECIPE = "gguf_golf.recipe"
+KEY_FINGERPRINT = "gguf_golf.source.fingerprint"
+KEY_IMATRIX = "gguf_golf.imatrix.sha256"
 
 
 def output_metadata(
@@ -32,6 +43,25 @@ def output_metadata(
             MetadataField("quantize.imatrix.chunks_count", imatrix.chunk_count, GGUFValueType.UINT32),
         ]
     return kept + added
+
+
+def recipe_metadata(
+    model: Model,
+    chosen: dict[str, QuantType],
+    *,
+    recipe_text: str,
+    fingerprint: str,
+    imatrix: Imatrix | None,
+    imatrix_name: str,
+    imatrix_sha256: str,
+) -> list[MetadataField]:
+    """Metadata of a file made from a recipe: `output_metadata`, the recipe, and hashes of what it was made of."""
+    fields = output_metadata(model, chosen, imatrix, Path(imatrix_name))
+    fields.append(MetadataField(KEY_FINGERPRINT, fingerprint, GGUFValueType.STRING))
+    if imatrix is not None:
+        fields.append(MetadataField(KEY_IMATRIX, imatrix_sha256, GGUFValueType.STRING))
+    fields.append(MetadataField(KEY_RECIPE, recipe_text, GGUFValueType.STRING))
+    return fields
 
 
 def file_type(model: Model, chosen: dict[str, QuantType]) -> int:

@@ -3,7 +3,6 @@
 Finished tensors are noted in NAME.journal beside the output; a run that was interrupted goes on after them.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from gguf_golf.errors import InputError
 from gguf_golf.formats import types
 from gguf_golf.models import LazyTensor, Model, open_model
 from gguf_golf.models.fingerprint import fingerprint
+from gguf_golf.models.hashing import file_sha256
 from gguf_golf.models.roles import is_quantizable, kind
 from gguf_golf.runtime.session import default_threads
 from gguf_golf.sensitivity import distortion, result
@@ -65,9 +65,9 @@ def measure(
         model=model_path.name,
         fingerprint=fingerprint(model),
         imatrix=None if imatrix_path is None else str(imatrix_path),
-        imatrix_sha256=None if imatrix_path is None else _sha256(imatrix_path),
+        imatrix_sha256=None if imatrix_path is None else file_sha256(imatrix_path),
         text=None if quick or text_path is None else text_path.name,
-        text_sha256=None if quick or text_path is None else _sha256(text_path),
+        text_sha256=None if quick or text_path is None else file_sha256(text_path),
         n_ctx=n_ctx,
         n_chunks=0 if quick else n_chunks,
         quick=quick,
@@ -231,14 +231,6 @@ def _importance(imatrix: Imatrix | None, tensor: LazyTensor) -> NDArray[np.float
     if imatrix is None or tensor.name not in imatrix.entries:
         return None
     return imatrix.importance(tensor.name)
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 class _Journal:

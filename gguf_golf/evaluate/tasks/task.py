@@ -11,11 +11,11 @@ from filelock import FileLock
 
 from gguf_golf.errors import InputError
 from gguf_golf.evaluate import statistics
-from gguf_golf.evaluate.hashing import file_sha256
 from gguf_golf.evaluate.tasks import generative, gpqa, likelihood
 from gguf_golf.evaluate.tasks.likelihood import Answers
 from gguf_golf.evaluate.tasks.question import Question, sample
 from gguf_golf.evaluate.tasks.readers import LETTERS, read_questions
+from gguf_golf.models.hashing import file_sha256
 
 # raise it whenever prompts or counting change
 TASKS_VERSION = 1

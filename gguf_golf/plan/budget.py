@@ -1,0 +1,107 @@
+"""What a user may spend: bytes of the file, bits per weight, or memory that also has to hold a context."""
+
+import math
+import re
+from dataclasses import dataclass
+
+from gguf_golf.errors import InputError
+from gguf_golf.models import Model
+from gguf_golf.models.model import MetadataField
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_NUMBER = r"(\d[\d_,]*(?:\.\d+)?)"
+_BYTES = re.compile(rf"{_NUMBER}\s*([kmg]?i?b?)", re.IGNORECASE)
+_BPW = re.compile(rf"{_NUMBER}\s*bpw", re.IGNORECASE)
+_FITS = re.compile(
+    rf"(?:fits\s+in\s+)?{_NUMBER}\s*([kmg]i?b)\s+with\s+(\d[\d_,]*)\s*(?:tokens?)?(?:\s+of\s+context)?", re.IGNORECASE
+)
+
+KV_BYTES = 2
+"""Bytes of one number in the KV cache: llama.cpp keeps it in F16 unless told otherwise."""
+
+UBATCH = 512
+"""Tokens that llama.cpp computes at a time; its compute buffer grows with them."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Exactly one of bytes of the whole file and bits per weight of the tensor data; `text` is how it was asked for."""
+
+    text: str
+    file_bytes: int | None = None
+    bpw: float | None = None
+
+
+def parse(text: str, model: Model) -> Budget:
+    """Read `1.2GB`, `700 MiB`, `38_000_000`, `2.7bpw` or `fits in 8 GB with 8192 tokens of context`.
+
+    Raises InputError for anything else, and where the context alone exceeds the memory.
+    """
+    wanted = text.strip()
+    if match := _BPW.fullmatch(wanted):
+        return Budget(text, bpw=_number(match[1]))
+    if match := _FITS.fullmatch(wanted):
+        memory, n_ctx = _size(match[1], match[2]), int(_number(match[3]))
+        overhead = context_bytes(model, n_ctx)
+        if overhead >= memory:
+            raise InputError(
+                f"{n_ctx} tokens of context take {overhead / 1e9:.2f} GB by themselves, more than the "
+                f"{memory / 1e9:.2f} GB there are: use a shorter context"
+            )
+        return Budget(text, file_bytes=memory - overhead)
+    if match := _BYTES.fullmatch(wanted):
+        return Budget(text, file_bytes=_size(match[1], match[2]))
+    raise InputError(
+        f"cannot read the budget {text!r}: give bytes (1.2GB, 700MiB, 38000000), bits per weight (2.7bpw) or "
+        "'fits in 8 GB with 8192 tokens of context'"
+    )
+
+
+def n_weights(model: Model) -> int:
+    """Numbers in all tensors of the model."""
+    return sum(math.prod(tensor.shape) for tensor in model.tensors)
+
+
+def context_bytes(model: Model, n_ctx: int) -> int:
+    """Memory that llama.cpp takes beside the file for `n_ctx` tokens: the KV cache, and a bound on its compute buffer.
+
+    Every layer is counted with full attention and an F16 cache, so that sliding windows come out too large, not too
+    small. The compute buffer is the largest activations of one batch: the logits, or the MLP's and the attention's.
+    """
+    layers = int(_value(model, "block_count", 0))
+    kv_heads = _per_layer(model, "attention.head_count_kv", layers, _value(model, "attention.head_count", 1))
+    n_embd = int(_value(model, "embedding_length", 0))
+    heads = max(_per_layer(model, "attention.head_count", layers, 1), default=1)
+    key = int(_value(model, "attention.key_length", n_embd // max(1, heads)))
+    value = int(_value(model, "attention.value_length", key))
+    n_kv = -(-n_ctx // 256) * 256  # llama.cpp pads the cache
+    cache = n_kv * KV_BYTES * sum(count * (key + value) for count in kv_heads)
+    n_vocab = max((tensor.shape[0] for tensor in model.tensors if tensor.name == "token_embd.weight"), default=0)
+    n_ff = max(_per_layer(model, "feed_forward_length", layers, 0), default=0)
+    widest = max(n_vocab + n_embd, 3 * n_ff + 2 * n_embd, 4 * heads * key + 3 * n_embd)
+    return cache + 4 * UBATCH * widest + KV_BYTES * UBATCH * n_kv
+
+
+def _field(model: Model, key: str) -> MetadataField | None:
+    return next((field for field in model.metadata if field.key == f"{model.architecture}.{key}"), None)
+
+
+def _value(model: Model, key: str, default: float) -> float:
+    field = _field(model, key)
+    value = default if field is None else field.value
+    return max(value) if isinstance(value, list) else float(value)  # type: ignore[arg-type]
+
+
+def _per_layer(model: Model, key: str, layers: int, default: float) -> list[int]:
+    field = _field(model, key)
+    if field is not None and isinstance(field.value, list):
+        return [int(value) for value in field.value]
+    return [int(_value(model, key, default))] * layers
+
+
+def _size(number: str, unit: str) -> int:
+    return int(_number(number) * _UNITS[unit.lower()])
+
+
+def _number(text: str) -> float:
+    return float(text.replace("_", "").replace(",", ""))

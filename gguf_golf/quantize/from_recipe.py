@@ -1,0 +1,86 @@
+"""`gguf-golf quantize --recipe`: a model and a recipe into the GGUF that the recipe describes, byte for byte."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gguf_golf.calibrate import imatrix as imatrix_file
+from gguf_golf.calibrate.imatrix import Imatrix
+from gguf_golf.errors import InputError
+from gguf_golf.formats.types import QuantType
+from gguf_golf.models import open_model
+from gguf_golf.models.fingerprint import fingerprint
+from gguf_golf.models.hashing import file_sha256
+from gguf_golf.plan import recipe as recipe_file
+from gguf_golf.plan.metadata import recipe_metadata
+from gguf_golf.plan.recipe import Recipe
+from gguf_golf.quantize.writer import Written, write
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What was written, and what a user should be told."""
+
+    written: Written
+    recipe: Recipe
+    types: dict[str, QuantType]
+    notes: list[str]
+
+
+def quantize(
+    source: Path,
+    recipe_path: Path,
+    out: Path,
+    *,
+    imatrix_path: Path | None = None,
+    allow_requantize: bool = False,
+    threads: int = 0,
+    progress: bool = True,
+) -> Quantized:
+    """Write `out` from a Hugging Face directory or GGUF as the recipe says; the file holds the recipe and hashes.
+
+    The recipe's own imatrix is used, looked for beside the recipe, or found in `imatrix_path`. Raises InputError for a
+    recipe of another model, an imatrix with another hash, or tensors that the recipe does not name.
+    """
+    model = open_model(source, allow_requantize=allow_requantize)
+    recipe, text = recipe_file.read(recipe_path)
+    found = fingerprint(model)
+    planned = recipe.source.get("fingerprint")
+    if planned not in (None, found):
+        raise InputError(
+            f"{recipe_path} was planned for {recipe.source.get('model', 'another model')} with fingerprint "
+            f"{planned[:12]}, and {source} has {found[:12]}: plan anew, or delete its fingerprint line to go on"
+        )
+    chosen, notes = recipe.types_for(model)
+    imatrix, imatrix_name, imatrix_sha256 = _imatrix(recipe, recipe_path, imatrix_path)
+    metadata = recipe_metadata(
+        model,
+        chosen,
+        recipe_text=text,
+        fingerprint=found,
+        imatrix=imatrix,
+        imatrix_name=imatrix_name,
+        imatrix_sha256=imatrix_sha256,
+    )
+    written = write(model, chosen, out, metadata=metadata, imatrix=imatrix, threads=threads, progress=progress)
+    if recipe.predicted_bytes not in (None, written.file_bytes):
+        notes.append(
+            f"the recipe was edited: it predicts {recipe.predicted_bytes:,} bytes, the file has {written.file_bytes:,}"
+        )
+    return Quantized(written, recipe, chosen, notes)
+
+
+def _imatrix(recipe: Recipe, recipe_path: Path, given: Path | None) -> tuple[Imatrix | None, str, str]:
+    """The imatrix, the name that the file states, and its hash; None, "" and "" without one."""
+    named = recipe.source.get("imatrix")
+    if given is None and named is None:
+        return None, "", ""
+    path = given or recipe_path.parent / str(named)
+    if not path.is_file():
+        raise InputError(f"{path}, the imatrix of {recipe_path}, is not there: name its place with --imatrix")
+    digest = file_sha256(path)
+    if recipe.source.get("imatrix_sha256", digest) != digest:
+        raise InputError(
+            f"{path} is not the imatrix that {recipe_path} was planned with (its SHA-256 differs): give that one, or "
+            "delete the recipe's imatrix_sha256 line to use another"
+        )
+    return imatrix_file.read(path), named or path.name, digest
