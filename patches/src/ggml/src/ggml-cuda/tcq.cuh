@@ -90,10 +90,13 @@ static __device__ __forceinline__ uint32_t tcq_load_tail(const uint8_t * block) 
     }
 }
 
+// e5m3 is a float with a short exponent, denormals included, so the product has to keep those (no .ftz)
 template <typename T>
 static __device__ __forceinline__ float tcq_get_scale(uint32_t tail) {
     const uint32_t s = tail >> (T::block_size == QK_TCQ ? 24 : 8);
-    return s < 8 ? s*0x1p-29f : __uint_as_float((s + (100 << 3)) << 20);
+    float d;
+    asm("mul.f32 %0, %1, %2;" : "=f"(d) : "f"(__uint_as_float(s << 20)), "f"(0x1p100f));
+    return d;
 }
 
 template <typename T>
@@ -254,12 +257,10 @@ static __device__ __forceinline__ uint32_t tcq_parity(const uint32_t (&delayed)[
     return z;
 }
 
-// The 32 levels of one word of the path, as int8 in the order at the top of this file.
+// The 32 levels of one word of the path, as int8 in the order at the top of this file; prev is the word before it.
 template <typename T>
-static __device__ __forceinline__ void tcq_unpack_levels(const uint8_t * block, int word, uint32_t (&v)[8]) {
-    const uint32_t cur  = tcq_load_word<T>(block, word);
-    const uint32_t prev = tcq_load_word<T>(block, (word + T::n_words - 1) % T::n_words);
-
+static __device__ __forceinline__ void tcq_unpack_levels(
+        const uint8_t * block, int word, uint32_t prev, uint32_t cur, uint32_t (&v)[8]) {
     uint32_t lo[5]; // planes
 #pragma unroll
     for (int plane = 0; plane < T::rate - 1; ++plane) {
@@ -304,6 +305,13 @@ static __device__ __forceinline__ void tcq_unpack_levels(const uint8_t * block, 
     v[7] = tcq_get_levels<T, 3, 1>(s3, lo);
 }
 
+template <typename T>
+static __device__ __forceinline__ void tcq_unpack_levels(const uint8_t * block, int word, uint32_t (&v)[8]) {
+    const uint32_t prev = tcq_load_word<T>(block, (word + T::n_words - 1) % T::n_words);
+    const uint32_t cur  = tcq_load_word<T>(block, word);
+    tcq_unpack_levels<T>(block, word, prev, cur, v);
+}
+
 // four neighbouring weights of sub-block k, from the order above
 static __device__ __forceinline__ uint32_t tcq_natural_order(const uint32_t (&v)[8], int k) {
     return tcq_prmt(v[2*(k & 3)], v[2*(k & 3) + 1], k < 4 ? 0x6420 : 0x7531);
@@ -312,10 +320,18 @@ static __device__ __forceinline__ uint32_t tcq_natural_order(const uint32_t (&v)
 // ---------------------------------------------------------------------------------------------------------------
 // mmvq
 
-// warps that share a row: few, because a thread has 32 weights of it at a time, and the sum across warps is not free
+// warps that share a row: few, because a thread has many weights of it at a time, and the sum across warps is not free
 #ifndef TCQ_MMVQ_NWARPS
 #define TCQ_MMVQ_NWARPS 2
 #endif
+
+// words of the path that a thread takes at a time
+#ifndef TCQ_MMVQ_VDR
+#define TCQ_MMVQ_VDR 2
+#endif
+static constexpr __host__ __device__ int tcq_get_vdr_mmvq(ggml_type type) {
+    return type >= GGML_TYPE_TCQ1_64 ? 1 : TCQ_MMVQ_VDR;
+}
 
 // Activations for mmvq: one scale for each block of weights, as on the CPU, and the order of the decoder. They fill the
 // space that the same values take as block_q8_1.
@@ -348,37 +364,42 @@ template <ggml_type type>
 static __device__ __forceinline__ float vec_dot_tcq_q8(
         const void * __restrict__ vbq, const block_q8_1 * __restrict__ bq8_1, const int & kbx, const int & iqs) {
     using T = tcq_traits<type>;
+    constexpr int vdr = tcq_get_vdr_mmvq(type);
 
     const uint8_t * block = (const uint8_t *) vbq + (int64_t) kbx*T::type_size;
     const int8_t  * y     = (const int8_t  *) bq8_1;
 
     const uint32_t tail = tcq_load_tail<T>(block);
 
-    int u[8];
-    float d;
+    uint32_t prev = tcq_load_word<T>(block, (iqs + T::n_words - 1) % T::n_words);
+    int      sum  = 0;
 #pragma unroll
-    for (int kk = 0; kk < 4; ++kk) {
-        *(int2 *) &u[2*kk] = *(const int2 *) (y + (T::block_size == QK_TCQ ? 64*kk + 8*iqs : 32*iqs + 8*kk));
-    }
-    if constexpr (T::block_size == QK_TCQ) {
-        d = ((const block_tcq_q8_256 *) y)->d;
-    } else {
-        d = ((const block_tcq_q8_64  *) y)->d;
-    }
+    for (int i = 0; i < vdr; ++i) {
+        const int word = iqs + i;
 
-    uint32_t v[8];
-    tcq_unpack_levels<T>(block, iqs, v);
-
-    int sum = 0;
+        int u[8];
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-        sum = ggml_cuda_dp4a(v[i], u[i], sum);
+        for (int kk = 0; kk < 4; ++kk) {
+            *(int2 *) &u[2*kk] = *(const int2 *) (y + (T::block_size == QK_TCQ ? 64*kk + 8*word : 32*word + 8*kk));
+        }
+
+        const uint32_t cur = tcq_load_word<T>(block, word);
+        uint32_t v[8];
+        tcq_unpack_levels<T>(block, word, prev, cur, v);
+        prev = cur;
+
+#pragma unroll
+        for (int g = 0; g < 8; ++g) {
+            sum = ggml_cuda_dp4a(v[g], u[g], sum);
+        }
     }
 
-    if (iqs < T::n_slots) {
-        sum += tcq_get_slot_value<type>(tail, iqs)*y[tcq_q8_offset<T>(tcq_get_slot_position<T>(tail, iqs))];
+    const int slot = iqs/vdr;
+    if (slot < T::n_slots) {
+        sum += tcq_get_slot_value<type>(tail, slot)*y[tcq_q8_offset<T>(tcq_get_slot_position<T>(tail, slot))];
     }
 
+    const float d = T::block_size == QK_TCQ ? ((const block_tcq_q8_256 *) y)->d : ((const block_tcq_q8_64 *) y)->d;
     return tcq_get_scale<T>(tail)*d*sum;
 }
 
