@@ -25,7 +25,7 @@ def run(command: Iterable[object], what: str, log: Path, env: Mapping[str, str] 
     # a bar redrawn ten times a second is right for a terminal and a flood in a log file
     interval = 0.1 if sys.stderr.isatty() else 15.0
     with (
-        log.open("a") as sink,
+        log.open("a", buffering=1) as sink,
         subprocess.Popen(
             [str(word) for word in command],
             stdin=subprocess.DEVNULL,
