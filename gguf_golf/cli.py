@@ -1,12 +1,16 @@
 """The command line: parse, call one function, print. No logic lives here."""
 
 import sys
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import cast
 
 import click
 
 from gguf_golf import __version__
+from gguf_golf.bench.models import MODELS
+from gguf_golf.bench.run import bench
 from gguf_golf.calibrate import imatrix
 from gguf_golf.calibrate.collect import collect
 from gguf_golf.demo import demo
@@ -17,11 +21,20 @@ from gguf_golf.evaluate.on_text import TextSettings
 from gguf_golf.evaluate.results import document, write_json
 from gguf_golf.evaluate.suite import Suite, read_suite
 from gguf_golf.evaluate.table import render
+from gguf_golf.fit import Settings, fit
+from gguf_golf.fit import describe as describe_fits
+from gguf_golf.plan.constraints import Constraints, read_speed
+from gguf_golf.plan.inputs import default_sensitivity
+from gguf_golf.plan.make import explain, make_recipe, summary
 from gguf_golf.quantize.convert import convert as convert_model
+from gguf_golf.quantize.from_recipe import quantize
+from gguf_golf.quantize.inspect import inspect
 from gguf_golf.report import write_report
 from gguf_golf.runtime.config import Options
 from gguf_golf.runtime.info import describe
 from gguf_golf.runtime.library import make
+from gguf_golf.sensitivity.measure import measure
+from gguf_golf.sensitivity.table import render as render_sensitivity
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -102,9 +115,7 @@ def imatrix_command(
     model: Path, text: Path, output: Path, chunks: int | None, ctx: int, threads: int | None, process_output: bool
 ) -> None:
     """Measure how strongly each input channel of MODEL's linear layers is used (llama.cpp's GGUF imatrix)."""
-    collected = collect(
-        model, text, n_ctx=ctx, n_chunks=chunks, threads=threads, process_output=process_output
-    )
+    collected = collect(model, text, n_ctx=ctx, n_chunks=chunks, threads=threads, process_output=process_output)
     imatrix.write(collected, output)
     click.echo(f"{output}: {len(collected.entries)} tensors over {collected.chunk_count} chunks of {ctx} tokens")
 
@@ -164,6 +175,179 @@ def run_command(
     click.echo()
 
 
+@cli.command("sensitivity")
+@click.argument("model", type=PATH)
+@click.option("--imatrix", type=PATH, help="Which input channels matter (gguf-golf imatrix); recommended.")
+@click.option("--text", type=PATH, help="Text to measure on, UTF-8; none that is used for evaluation.")
+@click.option("--chunks", default=4, show_default=True, help="Chunks of the text to measure on.")
+@click.option("--ctx", default=512, show_default=True, help="Tokens in a chunk.")
+@click.option("--quick", is_flag=True, help="Run no text: only the importance-weighted squared error.")
+@click.option("-o", "--out", type=PATH, help="Default: MODEL.sensitivity.json beside MODEL.")
+@click.option("--threads", type=int, help="Default: all cores.")
+def sensitivity_command(
+    model: Path,
+    imatrix: Path | None,
+    text: Path | None,
+    chunks: int,
+    ctx: int,
+    quick: bool,
+    out: Path | None,
+    threads: int | None,
+) -> None:
+    """Measure what an error in each tensor, row, channel and single weight of MODEL costs."""
+    out = out or default_sensitivity(model)
+    measured = measure(
+        model, out, imatrix_path=imatrix, text_path=text, n_ctx=ctx, n_chunks=chunks, quick=quick, threads=threads
+    )
+    click.echo(render_sensitivity(measured))
+    click.echo(f"wrote {out}")
+
+
+def constraint_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of every command that plans; they arrive as one argument, `constraints`."""
+
+    @click.option("--stock", is_flag=True, help="Only types that unpatched llama.cpp reads.")
+    @click.option("--pin", multiple=True, metavar="PATTERN=TYPE", help="Give these tensors this type.")
+    @click.option("--forbid", multiple=True, metavar="PATTERN=TYPE", help="Never give these tensors this type.")
+    @click.option("--tie", multiple=True, metavar="PATTERN", help="One type for all of these; # is one layer's number.")
+    @click.option("--embedding-floor", metavar="TYPE", help="No fewer bits than TYPE for embedding and head.")
+    @click.option("--min-speed", type=float, help="At least so many generated tokens per second, by --bench.")
+    @click.option("--bench", type=PATH, help="Speed of each type: the JSON of gguf-golf bench.")
+    @wraps(command)
+    def wrapper(
+        *,
+        stock: bool,
+        pin: tuple[str, ...],
+        forbid: tuple[str, ...],
+        tie: tuple[str, ...],
+        embedding_floor: str | None,
+        min_speed: float | None,
+        bench: Path | None,
+        **others: object,
+    ) -> None:
+        if (min_speed is None) != (bench is None):
+            raise click.UsageError("--min-speed and --bench go together")
+        speed = read_speed(bench, min_speed) if bench is not None and min_speed is not None else None
+        command(
+            constraints=Constraints(stock, _pairs(pin), _pairs(forbid), tie, embedding_floor, speed),
+            **others,
+        )
+
+    return wrapper
+
+
+def _pairs(values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    pairs = [value.partition("=") for value in values]
+    for pattern, equals, type_name in pairs:
+        if not (pattern and equals and type_name):
+            raise click.UsageError(f"{pattern}: write PATTERN=TYPE, such as 'blk.*.attn_v.weight=tcq4'")
+    return tuple((pattern, type_name) for pattern, _, type_name in pairs)
+
+
+@cli.command("plan")
+@click.argument("model", type=PATH)
+@click.option("--budget", help="1.2GB, 700MiB, 2.7bpw, or 'fits in 8 GB with 8192 tokens of context'.")
+@click.option("--bpw", type=float, help="Bits per weight, the same as --budget Nbpw.")
+@click.option("--sensitivity", "sensitivity_path", type=PATH, help="Default: MODEL.sensitivity.json.")
+@click.option("--imatrix", type=PATH, help="Default: the one that the sensitivity was measured with.")
+@click.option("--explain", "explained", is_flag=True, help="Print what every further byte would buy.")
+@click.option("-o", "--out", type=PATH, help="The recipe to write, TOML; left out, it is only described.")
+@constraint_options
+def plan_command(
+    *,
+    model: Path,
+    budget: str | None,
+    bpw: float | None,
+    sensitivity_path: Path | None,
+    imatrix: Path | None,
+    explained: bool,
+    out: Path | None,
+    constraints: Constraints,
+) -> None:
+    """Choose a type for every tensor of MODEL: the least predicted damage within a budget."""
+    if (budget is None) == (bpw is None):
+        raise click.UsageError("give either --budget or --bpw")
+    opened, made = make_recipe(
+        model,
+        budget or f"{bpw}bpw",
+        out,
+        sensitivity_path=sensitivity_path,
+        imatrix_path=imatrix,
+        constraints=constraints,
+    )
+    if explained:
+        click.echo(explain(opened, made))
+    click.echo(summary(made))
+    if out is not None:
+        click.echo(f"wrote {out}; next: gguf-golf quantize {model} --recipe {out} -o OUT.gguf")
+
+
+@cli.command("quantize")
+@click.argument("model", type=PATH)
+@click.option("--recipe", type=PATH, required=True, help="Which type each tensor takes (gguf-golf plan).")
+@click.option("-o", "--out", type=PATH, required=True, help="The GGUF to write.")
+@click.option("--imatrix", type=PATH, help="Where the recipe's imatrix lies, if not where the recipe says.")
+@click.option("--allow-requantize", is_flag=True, help="Take a source that is already quantized.")
+@click.option("--threads", default=0, help="CPU threads; 0 means all. The bytes do not depend on it.")
+def quantize_command(
+    model: Path, recipe: Path, out: Path, imatrix: Path | None, allow_requantize: bool, threads: int
+) -> None:
+    """Write the GGUF of MODEL that a recipe describes."""
+    done = quantize(model, recipe, out, imatrix_path=imatrix, allow_requantize=allow_requantize, threads=threads)
+    for note in done.notes:
+        click.echo(f"note: {note}")
+    click.echo(f"{out}: {done.written.file_bytes:,} bytes")
+
+
+@cli.command("inspect")
+@click.argument("file", type=PATH)
+def inspect_command(file: Path) -> None:
+    """Show the recipe, hashes and types of a GGUF file."""
+    click.echo(inspect(file))
+
+
+def fit_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of `fit` and `sweep` beside the budget; they arrive as one argument, `settings`."""
+
+    @click.option("--text", type=PATH, help="Calibration text; default: the one that comes with gguf-golf.")
+    @click.option("--eval-text", type=PATH, help="Text to measure on; default: the one that comes with gguf-golf.")
+    @click.option("--chunks", default=40, show_default=True, help="Chunks of the text to measure on.")
+    @click.option("--threads", type=int, help="Default: all cores.")
+    @wraps(command)
+    def wrapper(
+        *, text: Path | None, eval_text: Path | None, chunks: int, threads: int | None, **others: object
+    ) -> None:
+        command(settings=Settings(text, eval_text, eval_chunks=chunks, threads=threads), **others)
+
+    return wrapper
+
+
+@cli.command("fit")
+@click.argument("model", type=PATH)
+@click.option("--budget", required=True, help="1.2GB, 2.7bpw, or 'fits in 8 GB with 8192 tokens of context'.")
+@click.option("-o", "--out", type=PATH, required=True, help="The GGUF to write; its page lies beside it.")
+@fit_options
+@constraint_options
+def fit_command(*, model: Path, budget: str, out: Path, settings: Settings, constraints: Constraints) -> None:
+    """The best GGUF of MODEL that fits: convert, calibrate, rank, plan, quantize, evaluate, report."""
+    click.echo(describe_fits(fit(model, [budget], [out], settings, constraints, click.echo)))
+    click.echo(f"report: {out.with_suffix('.html')}")
+
+
+@cli.command("sweep")
+@click.argument("model", type=PATH)
+@click.option("--budgets", required=True, help="Comma-separated, such as 2.25bpw,2.75bpw,40MB.")
+@click.option("-o", "--out", type=PATH, required=True, help="Folder for the files, the results and the page.")
+@fit_options
+@constraint_options
+def sweep_command(*, model: Path, budgets: str, out: Path, settings: Settings, constraints: Constraints) -> None:
+    """A whole ladder of files of MODEL, one for each budget, and one report on all of them."""
+    wanted = [budget.strip() for budget in budgets.split(",")]
+    outs = [out / f"{model.stem}-{budget.replace(' ', '-')}.gguf" for budget in wanted]
+    click.echo(describe_fits(fit(model, wanted, outs, settings, constraints, click.echo)))
+    click.echo(f"report: {outs[0].with_suffix('.html')}")
+
+
 @cli.command("report")
 @click.argument("results", nargs=-1, required=True, type=PATH)
 @click.option("-o", "--out", type=PATH, default=Path("report.html"), show_default=True, help="The page to write.")
@@ -173,6 +357,16 @@ def report_command(results: tuple[Path, ...], out: Path, markdown: Path | None, 
     """Say in one page which file of RESULTS (JSON of gguf-golf eval) to take, and how sure that is."""
     write_report(results, out, markdown=markdown, csv=csv)
     click.echo(f"report: {out}")
+
+
+@cli.command("bench")
+@click.argument("types", nargs=-1)
+@click.option("--rounds", default=5, show_default=True, help="Measure everything so often, in turn.")
+@click.option("--models", is_flag=True, help=f"Also whole models through llama-bench: {', '.join(MODELS)}.")
+@click.option("--json", "json_path", type=PATH, help="Write the results there.")
+def bench_command(types: tuple[str, ...], rounds: int, models: bool, json_path: Path | None) -> None:
+    """Measure how fast TYPES (default: all) multiply and encode on this CPU, one thread."""
+    bench(types, rounds, tuple(MODELS) if models else (), json_path, click.echo)
 
 
 @cli.command("demo")

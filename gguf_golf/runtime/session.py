@@ -55,7 +55,8 @@ class LoadedModel:
     """A GGUF file opened by llama.cpp.
 
     `vocab_only=True` loads the tokenizer alone; `in_place=True` puts the weights into writable host memory, in the
-    file's own layout, where their data may be exchanged. Raises InputError if the file is absent, no GGUF, or cannot be loaded.
+    file's own layout, where their data may be exchanged. Raises InputError if the file is absent, no GGUF, or cannot
+    be loaded.
     """
 
     def __init__(self, path: str | Path, *, vocab_only: bool = False, in_place: bool = False) -> None:

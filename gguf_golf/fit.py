@@ -1,0 +1,233 @@
+"""The whole road in one call: convert, calibrate, rank, plan, quantize, evaluate, report. It composes the rooms.
+
+Everything between the model and the files asked for lies in a work folder, one for each (model, texts, settings).
+A step whose product is there is not done again, and steps that take long go on where they stopped.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from gguf_golf.calibrate import imatrix as imatrix_file
+from gguf_golf.calibrate.collect import collect
+from gguf_golf.evaluate.evaluate import evaluate
+from gguf_golf.evaluate.on_text import TextSettings
+from gguf_golf.evaluate.results import ModelResult, document, write_json
+from gguf_golf.formats import types
+from gguf_golf.models import Model, open_model
+from gguf_golf.models.fingerprint import fingerprint
+from gguf_golf.models.hashing import file_sha256
+from gguf_golf.models.roles import is_quantizable
+from gguf_golf.plan.budget import n_weights, parse
+from gguf_golf.plan.constraints import Constraints
+from gguf_golf.plan.inputs import load
+from gguf_golf.plan.make import write_text
+from gguf_golf.plan.planner import Plan, Planner
+from gguf_golf.quantize.convert import convert
+from gguf_golf.quantize.from_recipe import quantize
+from gguf_golf.report import write_report
+from gguf_golf.runtime.header import GgufHeader
+from gguf_golf.sensitivity.measure import measure
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to calibrate and to evaluate on; None means the texts that come with gguf-golf. Chunks are of `n_ctx`."""
+
+    text: Path | None = None
+    eval_text: Path | None = None
+    n_ctx: int = 512
+    calibration_chunks: int = 32
+    sensitivity_chunks: int = 3
+    eval_chunks: int = 40
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One budget's outcome: the file, its plan, and what was measured of it."""
+
+    path: Path
+    plan: Plan
+    result: ModelResult
+
+
+def fit(
+    model_path: Path,
+    budgets: Sequence[str],
+    outs: Sequence[Path],
+    settings: Settings,
+    constraints: Constraints,
+    say: Say,
+) -> list[Fitted]:
+    """Write the best file for each budget to the path beside it, measure all, and write one report.
+
+    Results and page lie beside the first file: NAME.json and NAME.html. Raises InputError as the steps do; a budget
+    that is too small is found before anything is written for it.
+    """
+    model = open_model(model_path)
+    for budget in budgets:
+        parse(budget, model)
+    with ExitStack() as stack:
+        data = stack.enter_context(as_file(files("gguf_golf") / "data" / "demo"))
+        text = settings.text or data / "calibration.txt"
+        eval_text = settings.eval_text or data / "demo.txt"
+        work = _work_folder(outs[0].parent, model, text, settings)
+        clock = _Clock(model, settings, len(budgets), say)
+        base = _base(model_path, model, work, clock, settings)
+        imatrix = _calibrated(base, text, work, clock, settings)
+        sensitivity = _ranked(base, imatrix, text, work, clock, settings)
+
+        clock.step("plan", f"planning {', '.join(budgets)}")
+        inputs = load(base, sensitivity, imatrix, work)
+        planner = Planner(inputs.model, inputs.sensitivity, constraints, inputs.imatrix, inputs.source)
+        plans = [planner.plan(parse(budget, model)) for budget in budgets]
+        for out, plan in zip(outs, plans, strict=True):
+            _quantized(base, plan, work / f"{out.stem}.recipe.toml", out, clock, settings)
+        clock.step("evaluate", f"measuring on {settings.eval_chunks} chunks of {eval_text.name}")
+        scored = TextSettings(eval_text, settings.n_ctx, settings.eval_chunks)
+        results = evaluate(base, outs, scored, threads=settings.threads)
+        write_json(document(results, {"texts": [scored.to_json()]}), outs[0].with_suffix(".json"))
+        write_report([outs[0].with_suffix(".json")], outs[0].with_suffix(".html"))
+        clock.done()
+    measured = [result for result in results if result.role == "quant"]
+    return [Fitted(*each) for each in zip(outs, plans, measured, strict=True)]
+
+
+def describe(fits: Sequence[Fitted]) -> str:
+    """One line a file: size, predicted and measured damage."""
+    lines = []
+    for each in fits:
+        measures = each.result.measures
+        assert measures is not None and measures.kld_mean is not None
+        error = "" if measures.kld_se is None else f" +- {measures.kld_se:.2g}"
+        lines.append(
+            f"{each.path}: {each.plan.file_bytes:,} bytes, predicted KLD {each.plan.recipe.predicted_kld:.3g}, "
+            f"measured {measures.kld_mean:.3g}{error}"
+        )
+    return "\n".join(lines)
+
+
+def _work_folder(parent: Path, model: Model, text: Path, settings: Settings) -> Path:
+    """A folder named by all that its contents depend on, so that nothing stale is ever taken up."""
+    numbers = {name: value for name, value in asdict(settings).items() if isinstance(value, int) and name != "threads"}
+    key = json.dumps([fingerprint(model), file_sha256(text), numbers], sort_keys=True)
+    work = parent / "gguf-golf-work" / hashlib.sha256(key.encode()).hexdigest()[:16]
+    work.mkdir(parents=True, exist_ok=True)
+    return work
+
+
+def _base(model_path: Path, model: Model, work: Path, clock: "_Clock", settings: Settings) -> Path:
+    """The model as one GGUF in its own precision."""
+    if model_path.is_file():
+        return model_path
+    base = work / "base.gguf"
+    precision = max((t.source_type for t in model.tensors if is_quantizable(t)), key=lambda name: types.get(name).bpw)
+    clock.step("convert", f"converting {model_path} to {precision}")
+    if not base.exists():
+        convert(model_path, base, type_name=precision.lower(), threads=settings.threads or 0)
+    return base
+
+
+def _calibrated(base: Path, text: Path, work: Path, clock: "_Clock", settings: Settings) -> Path:
+    path = work / "imatrix.gguf"
+    clock.step("calibrate", f"calibrating on {settings.calibration_chunks} chunks of {text.name}")
+    if not path.exists():
+        collected = collect(
+            base, text, n_ctx=settings.n_ctx, n_chunks=settings.calibration_chunks, threads=settings.threads
+        )
+        imatrix_file.write(collected, path)
+    return path
+
+
+def _ranked(base: Path, imatrix: Path, text: Path, work: Path, clock: "_Clock", settings: Settings) -> Path:
+    path = work / "sensitivity.json"
+    clock.step("rank", "measuring what each tensor costs")
+    if not path.exists():
+        measure(
+            base,
+            path,
+            imatrix_path=imatrix,
+            text_path=text,
+            n_ctx=settings.n_ctx,
+            n_chunks=settings.sensitivity_chunks,
+            threads=settings.threads,
+        )
+    return path
+
+
+def _quantized(base: Path, plan: Plan, recipe: Path, out: Path, clock: "_Clock", settings: Settings) -> None:
+    clock.step("quantize", f"writing {out}, {plan.file_bytes / 1e6:.2f} MB")
+    if _holds(out, plan):
+        return
+    write_text(recipe, plan.text)
+    quantize(base, recipe, out, threads=settings.threads or 0)
+
+
+def _holds(out: Path, plan: Plan) -> bool:
+    """Whether the file is there already, made by this very recipe. Files appear whole, so its header is enough."""
+    if not out.is_file() or out.stat().st_size != plan.file_bytes:
+        return False
+    with GgufHeader(out) as header:
+        return header.text("gguf_golf.recipe") == plan.text
+
+
+class _Clock:
+    """Says which step runs and how long everything may still take: guesses, corrected by the steps that are done."""
+
+    # Seconds for each billion multiplications of a forward pass, and for each million weights encoded, on two cores.
+    FORWARD, ENCODE = 0.02, 0.4
+
+    def __init__(self, model: Model, settings: Settings, n_files: int, say: Say) -> None:
+        n, n_tensors = n_weights(model), sum(is_quantizable(tensor) for tensor in model.tensors)
+        chunk = self.FORWARD * n * settings.n_ctx / 1e9
+        self._expected = {
+            "convert": n / 1e8,
+            "calibrate": settings.calibration_chunks * chunk,
+            "rank": n_tensors * ((settings.sensitivity_chunks + 1) * chunk + 1) + 2 * self.ENCODE * n / 1e6,
+            "plan": 5.0,
+            "quantize": self.ENCODE * n / 1e6,
+            "evaluate": settings.eval_chunks * chunk * (1 + n_files),
+        }
+        self._todo = ["convert", "calibrate", "rank", "plan", *["quantize"] * n_files, "evaluate"]
+        self._say, self._n = say, len(self._todo)
+        self._spent = self._spent_expected = 0.0
+        self._current: tuple[str, float] | None = None
+
+    def step(self, name: str, words: str) -> None:
+        """The next step begins, the one before is done."""
+        self._finish()
+        while self._todo[0] != name:
+            self._todo.pop(0)
+        left = sum(self._expected[step] for step in self._todo) * self._pace()
+        self._say(f"[{self._n - len(self._todo) + 1}/{self._n}] {words} (about {_duration(left)} left in all)")
+        self._todo.pop(0)
+        self._current = (name, time.monotonic())
+
+    def done(self) -> None:
+        self._finish()
+        self._say(f"done in {_duration(self._spent)}")
+
+    def _finish(self) -> None:
+        if self._current is not None:
+            name, started = self._current
+            self._spent += time.monotonic() - started
+            self._spent_expected += self._expected[name]
+            self._current = None
+
+    def _pace(self) -> float:
+        """How much slower than guessed the steps so far were; steps found done count as nothing."""
+        if self._spent < 2:
+            return 1.0
+        return self._spent / self._spent_expected
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
