@@ -25,7 +25,7 @@ lint: setup
 	$(BIN)/mypy
 
 bench: runtime-tools
-	$(BIN)/python eval/bench.py
+	$(GOLF) bench --models --json bench.json
 
 runtime: setup
 	$(GOLF) runtime build

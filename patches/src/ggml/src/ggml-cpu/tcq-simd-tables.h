@@ -8,8 +8,8 @@
 #define TCQ_TABLE static const
 #endif
 
-// GF2P8AFFINEQB matrices by k: path byte and previous path byte -> index bits 0-2. In blocks of 256 one serves
-// 32 bytes, so these stand there four times
+// GF2P8AFFINEQB matrices by k: path byte and previous path byte -> index bits 0-2. In blocks of 256 one
+// serves 32 bytes, so these stand there four times
 TCQ_TABLE uint64_t tcq_affine_cur[8*4] = {
     0x0000010000000000ULL, 0x0000010000000000ULL, 0x0000010000000000ULL, 0x0000010000000000ULL,
     0x0001030000000000ULL, 0x0001030000000000ULL, 0x0001030000000000ULL, 0x0001030000000000ULL,
@@ -137,6 +137,33 @@ TCQ_TABLE uint64_t tcq5_64_affine_lo[2*8] = {
     0x0000000000408000ULL, 0x0000000000408000ULL, 0x0000000000040800ULL, 0x0000000000040800ULL,
 };
 
+// the same for 64 bytes, by i: sub-blocks 4i and 4i + 1 in the low nibbles, 4i + 2 and 4i + 3 in the high
+// ones; for bit 3 rate 2 has its lo bit, rate 4 its last one
+TCQ_TABLE uint64_t tcq_affine_paired_cur[2*8] = {
+    0x0000010001020700ULL, 0x0000010001020700ULL, 0x0000010001020700ULL, 0x0000010001020700ULL,
+    0x0001030002040f00ULL, 0x0001030002040f00ULL, 0x0001030002040f00ULL, 0x0001030002040f00ULL,
+    0x05081f0014237f00ULL, 0x05081f0014237f00ULL, 0x05081f0014237f00ULL, 0x05081f0014237f00ULL,
+    0x0a113f002946fe00ULL, 0x0a113f002946fe00ULL, 0x0a113f002946fe00ULL, 0x0a113f002946fe00ULL,
+};
+TCQ_TABLE uint64_t tcq_affine_paired_prev[2*8] = {
+    0x528cfd004830f400ULL, 0x528cfd004830f400ULL, 0x528cfd004830f400ULL, 0x528cfd004830f400ULL,
+    0xa418fa009060e800ULL, 0xa418fa009060e800ULL, 0xa418fa009060e800ULL, 0xa418fa009060e800ULL,
+    0x20c0d00080004000ULL, 0x20c0d00080004000ULL, 0x20c0d00080004000ULL, 0x20c0d00080004000ULL,
+    0x4080a00000008000ULL, 0x4080a00000008000ULL, 0x4080a00000008000ULL, 0x4080a00000008000ULL,
+};
+TCQ_TABLE uint64_t tcq2_affine_paired_lo[2*8] = {
+    0x0000000800000004ULL, 0x0000000800000004ULL, 0x0000000800000004ULL, 0x0000000800000004ULL,
+    0x0000008000000040ULL, 0x0000008000000040ULL, 0x0000008000000040ULL, 0x0000008000000040ULL,
+    0x0000000200000001ULL, 0x0000000200000001ULL, 0x0000000200000001ULL, 0x0000000200000001ULL,
+    0x0000002000000010ULL, 0x0000002000000010ULL, 0x0000002000000010ULL, 0x0000002000000010ULL,
+};
+TCQ_TABLE uint64_t tcq4_affine_paired_lo[2*8] = {
+    0x0000000100000004ULL, 0x0000000100000004ULL, 0x0000000100000004ULL, 0x0000000100000004ULL,
+    0x0000000200000008ULL, 0x0000000200000008ULL, 0x0000000200000008ULL, 0x0000000200000008ULL,
+    0x0000001000000040ULL, 0x0000001000000040ULL, 0x0000001000000040ULL, 0x0000001000000040ULL,
+    0x0000002000000080ULL, 0x0000002000000080ULL, 0x0000002000000080ULL, 0x0000002000000080ULL,
+};
+
 // XOR of [nibble] over prev.lo, prev.hi, cur.lo: subset of k | subset of k + 1 << 4, for k = 0 and k = 2
 TCQ_TABLE uint8_t tcq_nibble_pair[2*3*16] = {
     0, 4, 65, 69, 22, 18, 87, 83, 102, 98, 39, 35, 112, 116, 49, 53, 0, 101, 84, 49, 69, 32, 17, 116, 86, 51,
@@ -182,7 +209,14 @@ TCQ_TABLE uint8_t tcq5_lut[128] = {
     83, 84, 85, 85, 86, 87, 88, 88, 89, 90, 91, 92, 93, 94, 95, 97, 98, 100, 103, 106, 111, 117, 127,
 };
 
-// the same by 16, each but the first XORed with the one before: XOR of the first n is the n-th
+// rate 4 with lo >> 2 as bit 3 of the index
+TCQ_TABLE uint8_t tcq4_lut_paired[64] = {
+    2, 14, 21, 26, 30, 33, 35, 37, 64, 65, 66, 67, 68, 69, 70, 71, 39, 41, 42, 43, 45, 46, 47, 48, 72, 73, 73,
+    75, 75, 77, 78, 79, 50, 50, 51, 53, 54, 55, 55, 56, 80, 81, 82, 84, 85, 86, 88, 89, 58, 58, 59, 60, 61,
+    62, 63, 64, 91, 93, 95, 98, 102, 108, 115, 127,
+};
+
+// levels by 16, each but the first XORed with the one before: XOR of the first n is the n-th
 TCQ_TABLE uint8_t tcq2_lut_chain[16] = {
     2, 23, 31, 41, 45, 52, 57, 61, 67, 71, 77, 83, 89, 97, 106, 127,
 };
@@ -203,7 +237,7 @@ TCQ_TABLE uint8_t tcq5_lut_chain[128] = {
     26, 22, 22, 22, 21, 11, 12, 12, 15, 13, 50, 49, 48, 50, 63, 57, 34, 39,
 };
 
-// the same with nibbles in merged order: [k odd][z2 | lo >> 2 << 1][nibble]
+// levels with nibbles in merged order: [k odd][z2 | lo >> 2 << 1][nibble]
 TCQ_TABLE uint8_t tcq3_lut_merged[2*32] = {
     1, 16, 25, 30, 48, 50, 53, 55, 65, 67, 69, 71, 84, 86, 89, 92, 35, 39, 41, 45, 58, 58, 61, 63, 74, 76, 78,
     80, 97, 102, 112, 127, 1, 48, 65, 84, 16, 50, 67, 86, 25, 53, 69, 89, 30, 55, 71, 92, 35, 58, 74, 97, 39,

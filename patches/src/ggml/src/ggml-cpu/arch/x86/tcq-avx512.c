@@ -46,6 +46,15 @@ TCQ_INLINE __m512i tcq_xor3(__m512i a, __m512i b, __m512i c) {
     return _mm512_ternarylogic_epi64(a, b, c, 0x96);
 }
 
+// a where mask is set, else b
+TCQ_INLINE __m512i tcq_select(__m512i mask, __m512i a, __m512i b) {
+    return _mm512_ternarylogic_epi64(mask, a, b, 0xca);
+}
+
+TCQ_INLINE __m512i tcq_halves_epi16(int a, int b) {
+    return _mm512_inserti64x4(_mm512_set1_epi16(a), _mm256_set1_epi16(b), 1);
+}
+
 TCQ_INLINE __m512i tcq_levels_by_index(int rate, __m512i index) {
     switch (rate) {
         case 1:  return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_load_si128((const __m128i *) tcq1_lut)), index);
@@ -60,16 +69,13 @@ TCQ_INLINE __m512i tcq_levels_by_index(int rate, __m512i index) {
 // blocks of 256: byte y of each half is path byte y; the halves are the sub-blocks 2j and 2j + 1, 64 weights in a row
 //
 
-TCQ_INLINE __m512i tcq_affine(__m512i v, const uint64_t * matrices, int j) {
-    return _mm512_gf2p8affine_epi64_epi8(v, _mm512_load_si512(matrices + 8*j), 0);
+TCQ_INLINE __m512i tcq_affine(__m512i v, const uint64_t * matrices, int i) {
+    return _mm512_gf2p8affine_epi64_epi8(v, _mm512_load_si512(matrices + 8*i), 0);
 }
 
-TCQ_INLINE const uint64_t * tcq_affine_lo(int rate) {
-    return rate == 2 ? tcq2_affine_lo : rate == 3 ? tcq3_affine_lo : rate == 4 ? tcq4_affine_lo : tcq5_affine_lo;
-}
-
+// pairs: up to rate 4, index bits of sub-blocks 4i and 4i + 1 in the low nibbles, of 4i + 2 and 4i + 3 in the high ones
 typedef struct {
-    __m512i cur, prev, lo[4]; // every one 32 bytes twice
+    __m512i cur, prev, lo[4], pairs[2]; // 32 bytes twice
 } tcq_planes;
 
 TCQ_INLINE tcq_planes tcq_load_planes(int rate, const uint8_t * x) {
@@ -83,20 +89,43 @@ TCQ_INLINE tcq_planes tcq_load_planes(int rate, const uint8_t * x) {
     for (int i = 0; i < rate - 1; ++i) {
         p.lo[i] = tcq_load_32_twice(x + 32 + 32*i);
     }
+    for (int i = 0; i < 2 && rate <= 4; ++i) {
+        const __m512i cur  = tcq_affine(p.cur,  tcq_affine_paired_cur,  i);
+        const __m512i prev = tcq_affine(p.prev, tcq_affine_paired_prev, i);
+        switch (rate) {
+            case 2:  p.pairs[i] = tcq_xor3(cur, prev, tcq_affine(p.lo[0], tcq2_affine_paired_lo, i)); break;
+            case 4:  p.pairs[i] = tcq_xor3(cur, prev, tcq_affine(p.lo[2], tcq4_affine_paired_lo, i)); break;
+            default: p.pairs[i] = _mm512_xor_si512(cur, prev);
+        }
+    }
     return p;
 }
 
+// two bits of each weight from bit {2, 0, 6, 4}[k & 3] of a byte to bits `to` and `to` + 1; other bits are arbitrary
+TCQ_INLINE __m512i tcq_shift_lo(__m512i lo, int j, int to) {
+    return j & 1 ? _mm512_srlv_epi16(lo, tcq_halves_epi16(6 - to, 4 - to)) : _mm512_sllv_epi16(lo, tcq_halves_epi16(to - 2, to));
+}
+
 TCQ_INLINE __m512i tcq_levels(int rate, const tcq_planes * p, int j) {
-    __m512i index = tcq_affine(p->cur, tcq_affine_cur, j);
-    if (rate == 1) {
-        index = _mm512_xor_si512(index, tcq_affine(p->prev, tcq_affine_prev, j));
-    } else {
-        index = tcq_xor3(index, tcq_affine(p->prev, tcq_affine_prev, j), tcq_affine(p->lo[rate == 2 ? 0 : j >> 1], tcq_affine_lo(rate), j));
+    if (rate == 5) {
+        const __m512i index = tcq_xor3(tcq_affine(p->cur, tcq_affine_cur, j), tcq_affine(p->prev, tcq_affine_prev, j),
+                                       tcq_affine(p->lo[j >> 1], tcq5_affine_lo, j));
+        return tcq_levels_by_index(5, _mm512_xor_si512(index, tcq_affine(p->lo[2 + (j >> 1)], tcq5_affine_lo, 4 + j)));
     }
-    if (rate >= 4) {
-        index = _mm512_xor_si512(index, tcq_affine(p->lo[rate == 4 ? 2 : 2 + (j >> 1)], tcq_affine_lo(rate), 4 + j));
+    // the permutations below look at as many bits as the rate needs, so the other nibble need not be masked
+    __m512i index = j & 1 ? _mm512_srli_epi16(p->pairs[j >> 1], 4) : p->pairs[j >> 1];
+    switch (rate) {
+        case 1:
+            return _mm512_permutexvar_epi8(index, _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *) tcq1_lut)));
+        case 2:
+            return _mm512_permutexvar_epi8(index, _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *) tcq2_lut)));
+        case 3:
+            index = tcq_select(_mm512_set1_epi8(0x18), tcq_shift_lo(p->lo[j >> 1], j, 3), index);
+            return _mm512_permutexvar_epi8(index, tcq_load_32_twice(tcq3_lut));
+        default:
+            index = tcq_select(_mm512_set1_epi8(0x30), tcq_shift_lo(p->lo[j >> 1], j, 4), index);
+            return _mm512_permutexvar_epi8(index, _mm512_load_si512(tcq4_lut_paired));
     }
-    return tcq_levels_by_index(rate, index);
 }
 
 TCQ_INLINE void tcq_vec_dot(int rate, int n, float * s, const uint8_t * x, const block_q8_K * y) {
