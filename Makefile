@@ -25,7 +25,8 @@ lint: setup
 	$(BIN)/mypy
 
 bench: runtime-tools
-	$(GOLF) bench --models --json bench.json
+	mkdir -p build
+	$(GOLF) bench --models --json build/bench.json
 
 runtime: setup
 	$(GOLF) runtime build
