@@ -322,7 +322,12 @@ static __device__ __forceinline__ uint32_t tcq_natural_order(const uint32_t (&v)
 
 // warps that share a row: few, because a thread has many weights of it at a time, and the sum across warps is not free
 #ifndef TCQ_MMVQ_NWARPS
-#define TCQ_MMVQ_NWARPS 2
+#define TCQ_MMVQ_NWARPS 1
+#endif
+
+// blocks that a multiprocessor shall hold at once: all of a matrix of 4096 rows in one wave, at 64 registers a thread
+#ifndef TCQ_MMVQ_MIN_BLOCKS
+#define TCQ_MMVQ_MIN_BLOCKS (32/TCQ_MMVQ_NWARPS)
 #endif
 
 // words of the path that a thread takes at a time
