@@ -5,6 +5,7 @@ import hashlib
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,36 @@ def write_report(
 
 def render(template: str, results: Results, found: Sequence[Axis], verdict: Verdict) -> str:
     """The page (or model card) of merged results as text."""
+    script = _asset("report.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            results=results,
+            title=_title(results),
+            verdict=verdict,
+            axes=found,
+            plots=[plots.pareto(results, axis) for axis in found],
+            distribution=plots.distribution(results),
+            columns=columns(found, results),
+            shares=shares(results, list(found)),
+            panels=task_panels(results, found),
+            domains=domains(results),
+            speeds=speeds(results),
+            maps=[(model, type_map(model)) for model in results.models if model.role != "noise-floor"],
+            bands=BANDS,
+            size=plots,
+            version=__version__,
+            script=Markup(script),
+            script_sha256=digest,
+            style=Markup(_asset("report.css")),
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("gguf_golf.report"),
         autoescape=lambda name: name is not None and ".html" in name,
@@ -65,28 +96,7 @@ def render(template: str, results: Results, found: Sequence[Axis], verdict: Verd
     environment.filters.update(
         size=words.size, number=words.number, percent=words.percent, shell=shlex.quote, cell=_markdown_cell
     )
-    script = _asset("report.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template(template).render(
-        results=results,
-        title=_title(results),
-        verdict=verdict,
-        axes=found,
-        plots=[plots.pareto(results, axis) for axis in found],
-        distribution=plots.distribution(results),
-        columns=columns(found, results),
-        shares=shares(results, list(found)),
-        panels=task_panels(results, found),
-        domains=domains(results),
-        speeds=speeds(results),
-        maps=[(model, type_map(model)) for model in results.models if model.role != "noise-floor"],
-        bands=BANDS,
-        size=plots,
-        version=__version__,
-        script=Markup(script),
-        script_sha256=digest,
-        style=Markup(_asset("report.css")),
-    )
+    return environment
 
 
 def _title(results: Results) -> str:

@@ -287,6 +287,10 @@ class _Reader:
         names = ("score", "low", "high", "mcnemar_p", "retained", "retained_low", "retained_high")
         numbers = {name: self._number(entry.get(name), f"{at}.{name}") for name in names}
         score = numbers.pop("score")
+        for low, high in (("low", "high"), ("retained_low", "retained_high")):
+            ends = numbers[low], numbers[high]
+            if ends[0] is not None and ends[1] is not None and ends[0] > ends[1]:
+                numbers[low] = numbers[high] = None  # no interval
         if score is None:
             return None
         return Metric(

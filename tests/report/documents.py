@@ -15,7 +15,7 @@ def document(*models: dict[str, Any], **settings: Any) -> dict[str, Any]:
         "gguf_golf": "0.1.0",
         "command": "gguf-golf eval base.gguf small.gguf --text prose.txt --json results.json",
         "settings": {"texts": [text], "tasks": [], "speed": None, **settings},
-        "kld_edges": EDGES,
+        "kld_edges": list(EDGES),
         "models": list(models),
     }
 

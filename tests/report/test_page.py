@@ -1,22 +1,27 @@
 """The page as text, the model card and the CSV: complete, self-contained, and harmless whatever a results file says."""
 
+import contextlib
+import copy
 import csv
 import io
 import json
 import re
+import tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gguf_golf.cli import cli
 from gguf_golf.errors import InputError
 from gguf_golf.report import write_report
 from tests.report.documents import base, document, ladder, quant, task
 
-HOSTILE = "<script>window.pwned=1</script>\"'><img src=x onerror=window.pwned=1></style>{{7*7}}|`*_\n=1+1"
+HOSTILE = "=1+1<script>window.pwned=1</script>\"'><img src=x onerror=window.pwned=1></style>{{7*7}}|`*_\n- x"
 
 
 def hostile() -> dict[str, Any]:
@@ -27,13 +32,13 @@ def hostile() -> dict[str, Any]:
     bad |= {"file": HOSTILE + ".gguf", "sha256": HOSTILE, "recipe": HOSTILE + "\ud800", "speed": {"prompt_tps": 4}}
     bad["tensors"] += [{"name": f"blk.0.{HOSTILE}.weight", "type": HOSTILE, "shape": [2, 2], "bytes": 4}]
     bad["tensors"] += [{"name": HOSTILE, "type": HOSTILE, "shape": [2, 2], "bytes": 4}, {}, None]
-    settings = {
+    said = {
         "texts": [dict.fromkeys(("name", "file", "sha256", "n_ctx", "n_chunks"), HOSTILE)],
         "tasks": [dict.fromkeys(("name", "file", "sha256", "seed"), HOSTILE)],
         "speed": {HOSTILE: HOSTILE},
     }
     models = [base(file=HOSTILE, tasks={HOSTILE: answers}), bad, quant("q8", 5000, float("nan"))]
-    return {**document(*models, **settings), "command": HOSTILE}
+    return {**document(*models, **said), "command": HOSTILE}
 
 
 class Elements(HTMLParser):
@@ -150,3 +155,42 @@ def test_what_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         write_report(document(*ladder()), tmp_path / "no" / "page.html")
     with pytest.raises(InputError, match="no results"):
         write_report([], tmp_path / "page.html")
+
+
+ODD = [None, True, -1, 0, 10**400, 1e308, -1e-320, float("nan"), "", "x", [], [None], [[1]], {}, {"a": 1}]
+
+
+def full() -> dict[str, Any]:
+    flips = {
+        "lost": ["q1"],
+        "gained": ["q2"],
+        "mcnemar_p": 0.5,
+        "retained": 0.9,
+        "retained_low": 0.8,
+        "retained_high": 1,
+    }
+    models = ladder()[:3]
+    for model in models:
+        model |= {"tasks": {"arc": task(0.5, 0.4, 0.6, **flips)}, "speed": {"prompt_tps": 1.0}, "recipe": "a = 1"}
+        model["texts"] = {name: {"kld_mean": 0.1, "kld_se": 0.01} for name in ("a", "b")}
+        model["tensors"] = model["tensors"][:2]
+    return document(*models, speed={"threads": 2}, tasks=[{"name": "arc", "sha256": "00", "seed": 1}])
+
+
+def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every value inside."""
+    inside = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    return [path, *(place for key, value in inside for place in places(value, (*path, key)))]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(places(full())[1:]), st.sampled_from(ODD))
+def test_any_value_replaced_makes_a_page_or_a_clear_error(place: tuple[Any, ...], odd: Any) -> None:
+    changed = full()
+    node: Any = changed
+    for part in place[:-1]:
+        node = node[part]
+    node[place[-1]] = copy.deepcopy(odd)
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(InputError):
+        out = Path(folder)
+        write_report(changed, out / "p.html", markdown=out / "c.md", csv=out / "t.csv")
