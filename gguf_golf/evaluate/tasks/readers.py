@@ -30,10 +30,8 @@ def read_questions(kind: str, path: Path, *, extra: Path | None = None, shots: i
 
     Raises InputError for an unknown kind, an absent or empty file, or one that is not of this kind.
     """
-    if kind not in READERS and kind != "mmlu":
-        raise InputError(
-            f"there is no task of kind {kind!r}; known are {', '.join(sorted([*READERS, 'mmlu', 'gpqa']))}"
-        )
+    if kind not in KINDS:
+        raise InputError(f"there is no task of kind {kind!r}; known are {', '.join(KINDS)} and gpqa")
     for needed in (path, extra):
         if needed is not None and not needed.exists():
             raise InputError(f"{needed}: no such file")
@@ -188,3 +186,4 @@ READERS: dict[str, Callable[[Path], list[Question]]] = {
     "arc": _arc,
     "lambada": _lambada,
 }
+KINDS = (*sorted(READERS), "mmlu", "piqa")
