@@ -12,6 +12,7 @@ import json
 import statistics
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -21,12 +22,35 @@ from gguf_golf.bench.synthetic import SHAPES, write_model
 TYPES = ("tcq2", "q2_k", "tcq3", "q3_k", "tcq4", "q4_k")
 
 
-def run_bench(binary: Path, model: Path, prompt: int, generate: int) -> tuple[float, float, str]:
+@dataclass(frozen=True)
+class Run:
     """One llama-bench run: tokens/s of prefill and of decoding (medians of its repetitions), and the GPU's name."""
-    command = [binary, "-m", model, "-p", str(prompt), "-n", str(generate), "-r", "5", "-ngl", "99", "-o", "json"]
+
+    prefill: float
+    decode: float
+    gpu: str
+
+
+def run_bench(binary: Path, model: Path, prompt: int, generate: int) -> Run:
+    """Runs llama-bench with every layer on the GPU."""
+    command = [
+        str(binary),
+        "-m",
+        str(model),
+        "-p",
+        str(prompt),
+        "-n",
+        str(generate),
+        "-r",
+        "5",
+        "-ngl",
+        "99",
+        "-o",
+        "json",
+    ]
     rows = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     speed = {row["n_gen"] > 0: statistics.median(row["samples_ts"]) for row in rows}
-    return speed[False], speed[True], rows[0]["gpu_info"]
+    return Run(speed[False], speed[True], rows[0]["gpu_info"])
 
 
 def main() -> None:
@@ -48,21 +72,22 @@ def main() -> None:
     for shape in args.shapes:
         paths = {name: args.work / f"{shape}-{name}.gguf" for name in args.types}
         sizes = {name: write_model(path, SHAPES[shape], name) for name, path in paths.items()}
-        runs: dict[str, list[tuple[float, float, str]]] = {name: [] for name in args.types}
+        runs: dict[str, list[Run]] = {name: [] for name in args.types}
         for _ in range(args.rounds):
             for name in args.types:
                 runs[name].append(run_bench(args.bin / "llama-bench", paths[name], args.prompt, args.generate))
         for name in args.types:
-            prefill, decode = (statistics.median(run[i] for run in runs[name]) for i in (0, 1))
+            prefill = statistics.median(run.prefill for run in runs[name])
+            decode = statistics.median(run.decode for run in runs[name])
             rate = decode * sizes[name] / 1e12
             share = f"{rate / args.copy_rate:7.1%}" if args.copy_rate else ""
             print(
                 f"{shape:14} {name:6} {sizes[name] / 1e6:8.1f} MB  decode {decode:8.1f} tok/s  "
-                f"weights {rate:6.3f} TB/s {share}  prefill {prefill:9.1f} tok/s  {runs[name][0][2]}",
+                f"weights {rate:6.3f} TB/s {share}  prefill {prefill:9.1f} tok/s  {runs[name][0].gpu}",
                 flush=True,
             )
             results.append({"shape": shape, "type": name, "bytes": sizes[name], "decode": decode, "prefill": prefill,
-                            "runs": runs[name]})  # fmt: skip
+                            "runs": [vars(run) for run in runs[name]]})  # fmt: skip
             paths[name].unlink()
         args.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
 
