@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define TCQ_RANKS      4 // choices of slots to try
+#define TCQ_MOVES      6 // steps to a better scale, at most
 #define TCQ_SCALES   256
 
 // What a block costs more in all for one weight of |x| = 0, 8, .. 64 level units, in units of the mean squared error
@@ -185,14 +186,13 @@ bool tcq_encode_block(tcq_encoder * e, const float * x, const float * importance
     const int   n   = f->block_size;
     const float rms = tcq_level_rms(f);
 
-    float norm = 0.0f, sum_w = 0.0f;
-    float energy[TCQ_CANDIDATES + 1]; // of the candidates, descending
+    float norm = 0.0f;
+    float energy[TCQ_CANDIDATES]; // of the candidates, descending
     int   n_candidates = 0;
     for (int j = 0; j < n; ++j) {
         e->w[j] = importance ? importance[j] : 1.0f;
         const float en = e->w[j]*x[j]*x[j];
         norm  += en;
-        sum_w += e->w[j];
         if (n_candidates < TCQ_CANDIDATES || en > energy[TCQ_CANDIDATES - 1]) {
             int i = n_candidates < TCQ_CANDIDATES ? n_candidates++ : TCQ_CANDIDATES - 1;
             for (; i > 0 && energy[i - 1] < en; --i) {
@@ -210,22 +210,30 @@ bool tcq_encode_block(tcq_encoder * e, const float * x, const float * importance
     const bool wide = n == QK_TCQ;
     e->x          = x;
     e->mse        = rms*rms/(float) (1 << 2*f->rate);
-    e->unit       = sum_w/n*e->mse/32.0f; // 32 for an average step
+    e->unit       = tcq_cost_unit(f, e->w, n);
     e->best_error = FLT_MAX;
 
-    // a first scale, its refit, its neighbours as long as they help, then other slots
-    const int   n_seams   = wide ? 1 : 2; // short chains need more
-    const float remaining = norm - energy[0] - (wide ? energy[1] : 0.0f);
-    bool tried[TCQ_SCALES] = { false };
+    // a first scale: the rms of what the slots will leave; roots, or one channel of great importance would decide alone
+    float rest = 0.0f, rest_w = 0.0f;
+    for (int j = 0; j < n; ++j) {
+        if (j != e->candidates[0] && (j != e->candidates[1] || !wide)) {
+            const float root = sqrtf(e->w[j]);
+            rest   += root*x[j]*x[j];
+            rest_w += root;
+        }
+    }
+    const int first = tcq_nearest_scale(rest > 0.0f ? sqrtf(rest/rest_w)/rms : fabsf(x[e->candidates[0]])/63.0f);
 
-    const int first = tcq_nearest_scale(sqrtf(fmaxf(remaining, 1e-6f*norm)/sum_w)/rms);
+    // its refit, its neighbours as long as they help, then other slots
+    const int n_seams = wide ? 1 : 2; // short chains need more
+    bool tried[TCQ_SCALES] = { false };
     const int refit = tcq_nearest_scale(tcq_try(e, first, 0, n_seams));
     tried[first] = true;
     if (!tried[refit]) {
         tcq_try(e, refit, 0, n_seams);
         tried[refit] = true;
     }
-    for (int move = 0; move < 2; ++move) {
+    for (int move = 0; move < TCQ_MOVES; ++move) {
         const int center = e->scale;
         for (int scale = center - 1; scale <= center + 1; scale += 2) {
             if (scale > 0 && scale < TCQ_SCALES && !tried[scale] && e->scale == center) {

@@ -121,14 +121,12 @@ static void tcq_decide_section(tcq_trellis * t, const float * x, const float * w
     const int   n      = first + section + look_ahead < f->block_size ? section + look_ahead : f->block_size - first;
     const bool  at_end = first + n == f->block_size;
     const float d      = tcq_scale[row->scale];
-    const float rms    = tcq_level_rms(f);
 
-    float target[QK_TCQ], sum_w = 0.0f;
+    float target[QK_TCQ];
     for (int i = 0; i < n; ++i) {
         target[i] = x[first + i]/d - row->offset[first + i];
-        sum_w    += w[i];
     }
-    t->set_targets(t, 0, target, w, n, sum_w/n*rms*rms/(float) (1 << 2*f->rate)/32.0f);
+    t->set_targets(t, 0, target, w, n, tcq_cost_unit(f, w, n));
 
     unsigned window = row->state;
     row->state = tcq_trellis_search(t, 0, n, row->state, at_end ? row->seam : -1, section,

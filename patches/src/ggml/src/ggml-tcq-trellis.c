@@ -12,6 +12,7 @@
 #include "ggml-tcq-tables.h"
 
 #include <float.h>
+#include <math.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -330,6 +331,15 @@ float tcq_level_rms(const tcq_format * f) {
     // the largest level, 63, in units of that rms
     static const float reach[6] = { 0.0f, 1.518f, 2.158f, 2.699f, 3.147f, 3.468f };
     return 63.0f/reach[f->rate];
+}
+
+float tcq_cost_unit(const tcq_format * f, const float * w, int n) {
+    float sum_root = 0.0f;
+    for (int i = 0; i < n; ++i) {
+        sum_root += sqrtf(w[i]);
+    }
+    const float root = sum_root/n*tcq_level_rms(f)/(float) (1 << f->rate);
+    return root*root/32.0f;
 }
 
 static int tcq_reverse_bits(int x, int n) {

@@ -61,6 +61,10 @@ void tcq_trellis_search_cycle(tcq_trellis * t, const float * x, const float * w,
 // the n most promising states between step first - 1 and step first, by TCQ_SETTLE steps on both sides
 void tcq_trellis_seams(tcq_trellis * t, int first, int n, uint8_t * seams);
 
+// weighted squared error (level units) that should cost 1 in a search with weights w [n]: an average step then costs
+// some 32, which loses less than 0.01 dB. Roots, so that a few great weights leave resolution for the others
+float tcq_cost_unit(const tcq_format * f, const float * w, int n);
+
 // rms of the weights that the levels suit, in level units
 float tcq_level_rms(const tcq_format * f);
 
