@@ -2,7 +2,7 @@
 
 import codecs
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import jinja2
@@ -25,9 +25,18 @@ class Sampling:
 
 def render_chat(model: LoadedModel, prompt: str) -> str | None:
     """The prompt as one user message in the file's chat template; None if the file has no template."""
+    if model.chat_template() is None:
+        return None
+    return render_messages(model, [{"role": "user", "content": prompt}])
+
+
+def render_messages(
+    model: LoadedModel, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
+) -> str:
+    """Messages (role, content) in the file's chat template. Raises InputError if it has none, or one that fails."""
     source = model.chat_template()
     if source is None:
-        return None
+        raise InputError(f"{model.path}: carries no chat template; use --raw")
 
     def refuse(message: str) -> None:
         raise InputError(f"{model.path}: its chat template refuses the prompt: {message}")
@@ -36,8 +45,8 @@ def render_chat(model: LoadedModel, prompt: str) -> str | None:
     environment.globals["raise_exception"] = refuse
     try:
         return environment.from_string(source).render(
-            messages=[{"role": "user", "content": prompt}],
-            add_generation_prompt=True,
+            messages=messages,
+            add_generation_prompt=add_generation_prompt,
             bos_token="",  # the tokenizer adds it
             eos_token=model.piece(model.eos, special=True).decode("utf-8", "replace") if model.eos >= 0 else "",
         )
@@ -152,9 +161,10 @@ def run(
     Raises InputError if a template is asked for and absent, or if prompt and answer do not fit the model's context.
     """
     with LoadedModel(path) as model:
-        text = None if chat is False else render_chat(model, prompt)
-        if chat and text is None:
-            raise InputError(f"{path}: carries no chat template; use --raw")
+        if chat:
+            text: str | None = render_messages(model, [{"role": "user", "content": prompt}])
+        else:
+            text = render_chat(model, prompt) if chat is None else None
         tokens = model.tokenize(prompt if text is None else text, parse_special=text is not None)
         if len(tokens) == 0:
             raise InputError("the prompt is empty; give one with -p")
