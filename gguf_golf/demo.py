@@ -43,7 +43,7 @@ def demo(out: Path, say: Callable[[str], None]) -> Path:
             convert(data / "golf-tiny", quants[-1], type_name=name, imatrix_path=importance)
     say(f"measuring all of them against the 16-bit file, on {CHUNKS} chunks of {text.file.name}")
     measured = evaluate(base, quants, text)
-    write_json(document(measured, {"texts": [text.to_json()]}), results)
+    write_json(document(measured, {"texts": [text.to_json()]}, "gguf-golf demo"), results)
     say(render(measured))
     say(plot(measured))
     page = out / "report.html"
