@@ -409,7 +409,15 @@ static __device__ __forceinline__ float vec_dot_tcq_q8(
 }
 
 // ---------------------------------------------------------------------------------------------------------------
-// host (tcq.cu)
+// host
+
+// On an H100 dequantization and cuBLAS overtake MMQ between 128 and 256 columns (docs/kernels-gpu.md). Cards whose half
+// precision is slower beside their int8 were not measured and keep MMQ, as do experts, whose other path waits for the host.
+static inline bool tcq_should_use_mmq(int cc, int64_t ne11, int64_t n_experts) {
+    return turing_mma_available(cc) && (cc != GGML_CUDA_CC_HOPPER || n_experts > 0 || ne11 < 192);
+}
+
+// the rest is in tcq.cu
 
 // float rows to the activations above; arguments as quantize_row_q8_1_cuda's
 void tcq_quantize_row_q8_cuda(
