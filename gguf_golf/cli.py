@@ -52,6 +52,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--type", "type_name", default="bf16", show_default=True, help="Type of the linear layers.")
 @click.option("--embedding-type", default="q6_k", show_default=True, help="Type of the embedding and the head.")
 @click.option("--imatrix", type=PATH, help="Which input channels matter (gguf-golf imatrix).")
+@click.option("--hessian", type=PATH, help="Encode TCQ types with error feedback (gguf-golf imatrix --hessian).")
 @click.option("--allow-requantize", is_flag=True, help="Take a source that is already quantized.")
 @click.option("--threads", default=0, help="CPU threads; 0 means all.")
 def convert(
@@ -60,6 +61,7 @@ def convert(
     type_name: str,
     embedding_type: str,
     imatrix: Path | None,
+    hessian: Path | None,
     allow_requantize: bool,
     threads: int,
 ) -> None:
@@ -70,6 +72,7 @@ def convert(
         type_name=type_name,
         embedding_type=embedding_type,
         imatrix_path=imatrix,
+        hessian_path=hessian,
         allow_requantize=allow_requantize,
         threads=threads,
     )
@@ -111,11 +114,27 @@ def runtime_info() -> None:
 @click.option("--ctx", default=512, show_default=True, help="Tokens in a chunk.")
 @click.option("--threads", type=int, help="Default: all cores.")
 @click.option("--process-output", is_flag=True, help="Collect for the output matrix too.")
+@click.option("--hessian", type=PATH, help="Also write the Hessians that error feedback needs (large).")
 def imatrix_command(
-    model: Path, text: Path, output: Path, chunks: int | None, ctx: int, threads: int | None, process_output: bool
+    model: Path,
+    text: Path,
+    output: Path,
+    chunks: int | None,
+    ctx: int,
+    threads: int | None,
+    process_output: bool,
+    hessian: Path | None,
 ) -> None:
     """Measure how strongly each input channel of MODEL's linear layers is used (llama.cpp's GGUF imatrix)."""
-    collected = collect(model, text, n_ctx=ctx, n_chunks=chunks, threads=threads, process_output=process_output)
+    collected = collect(
+        model,
+        text,
+        n_ctx=ctx,
+        n_chunks=chunks,
+        threads=threads,
+        process_output=process_output,
+        hessian_path=hessian,
+    )
     imatrix.write(collected, output)
     click.echo(f"{output}: {len(collected.entries)} tensors over {collected.chunk_count} chunks of {ctx} tokens")
 
@@ -287,13 +306,28 @@ def plan_command(
 @click.option("--recipe", type=PATH, required=True, help="Which type each tensor takes (gguf-golf plan).")
 @click.option("-o", "--out", type=PATH, required=True, help="The GGUF to write.")
 @click.option("--imatrix", type=PATH, help="Where the recipe's imatrix lies, if not where the recipe says.")
+@click.option("--hessian", type=PATH, help="Encode TCQ types with error feedback (gguf-golf imatrix --hessian).")
 @click.option("--allow-requantize", is_flag=True, help="Take a source that is already quantized.")
 @click.option("--threads", default=0, help="CPU threads; 0 means all. The bytes do not depend on it.")
 def quantize_command(
-    model: Path, recipe: Path, out: Path, imatrix: Path | None, allow_requantize: bool, threads: int
+    model: Path,
+    recipe: Path,
+    out: Path,
+    imatrix: Path | None,
+    hessian: Path | None,
+    allow_requantize: bool,
+    threads: int,
 ) -> None:
     """Write the GGUF of MODEL that a recipe describes."""
-    done = quantize(model, recipe, out, imatrix_path=imatrix, allow_requantize=allow_requantize, threads=threads)
+    done = quantize(
+        model,
+        recipe,
+        out,
+        imatrix_path=imatrix,
+        hessian_path=hessian,
+        allow_requantize=allow_requantize,
+        threads=threads,
+    )
     for note in done.notes:
         click.echo(f"note: {note}")
     click.echo(f"{out}: {done.written.file_bytes:,} bytes")

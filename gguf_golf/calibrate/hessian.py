@@ -6,6 +6,7 @@ weight that it feeds; the arrays hessian.weights and hessian.inputs say which in
 attention's and the FFN's first layers share theirs. Sums grow in the file itself, so memory stays bounded.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -165,3 +166,11 @@ class Hessians:
             return None
         sums: NDArray[np.float32] = self._tensors[name + SUFFIX_SUM].reshape(n_mat, k, k)[mat]
         return sums.astype(np.float64) / count
+
+    def fingerprint(self) -> bytes:
+        """A digest of all names and diagonals: enough to tell two files apart without reading all of them."""
+        digest = hashlib.sha256(repr(self._input_of).encode())
+        for name in sorted(set(self._input_of.values())):
+            n_mat, k = self.shape(name)
+            digest.update(np.einsum("mii->mi", self._tensors[name + SUFFIX_SUM].reshape(n_mat, k, k)).tobytes())
+        return digest.digest()

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gguf_golf.calibrate import imatrix as imatrix_file
+from gguf_golf.calibrate.hessian import Hessians
 from gguf_golf.models import Model, open_model
 from gguf_golf.plan.metadata import output_metadata
 from gguf_golf.quantize.assignment import Assignment, uniform
@@ -26,6 +27,7 @@ def convert(
     type_name: str = "bf16",
     embedding_type: str = "q6_k",
     imatrix_path: Path | None = None,
+    hessian_path: Path | None = None,
     allow_requantize: bool = False,
     threads: int = 0,
     progress: bool = True,
@@ -46,6 +48,7 @@ def convert(
         out,
         metadata=metadata,
         imatrix=imatrix,
+        hessians=Hessians(hessian_path) if hessian_path else None,
         threads=threads,
         progress=progress,
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gguf_golf.calibrate import imatrix as imatrix_file
+from gguf_golf.calibrate.hessian import Hessians
 from gguf_golf.calibrate.imatrix import Imatrix
 from gguf_golf.errors import InputError
 from gguf_golf.formats.types import QuantType
@@ -32,6 +33,7 @@ def quantize(
     out: Path,
     *,
     imatrix_path: Path | None = None,
+    hessian_path: Path | None = None,
     allow_requantize: bool = False,
     threads: int = 0,
     progress: bool = True,
@@ -61,7 +63,16 @@ def quantize(
         imatrix_name=imatrix_name,
         imatrix_sha256=imatrix_sha256,
     )
-    written = write(model, chosen, out, metadata=metadata, imatrix=imatrix, threads=threads, progress=progress)
+    written = write(
+        model,
+        chosen,
+        out,
+        metadata=metadata,
+        imatrix=imatrix,
+        hessians=Hessians(hessian_path) if hessian_path else None,
+        threads=threads,
+        progress=progress,
+    )
     if recipe.predicted_bytes not in (None, written.file_bytes):
         notes.append(
             f"the recipe was edited: it predicts {recipe.predicted_bytes:,} bytes, the file has {written.file_bytes:,}"

@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from gguf_golf.calibrate.hessian import Hessians
 from gguf_golf.calibrate.imatrix import Imatrix
 from gguf_golf.errors import InputError
 from gguf_golf.formats.types import QuantType
 from gguf_golf.models import LazyTensor, MetadataField, Model
 from gguf_golf.plan.layout import Layout, lay_out
+from gguf_golf.quantize import feedback
 from gguf_golf.quantize.assignment import check_imatrix
 from gguf_golf.runtime import ggml
 
@@ -43,21 +45,27 @@ def write(
     *,
     metadata: list[MetadataField] | None = None,
     imatrix: Imatrix | None = None,
+    hessians: Hessians | None = None,
     threads: int = 0,
     progress: bool = True,
 ) -> Written:
     """Write `out` with every tensor of the model in its chosen type. `metadata` replaces the model's own if given.
 
+    With `hessians`, TCQ types are encoded with error feedback wherever there is a Hessian.
+
     Raises InputError for types that need an imatrix or tensors that the imatrix lacks, DataError for NaN weights.
     """
     check_imatrix(chosen, imatrix is not None)
     layout = lay_out(model, chosen, model.metadata if metadata is None else metadata)
-    job = _job_hash(model, chosen, layout, imatrix)
+    job = _job_hash(model, chosen, layout, imatrix, hessians)
+    prepared = None if hessians is None else feedback.Prepared(hessians)
     partial, journal = out.with_name(out.name + ".partial"), out.with_name(out.name + ".journal")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with _PartialFile(partial, journal, layout, job) as target:
-            _write_tensors(model, chosen, target, imatrix, threads=threads or os.cpu_count() or 1, progress=progress)
+            _write_tensors(
+                model, chosen, target, imatrix, prepared, threads=threads or os.cpu_count() or 1, progress=progress
+            )
         os.replace(partial, out)
         journal.unlink(missing_ok=True)
     except OSError as error:
@@ -121,6 +129,7 @@ def _write_tensors(
     chosen: dict[str, QuantType],
     target: _PartialFile,
     imatrix: Imatrix | None,
+    prepared: feedback.Prepared | None,
     *,
     threads: int,
     progress: bool,
@@ -134,18 +143,27 @@ def _write_tensors(
             quant_type = chosen[tensor.name]
             bar.set_postfix_str(f"{tensor.name} {quant_type.name}", refresh=False)
             target.seek(tensor.name)
-            for first, last, importance in _slabs(tensor, quant_type, imatrix):
+            n_experts = _n_experts(tensor)
+            for first, last, expert, importance in _slabs(tensor, quant_type, imatrix):
                 rows = tensor.load_rows(first, last)
-                target.write(ggml.quantize(quant_type.id, rows, importance, threads))
+                answer = prepared and prepared.get(tensor.name, expert, n_experts, quant_type, rows.shape[1])
+                if answer:
+                    target.write(feedback.quantize(quant_type, rows, answer, threads))
+                else:
+                    target.write(ggml.quantize(quant_type.id, rows, importance, threads))
                 bar.update(rows.size)
             target.finish(tensor.name)
 
 
+def _n_experts(tensor: LazyTensor) -> int:
+    return int(np.prod(tensor.shape[:-2], dtype=np.int64)) if len(tensor.shape) > 2 else 1
+
+
 def _slabs(
     tensor: LazyTensor, quant_type: QuantType, imatrix: Imatrix | None
-) -> list[tuple[int, int, NDArray[np.float32] | None]]:
-    """(first row, last row, importance) of each slab; a slab never crosses from one expert to the next."""
-    n_experts = int(np.prod(tensor.shape[:-2], dtype=np.int64)) if len(tensor.shape) > 2 else 1
+) -> list[tuple[int, int, int, NDArray[np.float32] | None]]:
+    """(first row, last row, expert, importance) of each slab; a slab never crosses from one expert to the next."""
+    n_experts = _n_experts(tensor)
     rows_each = tensor.n_rows // n_experts
     importance = _importance(tensor, n_experts, imatrix) if quant_type.is_quantized else None
     step = max(1, SLAB_WEIGHTS // tensor.shape[-1])
@@ -153,7 +171,7 @@ def _slabs(
     for expert in range(n_experts):
         weight = None if importance is None else importance[expert]
         for first in range(expert * rows_each, (expert + 1) * rows_each, step):
-            slabs.append((first, min(first + step, (expert + 1) * rows_each), weight))
+            slabs.append((first, min(first + step, (expert + 1) * rows_each), expert, weight))
     return slabs
 
 
@@ -173,7 +191,9 @@ def _importance(tensor: LazyTensor, n_experts: int, imatrix: Imatrix | None) -> 
     return np.ascontiguousarray(importance, np.float32)
 
 
-def _job_hash(model: Model, chosen: dict[str, QuantType], layout: Layout, imatrix: Imatrix | None) -> str:
+def _job_hash(
+    model: Model, chosen: dict[str, QuantType], layout: Layout, imatrix: Imatrix | None, hessians: Hessians | None
+) -> str:
     """What a partial file must have been made from to be continued: names, shapes, types, header, importance.
 
     The first and last row of every tensor stand for the weights, so that another checkpoint of the same shape is
@@ -188,4 +208,6 @@ def _job_hash(model: Model, chosen: dict[str, QuantType], layout: Layout, imatri
         for name, entry in sorted(imatrix.entries.items()):
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(entry.in_sum2).tobytes())
+    if hessians is not None:
+        digest.update(hessians.fingerprint())
     return digest.hexdigest()
