@@ -1,0 +1,177 @@
+"""Sensitivity of the embedded model: the probe against files that were really written, resuming, super weights."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gguf_golf.calibrate import imatrix as imatrix_file
+from gguf_golf.calibrate.chunks import text_chunks, with_bos
+from gguf_golf.calibrate.collect import collect
+from gguf_golf.errors import InputError
+from gguf_golf.formats import types
+from gguf_golf.models import open_model
+from gguf_golf.models.roles import is_quantizable
+from gguf_golf.quantize.writer import write
+from gguf_golf.runtime.session import LoadedModel
+from gguf_golf.sensitivity import distortion, measure, result
+from gguf_golf.sensitivity.probe import Probe
+from gguf_golf.sensitivity.table import render
+
+N_CTX = 128
+NAME = "blk.1.attn_v.weight"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_types():
+    """Every type is tried in test_distortion.py; here a few will do."""
+    few = tuple(types.get(name) for name in ("tcq2", "iq3_xxs", "tcq3", "tcq4", "q4_k", "q8_0", "bf16"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distortion, "CANDIDATES", few)
+        yield
+
+
+@pytest.fixture(scope="module")
+def base(tiny):
+    return tiny("bf16")
+
+
+@pytest.fixture(scope="module")
+def imatrix(base, demo_text, tmp_path_factory):
+    path = tmp_path_factory.mktemp("imatrix") / "imatrix.gguf"
+    imatrix_file.write(collect(base, demo_text, n_ctx=N_CTX, n_chunks=4, threads=2), path)
+    return path
+
+
+def log_probabilities(path, text):
+    """log p f64 [chunks, positions, vocabulary] of a file, from a quarter of each chunk on."""
+    positions = np.arange(N_CTX, dtype=np.int32)
+    found = []
+    with LoadedModel(path) as model, model.context(N_CTX, threads=2) as context:
+        for chunk in text_chunks(model, text, N_CTX, 2):
+            context.clear()
+            logits = context.decode(with_bos(model, chunk), positions, positions >= N_CTX // 4).astype(np.float64)
+            found.append(logits - np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1, keepdims=True)))
+            found[-1] -= logits.max(1, keepdims=True)
+    return np.array(found)
+
+
+def test_disturbing_memory_is_like_writing_a_file(base, demo_text, tmp_path):
+    """KLD of a tensor replaced in place equals that of a GGUF which was written with that tensor changed."""
+    model = open_model(base)
+    tensor = model.tensor(NAME)
+    noise = np.random.default_rng(1).normal(scale=0.02, size=tensor.shape).astype(np.float32)
+    noisy = tensor.load() + noise
+    changed = replace(
+        model,
+        tensors=[replace(t, read_rows=lambda a, b: noisy[a:b].copy()) if t.name == NAME else t for t in model.tensors],
+    )
+    chosen = {t.name: types.get("bf16" if is_quantizable(t) else "f32") for t in model.tensors}
+    path = tmp_path / "changed.gguf"
+    write(changed, chosen, path, threads=2, progress=False)
+    log_p, log_q = log_probabilities(base, demo_text), log_probabilities(path, demo_text)
+    expected = (np.exp(log_p) * (log_p - log_q)).sum(-1).mean(-1)
+    with Probe(base, demo_text, N_CTX, 2, tmp_path / "scratch", 2) as probe:
+        probe.run_base(lambda chunk, node, ask: False)
+        assert probe.kld() == pytest.approx([0, 0], abs=1e-7)
+        with probe.disturbed(NAME, noisy):
+            found = probe.kld()
+        assert probe.kld() == pytest.approx([0, 0], abs=1e-7), "the weights were not put back"
+    assert found == pytest.approx(expected, rel=2e-3)
+    assert expected.min() > 1e-4
+    assert not (tmp_path / "scratch").exists()
+
+
+@pytest.fixture(scope="module")
+def measured(base, imatrix, demo_text, tmp_path_factory):
+    out = tmp_path_factory.mktemp("sensitivity") / "tiny.json"
+    options = {"imatrix_path": imatrix, "text_path": demo_text, "n_ctx": N_CTX, "n_chunks": 2, "threads": 2}
+    return measure.measure(base, out, **options), out, options
+
+
+def test_what_is_written_is_read(measured):
+    sensitivity, out, _ = measured
+    assert result.read(out) == sensitivity
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+def test_the_super_weight_is_found_and_confirmed(measured):
+    """golf-tiny has one: without it the model falls apart. Spikes elsewhere are harmless, and are said to be."""
+    sensitivity, _, _ = measured
+    worst = sensitivity.super_weights[0]
+    assert (worst.tensor, worst.row, worst.channel) == ("blk.0.ffn_down.weight", 93, 277)
+    assert worst.confirmed
+    assert np.mean(worst.kld) > 0.3
+    assert worst.errors["tcq3"] < 0.05
+    assert "tcq3" in worst.in_slot
+    assert any(not weight.confirmed for weight in sensitivity.super_weights)
+
+
+def test_damage_at_the_measured_rates_is_what_was_measured(measured):
+    sensitivity, _, _ = measured
+    for tensor in sensitivity.tensors:
+        coarse, fine = tensor.measured
+        assert tensor.damage(coarse.type) == pytest.approx(np.mean(coarse.kld), rel=1e-6)
+        assert tensor.damage(fine.type) == pytest.approx(fine.kld[0] * np.mean(coarse.kld) / coarse.kld[0], rel=1e-6)
+        assert 0.3 < tensor.exponent < 2
+        assert tensor.damage("bf16") == 0
+
+
+def test_stability_and_concentration(measured):
+    sensitivity, _, _ = measured
+    assert set(sensitivity.stability) == {"tensor", "row", "channel", "proxy"}
+    assert sensitivity.stability["tensor"] > 0.7
+    for tensor in sensitivity.tensors:
+        shares = list(tensor.row_share.values())
+        assert shares == sorted(shares)
+        assert 0.5 <= shares[-1] <= 1
+    text = render(sensitivity)
+    assert "super weight: blk.0.ffn_down.weight[93, 277]" in text
+    assert "rank correlation" in text
+
+
+def test_an_interrupted_run_goes_on(measured, base, tmp_path, monkeypatch):
+    sensitivity, out, options = measured
+    real, calls = measure._measured, []
+
+    def failing(tensor, *rest):
+        calls.append(tensor.name)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(tensor, *rest)
+
+    monkeypatch.setattr(measure, "_measured", failing)
+    again = tmp_path / out.name
+    with pytest.raises(KeyboardInterrupt):
+        measure.measure(base, again, **options)
+    assert not again.exists()
+    journal = again.with_name(again.name + ".journal")
+    journal.write_text(journal.read_text() + '{"name": "cut o')
+    measure.measure(base, again, **options)
+    assert again.read_bytes() == out.read_bytes()
+    assert len(calls) == len(sensitivity.tensors) + 1
+    assert not journal.exists()
+
+
+def test_quick_measures_nothing(base, imatrix, tmp_path):
+    sensitivity = measure.measure(base, tmp_path / "quick.json", imatrix_path=imatrix, quick=True, threads=2)
+    assert sensitivity.quick
+    assert not any(tensor.measured for tensor in sensitivity.tensors)
+    tensor = open_model(base).tensor(NAME)
+    h = imatrix_file.read(imatrix).importance(NAME)
+    expected = float((h * tensor.load().astype(np.float64) ** 2).sum())
+    assert sensitivity.of(NAME).coefficient == pytest.approx(expected, rel=1e-3)
+    assert sensitivity.of(NAME).errors == distortion.errors(distortion.sample(tensor, h), 2)
+    assert "arbitrary units" in render(sensitivity)
+
+
+def test_mistakes(base, tiny_dir, demo_text, tmp_path):
+    with pytest.raises(InputError, match="--text"):
+        measure.measure(base, tmp_path / "x.json")
+    with pytest.raises(InputError, match="gguf-golf convert"):
+        measure.measure(tiny_dir, tmp_path / "x.json", text_path=demo_text)
+    (tmp_path / "y.json").write_text("{}")
+    with pytest.raises(InputError, match="not a sensitivity file"):
+        result.read(tmp_path / "y.json")
+    with pytest.raises(InputError, match="gguf-golf sensitivity"):
+        result.read(tmp_path / "none.json")
