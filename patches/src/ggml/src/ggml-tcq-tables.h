@@ -2,7 +2,9 @@
 
 #pragma once
 
+#ifndef __METAL_VERSION__ // which has these types without it
 #include <stdint.h>
+#endif
 
 #ifndef TCQ_TABLE // a GPU compiler puts the tables into its own address space
 #define TCQ_TABLE static const
