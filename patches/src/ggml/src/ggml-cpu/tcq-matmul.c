@@ -14,6 +14,8 @@
 // with fewer columns vec_dot is as fast
 #define TCQ_MIN_COLUMNS 5
 
+#define TCQ_MAX_EXPERTS 1024
+
 // rows decoded together: a column panel is read once for all of them
 #define TCQ_MAX_TILES   4
 #define TCQ_TILES_BYTES (256*1024)
@@ -21,11 +23,23 @@
 typedef struct {
     const tcq_kernels * kernels;
     const tcq_format  * format;
-    int64_t n_columns, n_panels, n_blocks;
+    int64_t n_blocks;   // of a row
     size_t  panel_size; // bytes
     size_t  tile_size;  // bytes of one decoded tile: levels, scales, slots
     int     n_tiles;    // tiles that a thread decodes at a time
 } tcq_plan;
+
+// one matrix and its columns: all of src1, or what is routed to one expert
+typedef struct {
+    const uint8_t * weights;
+    const int32_t * rows; // pairs (slot, token), or NULL
+    int64_t         n_columns;
+    char          * panels;
+} tcq_product;
+
+static int64_t tcq_n_panels(int64_t n_columns) {
+    return (n_columns + TCQ_PANEL - 1)/TCQ_PANEL;
+}
 
 static size_t tcq_panel_block_size(const tcq_format * f) {
     return sizeof(tcq_panel_block) + (size_t) f->block_size*TCQ_PANEL;
@@ -36,21 +50,20 @@ static bool tcq_make_plan(const struct ggml_tensor * dst, tcq_plan * plan) {
     const struct ggml_tensor * src1 = dst->src[1];
 
     const tcq_format * f = tcq_get_format(src0->type);
-    if (f == NULL || src0->ne[2]*src0->ne[3] != 1 || src1->type != GGML_TYPE_F32 || src1->nb[0] != sizeof(float)) {
+    if (f == NULL || src1->type != GGML_TYPE_F32 || src1->nb[0] != sizeof(float)) {
         return false;
     }
-    plan->format    = f;
-    plan->kernels   = tcq_kernels_in_use();
-    plan->n_columns = src1->ne[1]*src1->ne[2]*src1->ne[3];
-    if (plan->kernels->multiply == NULL || plan->n_columns < TCQ_MIN_COLUMNS) {
+    // every matrix of MUL_MAT_ID is an expert; MUL_MAT must have one
+    if (dst->op == GGML_OP_MUL_MAT && src0->ne[2]*src0->ne[3] != 1) {
         return false;
     }
-    plan->n_panels   = (plan->n_columns + TCQ_PANEL - 1)/TCQ_PANEL;
+    plan->format     = f;
+    plan->kernels    = tcq_kernels_in_use();
     plan->n_blocks   = src0->ne[0]/f->block_size;
     plan->panel_size = plan->n_blocks*tcq_panel_block_size(f);
     plan->tile_size  = plan->n_blocks*TCQ_TILE*(f->block_size + sizeof(float) + sizeof(tcq_slots));
     plan->n_tiles    = MAX(1, MIN(TCQ_MAX_TILES, (int) (TCQ_TILES_BYTES/plan->tile_size)));
-    return true;
+    return plan->kernels->multiply != NULL;
 }
 
 size_t ggml_tcq_mul_mat_wsize(int n_tasks, const struct ggml_tensor * dst) {
@@ -58,7 +71,9 @@ size_t ggml_tcq_mul_mat_wsize(int n_tasks, const struct ggml_tensor * dst) {
     if (!tcq_make_plan(dst, &plan)) {
         return 0;
     }
-    return 64 + plan.n_panels*plan.panel_size + (size_t) n_tasks*plan.n_tiles*plan.tile_size;
+    const int64_t n_columns = ggml_nrows(dst);
+    const int64_t n_panels  = dst->op == GGML_OP_MUL_MAT ? tcq_n_panels(n_columns) : n_columns/TCQ_PANEL + dst->src[0]->ne[2];
+    return 64 + n_panels*plan.panel_size + (size_t) n_tasks*plan.n_tiles*plan.tile_size;
 }
 
 // one block of one column into its panel; x == NULL is a column that pads the last panel
@@ -101,19 +116,37 @@ static void tcq_pack_block(const tcq_format * f, const float * x, int column, tc
     }
 }
 
-static void tcq_pack_panels(const tcq_plan * plan, const struct ggml_tensor * src1, char * panels, int ith, int nth) {
+// where column j of the product comes from and goes to
+static void tcq_column(const tcq_product * product, const struct ggml_tensor * dst, int64_t j, const char ** x, float ** y) {
+    const struct ggml_tensor * src1 = dst->src[1];
+
+    int64_t i1, i2, i3 = 0;
+    if (product->rows) {
+        i1 = product->rows[2*j + 0];
+        i2 = product->rows[2*j + 1];
+    } else {
+        i1 = j % src1->ne[1];
+        i2 = j/src1->ne[1] % src1->ne[2];
+        i3 = j/(src1->ne[1]*src1->ne[2]);
+    }
+    // experts may share the input of their token
+    *x = (const char *) src1->data + i1 % src1->ne[1]*src1->nb[1] + i2*src1->nb[2] + i3*src1->nb[3];
+    *y = (float *) ((char *) dst->data + i1*dst->nb[1] + i2*dst->nb[2] + i3*dst->nb[3]);
+}
+
+static void tcq_pack_panels(const tcq_plan * plan, const tcq_product * product, const struct ggml_tensor * dst, int ith, int nth) {
     const tcq_format * f = plan->format;
 
-    // threads share every panel by blocks: few columns keep all of them busy
-    for (int64_t p = 0; p < plan->n_panels; ++p) {
+    for (int64_t j = 0; j < tcq_n_panels(product->n_columns)*TCQ_PANEL; ++j) {
+        const char * x = NULL;
+        float      * y;
+        if (j < product->n_columns) {
+            tcq_column(product, dst, j, &x, &y);
+        }
+        // threads share every column by blocks, so that few columns keep all of them busy
         for (int64_t b = ith; b < plan->n_blocks; b += nth) {
-            tcq_panel_block * out = (tcq_panel_block *) (panels + p*plan->panel_size + b*tcq_panel_block_size(f));
-            for (int c = 0; c < TCQ_PANEL; ++c) {
-                const int64_t j   = p*TCQ_PANEL + c;
-                const int64_t i11 = j % src1->ne[1], i12 = j/src1->ne[1] % src1->ne[2], i13 = j/(src1->ne[1]*src1->ne[2]);
-                const float * x   = (const float *) ((const char *) src1->data + i11*src1->nb[1] + i12*src1->nb[2] + i13*src1->nb[3]);
-                tcq_pack_block(f, j < plan->n_columns ? x + b*f->block_size : NULL, c, out);
-            }
+            char * out = product->panels + j/TCQ_PANEL*plan->panel_size + b*tcq_panel_block_size(f);
+            tcq_pack_block(f, x ? (const float *) x + b*f->block_size : NULL, j % TCQ_PANEL, (tcq_panel_block *) out);
         }
     }
 }
@@ -137,53 +170,90 @@ static void tcq_decode_tile(const tcq_plan * plan, const uint8_t * rows, size_t 
     }
 }
 
-bool ggml_compute_forward_mul_mat_tcq(const struct ggml_compute_params * params, struct ggml_tensor * dst) {
-    tcq_plan plan;
-    if (params->use_ref || !tcq_make_plan(dst, &plan)) {
-        return false;
-    }
-    const struct ggml_tensor * src0 = dst->src[0];
-    const struct ggml_tensor * src1 = dst->src[1];
+// rows first.. of the product, as many as a thread decodes at a time
+static void tcq_multiply_rows(const tcq_plan * plan, const tcq_product * product, struct ggml_tensor * dst, int64_t first, char * work) {
+    const size_t row_size = dst->src[0]->nb[1];
+    const int    n        = (int) MIN(plan->n_tiles*TCQ_TILE, dst->src[0]->ne[1] - first);
 
+    tcq_tile tiles[TCQ_MAX_TILES];
+    for (int t = 0; t*TCQ_TILE < n; ++t) {
+        tiles[t] = tcq_tile_at(plan, work + t*plan->tile_size);
+        tcq_decode_tile(plan, product->weights + (first + t*TCQ_TILE)*row_size, row_size, MIN(TCQ_TILE, n - t*TCQ_TILE), &tiles[t]);
+    }
+    for (int64_t p = 0; p < tcq_n_panels(product->n_columns); ++p) {
+        for (int t = 0; t*TCQ_TILE < n; ++t) {
+            float c[TCQ_TILE][TCQ_PANEL];
+            plan->kernels->multiply(&tiles[t], product->panels + p*plan->panel_size, c);
+
+            for (int j = 0; j < TCQ_PANEL && p*TCQ_PANEL + j < product->n_columns; ++j) {
+                const char * x;
+                float      * y;
+                tcq_column(product, dst, p*TCQ_PANEL + j, &x, &y);
+                for (int r = 0; r < MIN(TCQ_TILE, n - t*TCQ_TILE); ++r) {
+                    y[first + t*TCQ_TILE + r] = c[r][j];
+                }
+            }
+        }
+    }
+}
+
+// all products on all threads; work: the tiles of every thread
+static void tcq_multiply_all(const struct ggml_compute_params * params, const tcq_plan * plan, struct ggml_tensor * dst,
+                             const tcq_product * products, int64_t n_products, char * work) {
     GGML_ASSERT(dst->nb[0] == sizeof(float));
 
-    char * panels = (char *) GGML_PAD((uintptr_t) params->wdata, 64);
-    char * work   = panels + plan.n_panels*plan.panel_size + (size_t) params->ith*plan.n_tiles*plan.tile_size;
-
-    tcq_pack_panels(&plan, src1, panels, params->ith, params->nth);
+    for (int64_t i = 0; i < n_products; ++i) {
+        tcq_pack_panels(plan, &products[i], dst, params->ith, params->nth);
+    }
     if (params->ith == 0) {
         ggml_threadpool_chunk_set(params->threadpool, params->nth);
     }
     ggml_barrier(params->threadpool);
 
-    const int64_t n_rows = src0->ne[1];
-    const int64_t step   = plan.n_tiles*TCQ_TILE;
+    const int64_t step     = plan->n_tiles*TCQ_TILE;
+    const int64_t n_chunks = (dst->src[0]->ne[1] + step - 1)/step; // of each product
 
-    for (int64_t chunk = params->ith; chunk*step < n_rows; chunk = ggml_threadpool_chunk_add(params->threadpool, 1)) {
-        const int64_t first = chunk*step;
-        const int     n     = (int) MIN(step, n_rows - first);
+    work += (size_t) params->ith*plan->n_tiles*plan->tile_size;
+    for (int64_t i = params->ith; i < n_chunks*n_products; i = ggml_threadpool_chunk_add(params->threadpool, 1)) {
+        tcq_multiply_rows(plan, &products[i/n_chunks], dst, i % n_chunks*step, work);
+    }
+}
 
-        tcq_tile tiles[TCQ_MAX_TILES];
-        for (int t = 0; t*TCQ_TILE < n; ++t) {
-            tiles[t] = tcq_tile_at(&plan, work + t*plan.tile_size);
-            tcq_decode_tile(&plan, (const uint8_t *) src0->data + (first + t*TCQ_TILE)*src0->nb[1], src0->nb[1],
-                            MIN(TCQ_TILE, n - t*TCQ_TILE), &tiles[t]);
-        }
-        for (int64_t p = 0; p < plan.n_panels; ++p) {
-            for (int t = 0; t*TCQ_TILE < n; ++t) {
-                float c[TCQ_TILE][TCQ_PANEL];
-                plan.kernels->multiply(&tiles[t], panels + p*plan.panel_size, c);
+bool ggml_compute_forward_mul_mat_tcq(const struct ggml_compute_params * params, struct ggml_tensor * dst) {
+    const int64_t n_columns = ggml_nrows(dst->src[1]);
 
-                for (int j = 0; j < TCQ_PANEL && p*TCQ_PANEL + j < plan.n_columns; ++j) {
-                    const int64_t i   = p*TCQ_PANEL + j;
-                    const int64_t i11 = i % dst->ne[1], i12 = i/dst->ne[1] % dst->ne[2], i13 = i/(dst->ne[1]*dst->ne[2]);
-                    float * out = (float *) ((char *) dst->data + i11*dst->nb[1] + i12*dst->nb[2] + i13*dst->nb[3]);
-                    for (int r = 0; r < MIN(TCQ_TILE, n - t*TCQ_TILE); ++r) {
-                        out[first + t*TCQ_TILE + r] = c[r][j];
-                    }
-                }
-            }
+    tcq_plan plan;
+    if (params->use_ref || n_columns < TCQ_MIN_COLUMNS || !tcq_make_plan(dst, &plan)) {
+        return false;
+    }
+    char * panels = (char *) GGML_PAD((uintptr_t) params->wdata, 64);
+
+    const tcq_product product = { (const uint8_t *) dst->src[0]->data, NULL, n_columns, panels };
+    tcq_multiply_all(params, &plan, dst, &product, 1, panels + tcq_n_panels(n_columns)*plan.panel_size);
+    return true;
+}
+
+bool ggml_compute_forward_mul_mat_id_tcq(const struct ggml_compute_params * params, struct ggml_tensor * dst,
+                                         const int64_t * row_counts, const int32_t * rows, int64_t max_rows, char * work) {
+    const struct ggml_tensor * src0 = dst->src[0];
+
+    tcq_plan    plan;
+    tcq_product products[TCQ_MAX_EXPERTS];
+    if (params->use_ref || src0->ne[2] > TCQ_MAX_EXPERTS || !tcq_make_plan(dst, &plan)) {
+        return false;
+    }
+    int64_t n_products = 0, n_columns = 0;
+    for (int64_t e = 0; e < src0->ne[2]; ++e) {
+        if (row_counts[e] > 0) {
+            const uint8_t * weights = (const uint8_t *) src0->data + e*src0->nb[2];
+            products[n_products++] = (tcq_product) { weights, rows + 2*e*max_rows, row_counts[e], work };
+            work      += tcq_n_panels(row_counts[e])*plan.panel_size;
+            n_columns += row_counts[e];
         }
     }
+    if (n_columns < TCQ_MIN_COLUMNS*n_products) {
+        return false;
+    }
+    tcq_multiply_all(params, &plan, dst, products, n_products, work);
     return true;
 }
