@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from gguf_golf.errors import InputError
 from gguf_golf.runtime.session import LoadedModel
 
+GENEROUS_BYTES = 16  # of text for a token: twice what tokens of plain text take and more
+
 
 def read_text(path: str | Path) -> bytes:
     """The bytes of a text file, less one final newline (as llama.cpp's `--file` drops it).
@@ -37,7 +39,7 @@ def text_chunks(model: LoadedModel, path: str | Path, n_ctx: int, n_chunks: int 
         raise InputError(f"a context of {n_ctx} tokens is too short to measure anything; use 512")
     if n_chunks is not None and n_chunks < 1:
         raise InputError(f"{n_chunks} chunks leave nothing to measure; ask for 1 or more")
-    tokens = model.tokenize(read_text(path))
+    tokens = _first_tokens(model, read_text(path), None if n_chunks is None else n_chunks * n_ctx)
     available = len(tokens) // n_ctx
     if available == 0:
         raise InputError(
@@ -46,6 +48,18 @@ def text_chunks(model: LoadedModel, path: str | Path, n_ctx: int, n_chunks: int 
         )
     kept = available if n_chunks is None else min(n_chunks, available)
     return tokens[: kept * n_ctx].reshape(kept, n_ctx)
+
+
+def _first_tokens(model: LoadedModel, text: bytes, needed: int | None) -> NDArray[np.int32]:
+    """Tokens of the text, or of a beginning of whole lines with at least twice those `needed`.
+
+    A corpus is not tokenized whole for a few chunks; what follows so far behind does not change their tokens.
+    """
+    if needed is not None:
+        end = text.find(b"\n", needed * GENEROUS_BYTES)
+        if end > 0 and len(tokens := model.tokenize(text[:end])) >= 2 * needed:
+            return tokens
+    return model.tokenize(text)
 
 
 def with_bos(model: LoadedModel, chunk: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -1,0 +1,42 @@
+"""How much of an evaluation is spent inside llama.cpp: python eval/scoring_share.py BASE.gguf QUANT.gguf TEXT
+
+Starts from an empty cache, so that loading, hashing, scoring and writing the log-probabilities all count. Run it on an
+idle machine.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from gguf_golf.evaluate import evaluate as evaluation
+from gguf_golf.evaluate import perplexity
+from gguf_golf.evaluate.on_text import TextSettings
+
+CHUNKS = 10
+
+
+def main(base: str, quant: str, text: str) -> None:
+    """Print seconds inside llama_decode, all seconds, and their ratio."""
+    inside = 0.0
+    decode = perplexity._chunk_logits
+
+    def timed(*arguments: Any) -> Any:
+        nonlocal inside
+        begun = time.perf_counter()
+        logits = decode(*arguments)
+        inside += time.perf_counter() - begun
+        return logits
+
+    with tempfile.TemporaryDirectory() as folder:
+        perplexity._chunk_logits = timed
+        evaluation.cache_dir = lambda: Path(folder)
+        begun = time.perf_counter()
+        evaluation.evaluate(base, [quant], TextSettings(Path(text), n_chunks=CHUNKS))
+        wall = time.perf_counter() - begun
+    print(f"{inside:.1f} s of {wall:.1f} s inside llama.cpp: {100 * inside / wall:.1f}%")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4])
