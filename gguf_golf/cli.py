@@ -197,6 +197,7 @@ def run_command(
 @cli.command("sensitivity")
 @click.argument("model", type=PATH)
 @click.option("--imatrix", type=PATH, help="Which input channels matter (gguf-golf imatrix); recommended.")
+@click.option("--hessian", type=PATH, help="Plan for error feedback (gguf-golf imatrix --hessian).")
 @click.option("--text", type=PATH, help="Text to measure on, UTF-8; none that is used for evaluation.")
 @click.option("--chunks", default=4, show_default=True, help="Chunks of the text to measure on.")
 @click.option("--ctx", default=512, show_default=True, help="Tokens in a chunk.")
@@ -206,6 +207,7 @@ def run_command(
 def sensitivity_command(
     model: Path,
     imatrix: Path | None,
+    hessian: Path | None,
     text: Path | None,
     chunks: int,
     ctx: int,
@@ -216,7 +218,15 @@ def sensitivity_command(
     """Measure what an error in each tensor, row, channel and single weight of MODEL costs."""
     out = out or default_sensitivity(model)
     measured = measure(
-        model, out, imatrix_path=imatrix, text_path=text, n_ctx=ctx, n_chunks=chunks, quick=quick, threads=threads
+        model,
+        out,
+        imatrix_path=imatrix,
+        hessian_path=hessian,
+        text_path=text,
+        n_ctx=ctx,
+        n_chunks=chunks,
+        quick=quick,
+        threads=threads,
     )
     click.echo(render_sensitivity(measured))
     click.echo(f"wrote {out}")
@@ -346,12 +356,20 @@ def fit_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--text", type=PATH, help="Calibration text; default: the one that comes with gguf-golf.")
     @click.option("--eval-text", type=PATH, help="Text to measure on; default: the one that comes with gguf-golf.")
     @click.option("--chunks", default=40, show_default=True, help="Chunks of the text to measure on.")
+    @click.option("--feedback", is_flag=True, help="Error feedback for TCQ types; Hessians take disk space.")
     @click.option("--threads", type=int, help="Default: all cores.")
     @wraps(command)
     def wrapper(
-        *, text: Path | None, eval_text: Path | None, chunks: int, threads: int | None, **others: object
+        *,
+        text: Path | None,
+        eval_text: Path | None,
+        chunks: int,
+        feedback: bool,
+        threads: int | None,
+        **others: object,
     ) -> None:
-        command(settings=Settings(text, eval_text, eval_chunks=chunks, threads=threads), **others)
+        settings = Settings(text, eval_text, eval_chunks=chunks, feedback=feedback, threads=threads)
+        command(settings=settings, **others)
 
     return wrapper
 

@@ -39,7 +39,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """What to calibrate and to evaluate on; None means the texts that come with gguf-golf. Chunks are of `n_ctx`."""
+    """What to calibrate and to evaluate on; None means the texts that come with gguf-golf. Chunks are of `n_ctx`.
+
+    `feedback` collects Hessians as well, and encodes TCQ types with error feedback.
+    """
 
     text: Path | None = None
     eval_text: Path | None = None
@@ -47,6 +50,7 @@ class Settings:
     calibration_chunks: int = 32
     sensitivity_chunks: int = 3
     eval_chunks: int = 40
+    feedback: bool = False
     threads: int | None = None
 
 
@@ -82,8 +86,8 @@ def fit(
         work = _work_folder(outs[0].parent, model, text, settings)
         clock = _Clock(model, settings, len(budgets), say)
         base = _base(model_path, model, work, clock, settings)
-        imatrix = _calibrated(base, text, work, clock, settings)
-        sensitivity = _ranked(base, imatrix, text, work, clock, settings)
+        imatrix, hessian = _calibrated(base, text, work, clock, settings)
+        sensitivity = _ranked(base, imatrix, hessian, text, work, clock, settings)
 
         clock.step("plan", f"planning {', '.join(budgets)}")
         inputs = load(base, sensitivity, imatrix, work)
@@ -136,18 +140,26 @@ def _base(model_path: Path, model: Model, work: Path, clock: "_Clock", settings:
     return base
 
 
-def _calibrated(base: Path, text: Path, work: Path, clock: "_Clock", settings: Settings) -> Path:
-    path = work / "imatrix.gguf"
+def _calibrated(base: Path, text: Path, work: Path, clock: "_Clock", settings: Settings) -> tuple[Path, Path | None]:
+    """The imatrix and, for error feedback, the Hessians."""
+    path, hessian = work / "imatrix.gguf", work / "hessian.gguf" if settings.feedback else None
     clock.step("calibrate", f"calibrating on {settings.calibration_chunks} chunks of {text.name}")
     if not path.exists():
         collected = collect(
-            base, text, n_ctx=settings.n_ctx, n_chunks=settings.calibration_chunks, threads=settings.threads
+            base,
+            text,
+            n_ctx=settings.n_ctx,
+            n_chunks=settings.calibration_chunks,
+            threads=settings.threads,
+            hessian_path=hessian,
         )
         imatrix_file.write(collected, path)
-    return path
+    return path, hessian
 
 
-def _ranked(base: Path, imatrix: Path, text: Path, work: Path, clock: "_Clock", settings: Settings) -> Path:
+def _ranked(
+    base: Path, imatrix: Path, hessian: Path | None, text: Path, work: Path, clock: "_Clock", settings: Settings
+) -> Path:
     path = work / "sensitivity.json"
     clock.step("rank", "measuring what each tensor costs")
     if not path.exists():
@@ -155,6 +167,7 @@ def _ranked(base: Path, imatrix: Path, text: Path, work: Path, clock: "_Clock", 
             base,
             path,
             imatrix_path=imatrix,
+            hessian_path=hessian,
             text_path=text,
             n_ctx=settings.n_ctx,
             n_chunks=settings.sensitivity_chunks,

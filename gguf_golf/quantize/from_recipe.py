@@ -5,7 +5,6 @@ from pathlib import Path
 
 from gguf_golf.calibrate import imatrix as imatrix_file
 from gguf_golf.calibrate.hessian import Hessians
-from gguf_golf.calibrate.imatrix import Imatrix
 from gguf_golf.errors import InputError
 from gguf_golf.formats.types import QuantType
 from gguf_golf.models import open_model
@@ -40,8 +39,8 @@ def quantize(
 ) -> Quantized:
     """Write `out` from a Hugging Face directory or GGUF as the recipe says; the file holds the recipe and hashes.
 
-    The recipe's own imatrix is used, looked for beside the recipe, or found in `imatrix_path`. Raises InputError for a
-    recipe of another model, an imatrix with another hash, or tensors that the recipe does not name.
+    The recipe's own imatrix and Hessians are used, looked for where the recipe says, or in the paths given. Raises
+    InputError for a recipe of another model, files with other hashes, or tensors that the recipe does not name.
     """
     model = open_model(source, allow_requantize=allow_requantize)
     recipe, text = recipe_file.read(recipe_path)
@@ -53,14 +52,16 @@ def quantize(
             f"{planned[:12]}, and {source} has {found[:12]}: plan anew, or delete its fingerprint line to go on"
         )
     chosen, notes = recipe.types_for(model)
-    imatrix, imatrix_name, imatrix_sha256 = _imatrix(recipe, recipe_path, imatrix_path)
+    imatrix_file_path, imatrix_sha256 = _input(recipe, "imatrix", recipe_path, imatrix_path)
+    hessian_file_path, _ = _input(recipe, "hessian", recipe_path, hessian_path)
+    imatrix = None if imatrix_file_path is None else imatrix_file.read(imatrix_file_path)
     metadata = recipe_metadata(
         model,
         chosen,
         recipe_text=text,
         fingerprint=found,
         imatrix=imatrix,
-        imatrix_name=imatrix_name,
+        imatrix_name=recipe.source.get("imatrix", str(imatrix_file_path)),
         imatrix_sha256=imatrix_sha256,
     )
     written = write(
@@ -69,7 +70,7 @@ def quantize(
         out,
         metadata=metadata,
         imatrix=imatrix,
-        hessians=Hessians(hessian_path) if hessian_path else None,
+        hessians=None if hessian_file_path is None else Hessians(hessian_file_path),
         threads=threads,
         progress=progress,
     )
@@ -80,18 +81,18 @@ def quantize(
     return Quantized(written, recipe, chosen, notes)
 
 
-def _imatrix(recipe: Recipe, recipe_path: Path, given: Path | None) -> tuple[Imatrix | None, str, str]:
-    """The imatrix, the name that the file states, and its hash; None, "" and "" without one."""
-    named = recipe.source.get("imatrix")
+def _input(recipe: Recipe, what: str, recipe_path: Path, given: Path | None) -> tuple[Path | None, str]:
+    """Where a file lies that the recipe was planned with ("imatrix" or "hessian"), and its hash; None, "" without."""
+    named = recipe.source.get(what)
     if given is None and named is None:
-        return None, "", ""
+        return None, ""
     path = given or recipe_path.parent / str(named)
     if not path.is_file():
-        raise InputError(f"{path}, the imatrix of {recipe_path}, is not there: name its place with --imatrix")
+        raise InputError(f"{path}, the {what} of {recipe_path}, is not there: name its place with --{what}")
     digest = file_sha256(path)
-    if recipe.source.get("imatrix_sha256", digest) != digest:
+    if recipe.source.get(f"{what}_sha256", digest) != digest:
         raise InputError(
-            f"{path} is not the imatrix that {recipe_path} was planned with (its SHA-256 differs): give that one, or "
-            "delete the recipe's imatrix_sha256 line to use another"
+            f"{path} is not the {what} that {recipe_path} was planned with (its SHA-256 differs): give that one, or "
+            f"delete the recipe's {what}_sha256 line to use another"
         )
-    return imatrix_file.read(path), named or path.name, digest
+    return path, digest

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from gguf_golf.calibrate import feedback
 from gguf_golf.calibrate.hessian import Hessians
 from gguf_golf.calibrate.imatrix import Imatrix
 from gguf_golf.errors import InputError
 from gguf_golf.formats.types import QuantType
 from gguf_golf.models import LazyTensor, MetadataField, Model
 from gguf_golf.plan.layout import Layout, lay_out
-from gguf_golf.quantize import feedback
 from gguf_golf.quantize.assignment import check_imatrix
 from gguf_golf.runtime import ggml
 

@@ -1,7 +1,8 @@
 """How far each type moves a tensor's weights: really quantized, compared under the importance of the input channels.
 
 The measure of error everywhere in this room is E = sum h (w - w')^2 / sum h w^2, with h = E[x^2] of the weight's input
-channel: the relative squared error of the layer's output if inputs were uncorrelated.
+channel: the relative squared error of the layer's output if inputs were uncorrelated. Error feedback makes errors that
+are correlated on purpose: such types are judged by (w - w') H (w - w')^T under the Hessian H = E[x x^T] instead.
 """
 
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_golf.calibrate.feedback import Prepared
+from gguf_golf.calibrate.feedback import quantize as encode_with_feedback
 from gguf_golf.formats import tcq, types
 from gguf_golf.formats.types import QuantType
 from gguf_golf.models import LazyTensor
@@ -91,14 +94,40 @@ def relative_error(rows: Rows, new: FloatArray) -> float:
     return error / energy if energy else 0.0
 
 
-def errors(rows: Rows, threads: int) -> dict[str, float]:
-    """E of every type that the rows divide into, by name. Without importance, types that need one are left out."""
-    return {
-        quant_type.name: relative_error(rows, stored(rows, quant_type, threads))
-        for quant_type in CANDIDATES
-        if quant_type.divides(rows.values.shape[1])
-        and (rows.importance is not None or quant_type.name not in types.NEEDS_IMATRIX)
-    }
+def errors(rows: Rows, threads: int, name: str = "", prepared: Prepared | None = None) -> dict[str, float]:
+    """E of every type that the rows divide into, by name. Without importance, types that need one are left out.
+
+    With `prepared` Hessians, TCQ types of the weight `name` are encoded with error feedback.
+    """
+    found = {}
+    for quant_type in CANDIDATES:
+        if not quant_type.divides(rows.values.shape[1]):
+            continue
+        if rows.importance is None and quant_type.name in types.NEEDS_IMATRIX:
+            continue
+        error = None if prepared is None else _error_with_feedback(rows, quant_type, threads, name, prepared)
+        found[quant_type.name] = relative_error(rows, stored(rows, quant_type, threads)) if error is None else error
+    return found
+
+
+def _error_with_feedback(
+    rows: Rows, quant_type: QuantType, threads: int, name: str, prepared: Prepared
+) -> float | None:
+    """E under the Hessian of rows that are encoded with error feedback; None where there is no feedback for them."""
+    k = rows.values.shape[1]
+    n_groups = 1 if rows.importance is None else len(rows.importance)
+    energy = error = 0.0
+    for group in np.unique(rows.group):
+        feedback = prepared.get(name, int(group), n_groups, quant_type, k)
+        hessian = None if feedback is None else prepared.hessians.get(name, int(group))
+        if feedback is None or hessian is None:
+            return None
+        values = rows.values[rows.group == group]
+        data = encode_with_feedback(quant_type, values, feedback, threads)
+        difference = values - ggml.dequantize(quant_type.id, data, len(values), k, threads)
+        error += float(np.einsum("ij,ij->", difference @ hessian, difference, dtype=np.float64))
+        energy += float((np.square(values, dtype=np.float64) @ np.diag(hessian)).sum())
+    return error / energy if energy else 0.0
 
 
 def slot_holds(quant_type: QuantType, row: FloatArray, importance: FloatArray | None, channel: int) -> bool:

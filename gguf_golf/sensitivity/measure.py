@@ -6,7 +6,7 @@ Finished tensors are noted in NAME.journal beside the output; a run that was int
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -16,6 +16,8 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from gguf_golf.calibrate import imatrix as imatrix_file
+from gguf_golf.calibrate.feedback import Prepared
+from gguf_golf.calibrate.hessian import Hessians
 from gguf_golf.calibrate.imatrix import Imatrix
 from gguf_golf.errors import InputError
 from gguf_golf.formats import types
@@ -44,6 +46,7 @@ def measure(
     out: Path,
     *,
     imatrix_path: Path | None = None,
+    hessian_path: Path | None = None,
     text_path: Path | None = None,
     n_ctx: int = 512,
     n_chunks: int = 4,
@@ -52,6 +55,7 @@ def measure(
 ) -> Sensitivity:
     """Measure the model on the first chunks of a text and write the sensitivity file `out`.
 
+    With Hessians, the errors of TCQ types are those of encoding with error feedback: quantize with the same file then.
     `quick` runs no text: damage is then the importance-weighted squared error, in arbitrary units. Raises InputError
     for a model that is not a GGUF in full precision, or a missing text.
     """
@@ -66,6 +70,8 @@ def measure(
         fingerprint=fingerprint(model),
         imatrix=None if imatrix_path is None else str(imatrix_path),
         imatrix_sha256=None if imatrix_path is None else file_sha256(imatrix_path),
+        hessian=None if hessian_path is None else str(hessian_path),
+        hessian_sha256=None if hessian_path is None else file_sha256(hessian_path),
         text=None if quick or text_path is None else text_path.name,
         text_sha256=None if quick or text_path is None else file_sha256(text_path),
         n_ctx=n_ctx,
@@ -73,37 +79,59 @@ def measure(
         quick=quick,
         tensors=[],
     )
-    imatrix = None if imatrix_path is None else imatrix_file.read(imatrix_path)
+    calibration = _Calibration(
+        None if imatrix_path is None else imatrix_file.read(imatrix_path),
+        None if hessian_path is None else Prepared(Hessians(hessian_path)),
+        threads,
+    )
     journal = _Journal(out.with_name(out.name + ".journal"), empty)
     if quick:
-        tensors = _each(model, journal, lambda tensor: _quick(tensor, _importance(imatrix, tensor), threads))
+        tensors = _each(model, journal, calibration.quick)
         measured = replace(empty, tensors=tensors)
     else:
         assert text_path is not None
         scratch = out.with_name(out.name + ".base")
         with Probe(model_path, text_path, n_ctx, n_chunks, scratch, threads) as probe:
-            measured = _run(empty, model, imatrix, probe, journal, threads)
+            measured = _run(empty, model, calibration, probe, journal)
     result.write(measured, out)
     journal.remove()
     return measured
 
 
-def _run(
-    empty: Sensitivity, model: Model, imatrix: Imatrix | None, probe: Probe, journal: "_Journal", threads: int
-) -> Sensitivity:
+@dataclass(frozen=True)
+class _Calibration:
+    """What is known of the inputs of the linear layers."""
+
+    imatrix: Imatrix | None
+    prepared: Prepared | None
+    threads: int
+
+    def sample(self, tensor: LazyTensor) -> Rows:
+        """Some rows of a tensor, on which types are tried."""
+        return distortion.sample(tensor, _importance(self.imatrix, tensor))
+
+    def quick(self, tensor: LazyTensor) -> TensorSensitivity:
+        """The errors of all types, and the proxy in place of a measurement."""
+        rows = self.sample(tensor)
+        proxy = float((rows.column_weight * np.square(rows.values)).mean(dtype=np.float64)) * math.prod(tensor.shape)
+        errors = distortion.errors(rows, self.threads, tensor.name, self.prepared)
+        return TensorSensitivity(tensor.name, list(tensor.shape), errors, proxy, proxy)
+
+
+def _run(empty: Sensitivity, model: Model, calibration: _Calibration, probe: Probe, journal: "_Journal") -> Sensitivity:
     observer = Observer()
     probe.run_base(observer.callback)
 
     def one(tensor: LazyTensor) -> TensorSensitivity:
         samples = [_importance(sample, tensor) for sample in observer.samples]
-        return _measured(tensor, _importance(imatrix, tensor), samples, probe, threads)
+        return _measured(tensor, calibration, samples, probe)
 
     tensors = _fill_unreached(_each(model, journal, one))
     return replace(
         empty,
         n_chunks=len(probe.chunks),
         tensors=tensors,
-        super_weights=super_weights(observer.spikes, tensors, imatrix, probe),
+        super_weights=super_weights(observer.spikes, tensors, calibration.imatrix, probe),
         stability=_stability(tensors),
     )
 
@@ -122,35 +150,27 @@ def _each(model: Model, journal: "_Journal", one: Callable[[LazyTensor], TensorS
     return entries
 
 
-def _quick(tensor: LazyTensor, importance: NDArray[np.float32] | None, threads: int) -> TensorSensitivity:
-    rows = distortion.sample(tensor, importance)
-    proxy = float((rows.column_weight * np.square(rows.values)).mean(dtype=np.float64)) * math.prod(tensor.shape)
-    return TensorSensitivity(tensor.name, list(tensor.shape), distortion.errors(rows, threads), proxy, proxy)
-
-
 def _measured(
-    tensor: LazyTensor,
-    importance: NDArray[np.float32] | None,
-    samples: list[NDArray[np.float32] | None],
-    probe: Probe,
-    threads: int,
+    tensor: LazyTensor, calibration: _Calibration, samples: list[NDArray[np.float32] | None], probe: Probe
 ) -> TensorSensitivity:
-    """The tensor alone in COARSE and in FINE, whatever its rows allow of them."""
-    entry = _quick(tensor, importance, threads)
+    """The tensor alone in COARSE and in FINE, whatever its rows allow of them, without error feedback."""
+    entry = calibration.quick(tensor)
     if tensor.name not in probe.weights:
         return entry
-    rows = distortion.whole(tensor, importance)
+    sample, threads = calibration.sample(tensor), calibration.threads
+    rows = distortion.whole(tensor, sample.importance)
     measured = []
     for type_name, chunks in ((COARSE, None), (FINE, 1)):
         quant_type, _ = types.type_for_row(type_name, tensor.shape[-1])
         new = distortion.stored(rows, quant_type, threads)
         with probe.disturbed(tensor.name, new):
             kld = probe.kld(chunks).tolist()
-        measured.append(Measurement(quant_type.name, entry.errors[quant_type.name], kld))
+        error = distortion.relative_error(sample, distortion.stored(sample, quant_type, threads))
+        measured.append(Measurement(quant_type.name, error, kld))
         if type_name == COARSE:
             entry = _concentration(entry, rows, np.square(rows.values - new), samples)
-    coefficient, error, exponent = _power_law(*measured)
-    return replace(entry, coefficient=coefficient, coefficient_se=error, exponent=exponent, measured=measured)
+    coefficient, spread, exponent = _power_law(*measured)
+    return replace(entry, coefficient=coefficient, coefficient_se=spread, exponent=exponent, measured=measured)
 
 
 def _power_law(coarse: Measurement, fine: Measurement) -> tuple[float, float | None, float]:

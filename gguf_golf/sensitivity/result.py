@@ -17,7 +17,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Measurement:
-    """The KL divergence of each chunk, nats, with one tensor stored in `type`; `error` is E of that type."""
+    """KL divergence of each chunk, nats, with one tensor in `type`, without error feedback; `error` is its E."""
 
     type: str
     error: float
@@ -86,6 +86,8 @@ class Sensitivity:
     tensors: list[TensorSensitivity]
     super_weights: list[SuperWeight] = field(default_factory=list)
     stability: dict[str, float] = field(default_factory=dict)
+    hessian: str | None = None
+    hessian_sha256: str | None = None
 
     def of(self, name: str) -> TensorSensitivity:
         """The entry of a tensor. Raises InputError if it was not measured."""

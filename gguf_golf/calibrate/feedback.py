@@ -7,6 +7,7 @@ all later columns answer), and later columns answer an error of the section a..b
 """
 
 import ctypes
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 
@@ -28,6 +29,10 @@ LOOK_AHEAD = 64
 
 DAMPING = 0.15
 """Added to the diagonal, in units of its mean: calibration text is short."""
+
+
+SLAB_ROWS = 16
+"""Rows that a thread takes at a time; the C code goes through the propagation matrix once for so many."""
 
 
 class _Feedback(ctypes.Structure):
@@ -136,19 +141,26 @@ def quantize(
         SECTION,
         LOOK_AHEAD,
     )
-    _encoder()(quant_type.id, rows.ctypes.data, out.ctypes.data, n, k, ctypes.byref(arguments), threads)
+
+    def slab(first: int) -> None:
+        count = min(SLAB_ROWS, n - first)
+        source, target = rows[first:].ctypes.data, out[first:].ctypes.data
+        _encoder()(quant_type.id, source, target, count, k, ctypes.byref(arguments))
+
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(slab, range(0, n, SLAB_ROWS)):
+            pass
     return out
 
 
 @cache
 def _encoder() -> "ctypes._NamedFuncPointer":
-    function = libggml().tcq_quantize_feedback_mt
+    function = libggml().quantize_tcq_feedback
     function.restype = ctypes.c_size_t
     function.argtypes = [
         ctypes.c_int,
         *(ctypes.c_void_p, ctypes.c_void_p),
         *(ctypes.c_int64, ctypes.c_int64),
         ctypes.POINTER(_Feedback),
-        ctypes.c_int,
     ]
     return function
