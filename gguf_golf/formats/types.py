@@ -61,10 +61,13 @@ def _tcq_id(fmt: tcq.TcqFormat) -> int:
     return TCQ_FIRST_ID[fmt.block_size] + fmt.rate - 1
 
 
+# What activations are quantized to on the fly; never in a file, and gguf-py's size of Q8_1 is not ggml's.
+_ACTIVATIONS = ("Q8_1", "Q8_K")
+
 MAINLINE: dict[str, QuantType] = {
     member.name.lower(): QuantType(member.name.lower(), int(member), *gguf.GGML_QUANT_SIZES[member])
     for member in GGMLQuantizationType
-    if member.name not in TCQ_FORMATS
+    if member.name not in _ACTIVATIONS
 }
 """Mainline's types by lower-case name, as gguf-py knows them."""
 
