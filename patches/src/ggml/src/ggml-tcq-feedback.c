@@ -150,8 +150,9 @@ static void tcq_finish_block(tcq_encoder * e, const tcq_pending * row, uint8_t *
     tcq_pack_block(e, block);
 }
 
-void tcq_encode_rows_feedback(const tcq_format * f, const float * src, uint8_t * dst, int64_t nrows, int64_t n_per_row,
-                              const tcq_feedback * h) {
+size_t quantize_tcq_feedback(enum ggml_type type, const float * GGML_RESTRICT src, void * GGML_RESTRICT dst,
+                             int64_t nrows, int64_t n_per_row, const tcq_feedback * feedback) {
+    const tcq_format * f = tcq_get_format(type);
     const int     n        = f->block_size;
     const int64_t row_size = n_per_row/n*f->type_size;
     const tcq_propagate_t propagate = tcq_select_propagate();
@@ -174,24 +175,25 @@ void tcq_encode_rows_feedback(const tcq_format * f, const float * src, uint8_t *
         }
         for (int64_t b = 0; b < n_per_row; b += n) {
             for (int r = 0; r < n_rows; ++r) {
-                tcq_begin_block(&e, x + r*n_per_row + b, h->block_weights + b, &pending[r]);
+                tcq_begin_block(&e, x + r*n_per_row + b, feedback->block_weights + b, &pending[r]);
             }
-            for (int i = 0; i < n; i += h->section) {
-                const float * w = h->section_weights + (b + i)/h->section*(h->section + h->look_ahead);
+            for (int i = 0; i < n; i += feedback->section) {
+                const float * w = feedback->section_weights + (b + i)/feedback->section*(feedback->section + feedback->look_ahead);
                 for (int r = 0; r < n_rows; ++r) {
-                    tcq_decide_section(&e.trellis, x + r*n_per_row + b, w, i, h->section, h->look_ahead,
+                    tcq_decide_section(&e.trellis, x + r*n_per_row + b, w, i, feedback->section, feedback->look_ahead,
                                        &pending[r], error + r*QK_TCQ + i);
                 }
-                propagate(x, error + i, h->propagation + (b + i)*n_per_row, n_per_row, n_rows, h->section, b + i + h->section, b + n);
+                propagate(x, error + i, feedback->propagation + (b + i)*n_per_row, n_per_row, n_rows, feedback->section, b + i + feedback->section, b + n);
             }
             // later blocks get the errors of the whole block at once
-            propagate(x, error, h->propagation + b*n_per_row, n_per_row, n_rows, n, b + n, n_per_row);
+            propagate(x, error, feedback->propagation + b*n_per_row, n_per_row, n_rows, n, b + n, n_per_row);
             for (int r = 0; r < n_rows; ++r) {
-                tcq_finish_block(&e, &pending[r], dst + (slab + r)*row_size + b/n*f->type_size);
+                tcq_finish_block(&e, &pending[r], (uint8_t *) dst + (slab + r)*row_size + b/n*f->type_size);
             }
         }
     }
     free(pending);
     free(error);
     free(x);
+    return nrows*row_size;
 }

@@ -94,14 +94,9 @@ typedef struct {
     int           look_ahead;      // steps beyond, a multiple of 8
 } tcq_feedback;
 
-void tcq_encode_rows_feedback(const tcq_format * f, const float * src, uint8_t * dst,
-                              int64_t nrows, int64_t n_per_row, const tcq_feedback * feedback);
-
-// both on n_threads threads (ggml-tcq-threads.cpp): the bytes do not depend on their number; they return how many
-GGML_API size_t tcq_quantize_mt(enum ggml_type type, const float * src, void * dst, int64_t nrows, int64_t n_per_row,
-                                const float * importance, int n_threads);
-GGML_API size_t tcq_quantize_feedback_mt(enum ggml_type type, const float * src, void * dst, int64_t nrows, int64_t n_per_row,
-                                         const tcq_feedback * feedback, int n_threads);
+// rows of a TCQ type with error feedback (ggml-tcq-feedback.c); returns bytes
+GGML_API size_t quantize_tcq_feedback(enum ggml_type type, const float * GGML_RESTRICT src, void * GGML_RESTRICT dst,
+                                      int64_t nrows, int64_t n_per_row, const tcq_feedback * feedback);
 
 #ifdef __cplusplus
 }
