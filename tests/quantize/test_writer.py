@@ -16,7 +16,6 @@ from gguf_golf.quantize import writer
 from gguf_golf.quantize.assignment import uniform
 from gguf_golf.runtime import ggml
 
-
 ORIGINAL = ggml.quantize
 
 
