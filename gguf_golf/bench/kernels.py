@@ -9,17 +9,16 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from gguf_golf.bench.graph import F32, InitParams, bytes_of, libcpu
 from gguf_golf.errors import InputError
 from gguf_golf.formats import types
 from gguf_golf.runtime import ggml
-from gguf_golf.runtime.library import libggml
 
 ROW = 4096
 """Weights in a row."""
@@ -34,8 +33,6 @@ PREFILL_ROWS, PREFILL_COLUMNS = 256, 512
 ENCODE_ROWS = 16
 
 QUANTITIES = ("cache_ns_per_weight", "stream_ns_per_weight", "prefill_ns_per_weight", "encode_weights_per_s")
-
-_F32 = 0
 
 
 @dataclass
@@ -101,7 +98,7 @@ def _quantized(rows: NDArray[np.float32]) -> list[tuple[types.QuantType, NDArray
     """`rows` in every type that ggml can make and multiply."""
     found = []
     for quant_type in types.ALL.values():
-        if quant_type.id == _F32 or not _libcpu().ggml_get_type_traits_cpu(quant_type.id).contents.vec_dot:
+        if quant_type.id == F32 or not libcpu().ggml_get_type_traits_cpu(quant_type.id).contents.vec_dot:
             continue
         try:
             found.append((quant_type, ggml.quantize(quant_type.id, rows, np.ones(ROW, np.float32))))
@@ -127,7 +124,7 @@ def _measure_once(speed: TypeSpeed, data: NDArray[np.uint8], rows: NDArray[np.fl
 
     part, importance = rows[:ENCODE_ROWS], np.ones(ROW, np.float32)
     out = np.empty((ENCODE_ROWS, row_bytes), np.uint8)
-    quantize = _libcpu().ggml_quantize_chunk
+    quantize = libcpu().ggml_quantize_chunk
     seconds = _cpu_seconds(
         lambda: quantize(type_id, part.ctypes.data, out.ctypes.data, 0, ENCODE_ROWS, ROW, importance.ctypes.data)
     )
@@ -147,17 +144,17 @@ class _Products:
     """
 
     def __init__(self, type_id: int, data: NDArray[np.uint8], rows: int, columns: int, repeats: int) -> None:
-        lib = _libcpu()
+        lib = libcpu()
         size = rows * data.shape[1] + 4 * columns * (ROW + rows * repeats) + (4 << 20)
-        self._context = lib.ggml_init(_InitParams(size, None, False))
+        self._context = lib.ggml_init(InitParams(size, None, False))
         matrix = lib.ggml_new_tensor_2d(self._context, type_id, ROW, rows)
-        _bytes_of(matrix, rows * data.shape[1])[:] = np.resize(data, rows * data.shape[1])
+        bytes_of(matrix, rows * data.shape[1])[:] = np.resize(data, rows * data.shape[1])
 
         values = np.random.default_rng(1).standard_normal((columns, ROW), dtype=np.float32)
-        activation_type = lib.ggml_get_type_traits_cpu(type_id).contents.vec_dot_type if columns == 1 else _F32
+        activation_type = lib.ggml_get_type_traits_cpu(type_id).contents.vec_dot_type if columns == 1 else F32
         activations = lib.ggml_new_tensor_2d(self._context, activation_type, ROW, columns)
-        if activation_type == _F32:
-            _bytes_of(activations, values.nbytes)[:] = values.view(np.uint8).ravel()
+        if activation_type == F32:
+            bytes_of(activations, values.nbytes)[:] = values.view(np.uint8).ravel()
         else:
             lib.ggml_get_type_traits_cpu(activation_type).contents.from_float(
                 values.ctypes.data, lib.ggml_get_data(activations), ROW
@@ -173,73 +170,10 @@ class _Products:
 
     def compute(self) -> None:
         """All products."""
-        _libcpu().ggml_graph_compute(self._graph, ctypes.byref(self._plan))
+        libcpu().ggml_graph_compute(self._graph, ctypes.byref(self._plan))
 
     def __enter__(self) -> "_Products":
         return self
 
     def __exit__(self, *_: object) -> None:
-        _libcpu().ggml_free(self._context)
-
-
-def _bytes_of(tensor: int, size: int) -> NDArray[np.uint8]:
-    return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(_libcpu().ggml_get_data(tensor)))
-
-
-class _InitParams(ctypes.Structure):
-    """`struct ggml_init_params` of ggml.h."""
-
-    _fields_ = (("mem_size", ctypes.c_size_t), ("mem_buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
-
-
-class _CPlan(ctypes.Structure):
-    """`struct ggml_cplan` of ggml-cpu.h."""
-
-    _fields_ = (
-        ("work_size", ctypes.c_size_t),
-        ("work_data", ctypes.c_void_p),
-        ("n_threads", ctypes.c_int),
-        ("threadpool", ctypes.c_void_p),
-        ("abort_callback", ctypes.c_void_p),
-        ("abort_callback_data", ctypes.c_void_p),
-        ("use_ref", ctypes.c_bool),
-    )
-
-
-class _TypeTraitsCpu(ctypes.Structure):
-    """`struct ggml_type_traits_cpu` of ggml-cpu.h."""
-
-    _fields_ = (
-        ("from_float", ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)),
-        ("vec_dot", ctypes.c_void_p),
-        ("vec_dot_type", ctypes.c_int),
-        ("nrows", ctypes.c_int64),
-    )
-
-
-@cache
-def _libcpu() -> ctypes.CDLL:
-    lib = libggml()
-    pointer, integer = ctypes.c_void_p, ctypes.c_int64
-    signatures: dict[str, tuple[Any, list[Any]]] = {
-        "ggml_init": (pointer, [_InitParams]),
-        "ggml_free": (None, [pointer]),
-        "ggml_new_tensor_2d": (pointer, [pointer, ctypes.c_int, integer, integer]),
-        "ggml_get_data": (pointer, [pointer]),
-        "ggml_mul_mat": (pointer, [pointer, pointer, pointer]),
-        "ggml_new_graph": (pointer, [pointer]),
-        "ggml_build_forward_expand": (None, [pointer, pointer]),
-        "ggml_graph_plan": (_CPlan, [pointer, ctypes.c_int, pointer]),
-        "ggml_graph_compute": (ctypes.c_int, [pointer, pointer]),
-        "ggml_cpu_init": (None, []),
-        "ggml_get_type_traits_cpu": (ctypes.POINTER(_TypeTraitsCpu), [ctypes.c_int]),
-        "ggml_quantize_chunk": (
-            ctypes.c_size_t,
-            [ctypes.c_int, pointer, pointer, integer, integer, integer, pointer],
-        ),
-    }
-    for name, (result, arguments) in signatures.items():
-        function = getattr(lib, name)
-        function.restype, function.argtypes = result, arguments
-    lib.ggml_cpu_init()
-    return lib
+        libcpu().ggml_free(self._context)
