@@ -1,0 +1,195 @@
+// TCQ in Metal: blocks, how one thread decodes a word of the path, and the 16-value dequantization that mul_mm and
+// get_rows are made of. Compiled by Metal, and as C++ by tests/patches/metal.
+//
+// The path of a block is one little-endian string of bits. A thread takes one of its 32-bit words: a parity of all 32
+// times is a few shifts and XORs, and bit k of byte y belongs to weight y of sub-block k. Sub-blocks kk and kk + 4
+// share a byte of parities as two nibbles.
+
+#pragma once
+
+#include "dequantize.h"
+
+#define TCQ_TABLE constant
+#include "ggml-tcq-tables.h"
+
+#define QK_TCQ    256
+#define QK_TCQ_64  64
+
+template <short R> struct block_tcq {
+    uint8_t qs[32*R]; // 32 bytes of path, then the planes of lo bits
+    uint8_t slot_pos[2];
+    uint8_t slot_val;
+    uint8_t scale;
+};
+
+template <short R> struct block_tcq_64 {
+    uint8_t qs[8*R];
+    uint8_t slot;
+    uint8_t scale;
+};
+
+template <typename block_q> struct tcq_traits;
+
+#define TCQ_TRAITS(R)                                                                                            \
+    template <> struct tcq_traits<block_tcq<R>> {                                                                \
+        enum { rate = R, block_size = QK_TCQ, n_bytes = 32, n_words = 8, n_slots = 2 };                          \
+        static constant const int8_t  * levels() { return tcq##R##_levels; }                                     \
+        static constant const int16_t * slots () { return tcq##R##_slots;  }                                     \
+    };                                                                                                           \
+    template <> struct tcq_traits<block_tcq_64<R>> {                                                             \
+        enum { rate = R, block_size = QK_TCQ_64, n_bytes = 8, n_words = 2, n_slots = 1 };                        \
+        static constant const int8_t  * levels() { return tcq##R##_levels;   }                                   \
+        static constant const int16_t * slots () { return tcq##R##_64_slots; }                                   \
+    };
+TCQ_TRAITS(1) TCQ_TRAITS(2) TCQ_TRAITS(3) TCQ_TRAITS(4) TCQ_TRAITS(5)
+
+// Where bit b of sub-block k's lo bits lies: a plane (as long as the path; plane 0 follows it) and the bit in each of
+// its bytes. The one place that knows.
+struct tcq_lo_bit { short plane, bit; };
+
+constexpr tcq_lo_bit tcq_get_lo_bit(short block_size, short rate, short k, short b) {
+    // single planes: the first bit of rate 2, and of rate 4 in blocks of 64; the last of rate 4 in blocks of 256
+    return (rate == 2 || (rate == 4 && block_size == QK_TCQ_64)) && b == 0 ? tcq_lo_bit{ 0, short(4*(k & 1) + 3 - (k >> 1)) } :
+            rate == 4 && block_size == QK_TCQ                    && b == 2 ? tcq_lo_bit{ 2, k } :
+    // pairs of planes: both bits of a weight side by side
+            block_size == QK_TCQ ? tcq_lo_bit{ short(2*(b/2) + (k >> 2)), short(2*((k & 3) ^ 1) + b%2) } :
+            rate == 4            ? tcq_lo_bit{ short(1       + (k &  1)), short(4*(1 - (k >> 1 & 1)) + 2*(k >> 2 & 1) + b - 1) } :
+                                   tcq_lo_bit{ short(2*(b/2) + (k &  1)), short(4*(1 - (k >> 1 & 1)) + 2*(k >> 2 & 1) + b%2) };
+}
+
+template <short R>
+uint32_t tcq_load_word(device const block_tcq<R> * xb, short word) {
+    return ((device const uint32_t *) xb->qs)[word];
+}
+
+template <short R>
+uint32_t tcq_load_word(device const block_tcq_64<R> * xb, short word) { // aligned to 2 bytes only
+    device const uint16_t * halves = (device const uint16_t *) xb->qs;
+    return halves[2*word] | (uint32_t) halves[2*word + 1] << 16;
+}
+
+inline float tcq_scale_to_float(uint8_t s) {
+    return s < 8 ? s*(1.0f/(1 << 29)) : as_type<float>(((uint32_t) s + (100 << 3)) << 20);
+}
+
+template <short R> short tcq_get_slot_position(device const block_tcq<R>    * xb, short slot) { return xb->slot_pos[slot]; }
+template <short R> short tcq_get_slot_position(device const block_tcq_64<R> * xb, short slot) { return xb->slot & 0x3f;    }
+
+template <short R> short tcq_get_slot_value(device const block_tcq<R> * xb, short slot) {
+    return tcq_traits<block_tcq<R>>::slots()[xb->slot_val >> 4*slot & 0xf];
+}
+template <short R> short tcq_get_slot_value(device const block_tcq_64<R> * xb, short slot) {
+    return tcq_traits<block_tcq_64<R>>::slots()[xb->slot >> 6];
+}
+
+// the three parities of the 32 times of one word
+struct tcq_parities { uint32_t z0, z1, z2; };
+
+template <typename block_q>
+tcq_parities tcq_get_parities(device const block_q * xb, short word) {
+    const short n_words = tcq_traits<block_q>::n_words;
+
+    const uint32_t cur  = tcq_load_word(xb, word);
+    const uint32_t prev = tcq_load_word(xb, (word + n_words - 1) % n_words);
+
+    tcq_parities z = { 0, 0, 0 };
+    FOR_UNROLL (short b = 0; b < 9; ++b) {
+        const uint32_t delayed = b == 0 ? cur : cur << b | prev >> (32 - b);
+        z.z0 ^= TCQ_G0 >> b & 1 ? delayed : 0;
+        z.z1 ^= TCQ_G1 >> b & 1 ? delayed : 0;
+        z.z2 ^= TCQ_G2 >> b & 1 ? delayed : 0;
+    }
+    return z;
+}
+
+// bit `from` of every byte of x, as bit `to`
+inline uint32_t tcq_move_bit(uint32_t x, short from, short to) {
+    return (from < to ? x << (to - from) : x >> (from - to)) & 0x01010101u << to;
+}
+
+// the lo bits of sub-block k as bits 3.. of every byte
+template <typename block_q>
+uint32_t tcq_get_lo_index(thread const uint32_t * lo, short k) {
+    using T = tcq_traits<block_q>;
+    uint32_t index = 0;
+    FOR_UNROLL (short b = 0; b < T::rate - 1; ++b) {
+        const tcq_lo_bit at = tcq_get_lo_bit(T::block_size, T::rate, k, b);
+        index |= tcq_move_bit(lo[at.plane], at.bit, 3 + b);
+    }
+    return index;
+}
+
+template <typename block_q>
+void tcq_load_lo(device const block_q * xb, short word, thread uint32_t * lo) {
+    using T = tcq_traits<block_q>;
+    FOR_UNROLL (short plane = 0; plane < T::rate - 1; ++plane) {
+        lo[plane] = tcq_load_word(xb, (1 + plane)*T::n_words + word);
+    }
+}
+
+// Level indices of the weights of one word of the path, as bytes: index[k] has those of bytes 4*word.. of sub-block k.
+template <typename block_q>
+void tcq_get_indices(device const block_q * xb, short word, thread uint32_t * index) {
+    const tcq_parities z = tcq_get_parities(xb, word);
+
+    uint32_t lo[5];
+    tcq_load_lo(xb, word, lo);
+
+    // from one word for each parity to one word for each pair of sub-blocks, with the subsets as nibbles
+    const uint32_t even = (z.z0      & 0x55555555) | (z.z1 << 1 & 0xaaaaaaaa);
+    const uint32_t odd  = (z.z0 >> 1 & 0x55555555) | (z.z1      & 0xaaaaaaaa);
+    const uint32_t subsets[4] = {
+        (even      & 0x33333333) | (z.z2 << 2 & 0x44444444),
+        (odd       & 0x33333333) | (z.z2 << 1 & 0x44444444),
+        (even >> 2 & 0x33333333) | (z.z2      & 0x44444444),
+        (odd  >> 2 & 0x33333333) | (z.z2 >> 1 & 0x44444444),
+    };
+    FOR_UNROLL (short kk = 0; kk < 4; ++kk) {
+        index[kk    ] = (subsets[kk]      & 0x07070707) | tcq_get_lo_index<block_q>(lo, kk);
+        index[kk + 4] = (subsets[kk] >> 4 & 0x07070707) | tcq_get_lo_index<block_q>(lo, kk + 4);
+    }
+}
+
+// weights 16*il.. of a block
+template <typename block_q, typename type4x4>
+void dequantize_tcq(device const block_q * xb, short il, thread type4x4 & reg) {
+    using T = tcq_traits<block_q>;
+
+    const float d = tcq_scale_to_float(xb->scale);
+
+    FOR_UNROLL (short i = 0; i < 4; ++i) {
+        const short first = 16*il + 4*i;
+        const short k     = first/T::n_bytes;
+        const short word  = first%T::n_bytes/4;
+
+        const tcq_parities z = tcq_get_parities(xb, word);
+
+        uint32_t lo[5];
+        tcq_load_lo(xb, word, lo);
+
+        const uint32_t index = (z.z0 >> k & 0x01010101) | (z.z1 >> k & 0x01010101) << 1 | (z.z2 >> k & 0x01010101) << 2 |
+            tcq_get_lo_index<block_q>(lo, k);
+
+        short w[4];
+        FOR_UNROLL (short j = 0; j < 4; ++j) {
+            w[j] = T::levels()[index >> 8*j & 0xff];
+        }
+        FOR_UNROLL (short slot = 0; slot < T::n_slots; ++slot) {
+            const short at    = tcq_get_slot_position(xb, slot) - first;
+            const short value = tcq_get_slot_value(xb, slot);
+            FOR_UNROLL (short j = 0; j < 4; ++j) {
+                w[j] += at == j ? value : 0;
+            }
+        }
+        FOR_UNROLL (short j = 0; j < 4; ++j) {
+            reg[i][j] = d*w[j];
+        }
+    }
+}
+
+// name, block, values of 16 in a block
+#define TCQ_METAL_TYPES(X)                                                                                       \
+    X(tcq1,    block_tcq<1>,    QK_TCQ/16)    X(tcq2,    block_tcq<2>,    QK_TCQ/16)    X(tcq3,    block_tcq<3>,    QK_TCQ/16)    \
+    X(tcq4,    block_tcq<4>,    QK_TCQ/16)    X(tcq5,    block_tcq<5>,    QK_TCQ/16)                             \
+    X(tcq1_64, block_tcq_64<1>, QK_TCQ_64/16) X(tcq2_64, block_tcq_64<2>, QK_TCQ_64/16) X(tcq3_64, block_tcq_64<3>, QK_TCQ_64/16) \
+    X(tcq4_64, block_tcq_64<4>, QK_TCQ_64/16) X(tcq5_64, block_tcq_64<5>, QK_TCQ_64/16)
