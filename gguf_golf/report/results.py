@@ -229,11 +229,6 @@ class _Reader:
             for name, text in self._map(entry.get("texts")).items()
         }
         tasks = {clean(name): self._task(task, at) for name, task in self._map(entry.get("tasks")).items()}
-        speed = {
-            name: self._number(value, f"{at}.speed.{name}")
-            for name, value in self._map(entry.get("speed")).items()
-            if not isinstance(value, list)
-        }
         recipe = entry.get("recipe")
         return Model(
             file=clean(entry["file"]),
@@ -247,10 +242,23 @@ class _Reader:
             histogram=histogram,
             texts=texts,
             tasks={name: task for name, task in tasks.items() if task is not None},
-            speed={name: value for name, value in speed.items() if value is not None},
+            speed=self._speed(self._map(entry.get("speed")), f"{at}.speed"),
             tensors=[self._tensor(tensor, f"{at}.tensors") for tensor in self._list(entry.get("tensors"))],
             recipe=_clean_lines(recipe) if isinstance(recipe, str) else None,
         )
+
+    def _speed(self, entry: Mapping[str, Any], at: str) -> dict[str, float]:
+        """Medians under their own names, and of the runs behind them the ends, as NAME_min and NAME_max."""
+        found: dict[str, float] = {}
+        for name, value in entry.items():
+            runs = [self._number(run, f"{at}.{name}") for run in (value if isinstance(value, list) else [value])]
+            known = [run for run in runs if run is not None]
+            if known and isinstance(value, list):
+                short = clean(name).removesuffix("_runs")
+                found |= {f"{short}_min": min(known), f"{short}_max": max(known)}
+            elif known:
+                found[clean(name)] = known[0]
+        return found
 
     def _measures(self, entry: Mapping[str, Any], at: str) -> tuple[Measures, list[int]]:
         found = {name: self._number(entry.get(name), f"{at}.{name}") for name in MEASURES}

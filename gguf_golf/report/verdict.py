@@ -77,7 +77,7 @@ def decide(results: Results, axes: list[Axis]) -> Verdict:
     ladder, as_good = _ladder(results, axis)
     pick = _pick(ladder, axis)
     verdict = Verdict(axis, pick, _headline(pick, results, axis), ladder=ladder, smaller_is_as_good=as_good)
-    verdict.advice = [*_neighbours(pick, ladder), *_stock(pick, results, axis)]
+    verdict.advice = [*_neighbours(pick, ladder, _measured(results, axis)), *_stock(pick, results, axis)]
     verdict.evidence = [*_certainty(pick, axis), *_basis(results), *_noise(results, axis), *_others(pick, ladder, axes)]
     return verdict
 
@@ -194,7 +194,7 @@ def _headline(pick: Step, results: Results, axis: Axis) -> str:
     return f"{opening}: {said}." if said else f"{opening}."
 
 
-def _neighbours(pick: Step, ladder: list[Step]) -> list[str]:
+def _neighbours(pick: Step, ladder: list[Step], known: list[Model]) -> list[str]:
     said = []
     at = ladder.index(pick)
     above = ladder[at + 1 :]
@@ -202,7 +202,7 @@ def _neighbours(pick: Step, ladder: list[Step]) -> list[str]:
         better = next((step for step in above if step.loss <= 0.55 * pick.loss), above[-1])
         more = words.size(better.model.bytes - pick.model.bytes)
         said.append(f"If you have {more} more, {better.model.label} {words.cut(better.loss / pick.loss)}.")
-    elif not above:
+    elif not above and any(model.bytes > pick.model.bytes for model in known):
         said.append("No larger file here is better by more than the measurement error.")
     if at > 0:
         less = ladder[at - 1]
@@ -299,7 +299,9 @@ def _task(pick: Step, axis: Axis) -> list[str]:
         f"{axis.title}: {pick.model.label} answers {words.percent(metric.score)} rightly, the original"
         f" {words.percent(axis.base)} (guessing: {words.percent(task.chance)})"
     )
-    if metric.mcnemar_p is not None:
+    if metric.mcnemar_p is not None and not metric.lost and not metric.gained:
+        said += "; the same questions, one by one"
+    elif metric.mcnemar_p is not None:
         differ = "a difference beyond chance" if metric.mcnemar_p < 0.05 else "a difference that chance explains"
         p = words.number(metric.mcnemar_p, 2)
         said += f"; {differ} (p = {p}, {len(metric.lost)} lost, {len(metric.gained)} gained)"

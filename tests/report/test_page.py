@@ -120,7 +120,8 @@ def test_csv_holds_every_number(tmp_path: Path) -> None:
             cell = rows[model["file"]][name]
             assert cell == "" if model.get(name) is None else float(cell) == model[name]
     assert (rows["golf-q8.gguf"]["arc.acc"], rows["golf-q8.gguf"]["arc.acc.retained"]) == ("0.5", "0.8")
-    assert rows["golf-q4.gguf"]["generate_tps"] == "12.5"
+    speeds = [rows["golf-q4.gguf"][f"generate_tps{end}"] for end in ("", "_min", "_max")]
+    assert speeds == ["12.5", "12.0", "13.0"]
 
 
 def test_card(tmp_path: Path) -> None:
@@ -194,3 +195,14 @@ def test_any_value_replaced_makes_a_page_or_a_clear_error(place: tuple[Any, ...]
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(InputError):
         out = Path(folder)
         write_report(changed, out / "p.html", markdown=out / "c.md", csv=out / "t.csv")
+
+
+def test_speed_shows_medians_and_their_spread(tmp_path: Path) -> None:
+    speed = {
+        "generate_tps": 12.5,
+        "generate_tps_runs": [12.0, 13.0, 12.5],
+        "prompt_tps": 90.0,
+        "prompt_tps_runs": [90.0],
+    }
+    page = page_of(tmp_path, document(base(), quant("q4", 3000, 0.02, speed=speed), speed={"threads": 2}))
+    assert "12.5 12.0 to 13.0" in page.text and "90.0 to" not in page.text and "threads: 2" in page.text
