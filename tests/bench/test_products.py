@@ -10,7 +10,7 @@ from gguf_golf.bench import graph
 from gguf_golf.formats import tcq, types
 
 EIGHT_BIT_ACTIVATIONS = 0.025
-"""Relative error of a few products with activations of 8 bits: at most 0.016 is seen, one wrong level in 64 gives more."""
+"""Relative error that rounding the activations may leave in a handful of products; 0.016 is seen."""
 
 
 @pytest.fixture
