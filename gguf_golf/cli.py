@@ -429,9 +429,9 @@ def demo_command(out: Path) -> None:
 
 
 def main() -> None:
-    """Run the command line; a GolfError becomes one line on stderr and exit code 1."""
+    """Run the command line; an error that a user can mend becomes one line on stderr and exit code 1."""
     try:
         cli()
-    except GolfError as error:
+    except (GolfError, OSError) as error:  # OSError: a full disk, a folder that may not be written
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
