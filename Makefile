@@ -3,7 +3,7 @@
 # (GGUF_GOLF_CACHE, or the system's usual place).
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench setup runtime runtime-tools clean
+.PHONY: demo test test-metal lint bench setup runtime runtime-tools clean
 
 # the first of these that is new enough; PYTHON=... chooses another
 PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11,$(shell \
@@ -18,6 +18,12 @@ demo: runtime
 # ruff and mypy run within pytest, so that one summary tells all
 test: runtime-tools
 	$(BIN)/pytest -n 2
+
+# on a Mac: llama.cpp's own test of every operation, our types on Metal against the CPU
+test-metal: setup
+	$(GOLF) runtime build --metal --tests
+	tests=$$($(BIN)/python -c 'from gguf_golf.runtime import tool; print(tool("test-backend-ops"))') && \
+	"$$tests" test -o MUL_MAT,MUL_MAT_ID,GET_ROWS,CPY -p tcq
 
 lint: setup
 	$(BIN)/ruff check .
