@@ -320,20 +320,19 @@ static __device__ __forceinline__ uint32_t tcq_natural_order(const uint32_t (&v)
 // ---------------------------------------------------------------------------------------------------------------
 // mmvq
 
-// warps that share a row: few, because a thread has many weights of it at a time, and the sum across warps is not free
-#ifndef TCQ_MMVQ_NWARPS
+// warps that share a row: one, because a thread has many weights of it at a time, and the sum across warps is not free
 #define TCQ_MMVQ_NWARPS 1
-#endif
 
-// blocks that a multiprocessor shall hold at once: all of a matrix of 4096 rows in one wave, at 64 registers a thread
-#ifndef TCQ_MMVQ_MIN_BLOCKS
-#define TCQ_MMVQ_MIN_BLOCKS (32/TCQ_MMVQ_NWARPS)
+// blocks that a multiprocessor shall hold at once: where 32 are allowed (the data centre's cards), all of a matrix of
+// 4096 rows run in one wave, which leaves 64 registers to a thread
+#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 800 || __CUDA_ARCH__ == 900 || __CUDA_ARCH__ == 1000)
+#define TCQ_MMVQ_MIN_BLOCKS 32
+#else
+#define TCQ_MMVQ_MIN_BLOCKS 1
 #endif
 
 // words of the path that a thread takes at a time
-#ifndef TCQ_MMVQ_VDR
 #define TCQ_MMVQ_VDR 2
-#endif
 static constexpr __host__ __device__ int tcq_get_vdr_mmvq(ggml_type type) {
     return type >= GGML_TYPE_TCQ1_64 ? 1 : TCQ_MMVQ_VDR;
 }
