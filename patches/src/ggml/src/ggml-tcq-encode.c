@@ -18,11 +18,11 @@
 // (measured on Gaussians, eval/experiments/tcq_marginal_cost.py); beyond 63 the squared excess comes on top. By rate
 static const float tcq_marginal_cost[6][9] = {
     { 0 },
-    { 0.07f, 0.15f, 0.24f, 0.45f, 0.65f,  0.98f,  1.31f,  1.79f,  2.38f },
-    { 0.19f, 0.25f, 0.48f, 0.82f, 1.25f,  1.93f,  3.22f,  3.72f,  3.98f },
-    { 0.20f, 0.33f, 0.70f, 0.95f, 2.00f,  3.38f,  4.37f,  8.60f,  5.47f },
-    { 0.03f, 0.34f, 0.72f, 1.11f, 2.77f,  5.94f,  9.14f, 23.26f, 10.74f },
-    { 0.10f, 0.20f, 0.50f, 1.64f, 4.29f, 10.94f, 26.32f, 57.43f, 43.78f },
+    {  0.16f,  0.11f,  0.16f,  0.33f,  0.64f,  0.96f,  1.34f,  1.89f,  1.81f },
+    {  0.12f,  0.13f,  0.37f,  0.78f,  1.20f,  1.90f,  3.10f,  4.09f,  3.71f },
+    {  0.02f,  0.17f,  0.65f,  1.05f,  1.99f,  3.49f,  4.46f,  7.92f,  4.81f },
+    {  0.12f,  0.38f,  0.65f,  1.24f,  2.62f,  5.11f,  6.13f, 13.39f,  6.94f },
+    {  0.23f,  0.63f,  0.67f,  1.33f,  2.67f,  6.01f, 11.06f, 18.37f, 15.61f },
 };
 
 // one slot: what it would save, where, and which value of f->slots
@@ -45,11 +45,11 @@ static int tcq_nearest_scale(float d) {
 static float tcq_expected_cost(const tcq_encoder * e, float x) {
     const float * at = tcq_marginal_cost[e->trellis.f->rate];
     const float   m  = fabsf(x);
-    if (m >= 63.0f) {
-        return e->mse*at[8] + (m - 63.0f)*(m - 63.0f);
+    if (m < 63.0f) {
+        const int i = (int) (m/8);
+        return e->mse*(at[i] + (m/8 - i)*(at[i + 1] - at[i]));
     }
-    const int i = (int) (m/8);
-    return e->mse*(at[i] + (m/8 - i)*(at[i + 1] - at[i]));
+    return e->mse*at[8] + (m - 63.0f)*(m - 63.0f);
 }
 
 // Chooses slots by what they are expected to save and subtracts them from x (level units). Almost any weight far from
@@ -153,7 +153,7 @@ static float tcq_try(tcq_encoder * e, int scale, int rank, int n_seams) {
     const float sum_xq    = (xq[0] + xq[1]) + (xq[2] + xq[3]);
     const float sum_qq    = (qq[0] + qq[1]) + (qq[2] + qq[3]);
 
-    if (sum_error < e->best_error) {
+    if (sum_error < e->best_error || e->scale == 0) {
         e->best_error = sum_error;
         e->scale      = scale;
         e->rank       = rank;
@@ -212,8 +212,10 @@ bool tcq_encode_block(tcq_encoder * e, const float * x, const float * importance
     e->mse        = rms*rms/(float) (1 << 2*f->rate);
     e->unit       = tcq_cost_unit(f, e->w, n);
     e->best_error = FLT_MAX;
+    e->scale      = 0; // none yet
 
-    // a first scale: the rms of what the slots will leave; roots, or one channel of great importance would decide alone
+    // a first scale: the rms of what the slots will leave, but a slot has to reach the greatest weight; roots, or one
+    // channel of great importance would decide alone
     float rest = 0.0f, rest_w = 0.0f;
     for (int j = 0; j < n; ++j) {
         if (j != e->candidates[0] && (j != e->candidates[1] || !wide)) {
@@ -222,7 +224,9 @@ bool tcq_encode_block(tcq_encoder * e, const float * x, const float * importance
             rest_w += root;
         }
     }
-    const int first = tcq_nearest_scale(rest > 0.0f ? sqrtf(rest/rest_w)/rms : fabsf(x[e->candidates[0]])/63.0f);
+    const float suits   = rest > 0.0f ? sqrtf(rest/rest_w)/rms : 0.0f;
+    const float reaches = fabsf(x[e->candidates[0]])/(f->slots[f->n_mags - 1] + 63);
+    const int   first   = tcq_nearest_scale(suits > reaches ? suits : reaches);
 
     // its refit, its neighbours as long as they help, then other slots
     const int n_seams = wide ? 1 : 2; // short chains need more
@@ -249,7 +253,7 @@ bool tcq_encode_block(tcq_encoder * e, const float * x, const float * importance
     if (!wide) {
         tcq_try(e, scale, e->rank, 4);
     }
-    return true;
+    return e->best_error < norm; // what is too small for any scale is better zero
 }
 
 void tcq_encode_rows(const tcq_format * f, const float * src, uint8_t * dst, int64_t nrows, int64_t n_per_row, const float * importance) {

@@ -22,14 +22,14 @@ typedef struct {
     uint8_t candidates[TCQ_CANDIDATES]; // the weights of most energy
 
     float   best_error;
-    int     scale;
+    int     scale;                      // 0 before any encoding
     int     rank;                       // of the choice of slots
     uint8_t slots[3];
     uint8_t u [QK_TCQ];                 // path bits and lo bits, by time
     uint8_t lo[QK_TCQ];
 } tcq_encoder;
 
-// scale, slots and path of a block: x [block_size], importance [block_size] or NULL; false if it is all zero
+// scale, slots and path of a block: x [block_size], importance [block_size] or NULL; false if zeros are best
 bool tcq_encode_block(tcq_encoder * e, const float * x, const float * importance);
 
 // writes what the encoder holds, type_size bytes

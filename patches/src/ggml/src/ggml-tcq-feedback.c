@@ -73,7 +73,7 @@ static void tcq_propagate_avx2(float * x, const float * error, const float * p, 
 
 static tcq_propagate_t tcq_select_propagate(void) {
 #ifdef TCQ_X86
-    if (__builtin_cpu_supports("avx2")) {
+    if (tcq_trellis_simd() >= 1) {
         return tcq_propagate_avx2;
     }
 #endif

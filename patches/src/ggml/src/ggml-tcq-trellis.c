@@ -310,8 +310,7 @@ static void tcq_set_targets_avx2(tcq_trellis * t, int first, const float * x, co
 
 static int tcq_simd_cap = 2;
 
-// 0: scalar, 1: AVX2 or NEON, 2: AVX-512
-static int tcq_simd(void) {
+int tcq_trellis_simd(void) {
 #ifdef TCQ_X86
     const int have = __builtin_cpu_supports("avx512bw") ? 2 : __builtin_cpu_supports("avx2") ? 1 : 0;
 #elif defined(__ARM_NEON) && defined(__aarch64__)
@@ -324,7 +323,7 @@ static int tcq_simd(void) {
 
 int tcq_trellis_cap_simd(int cap) {
     tcq_simd_cap = cap;
-    return tcq_simd();
+    return tcq_trellis_simd();
 }
 
 float tcq_level_rms(const tcq_format * f) {
@@ -367,13 +366,13 @@ void tcq_trellis_init(tcq_trellis * t, const tcq_format * f) {
     t->advance     = tcq_advance_ref;
     t->set_targets = tcq_set_targets_ref;
 #ifdef TCQ_X86
-    const int simd = tcq_simd();
+    const int simd = tcq_trellis_simd();
     if (simd >= 1) {
         t->advance     = simd >= 2 ? tcq_advance_avx512 : tcq_advance_avx2;
         t->set_targets = tcq_set_targets_avx2;
     }
 #elif defined(__ARM_NEON) && defined(__aarch64__)
-    if (tcq_simd() >= 1) {
+    if (tcq_trellis_simd() >= 1) {
         t->advance = tcq_advance_neon;
     }
 #endif

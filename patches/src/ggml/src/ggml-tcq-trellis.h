@@ -68,7 +68,10 @@ float tcq_cost_unit(const tcq_format * f, const float * w, int n);
 // rms of the weights that the levels suit, in level units
 float tcq_level_rms(const tcq_format * f);
 
-// caps the instruction set (0: scalar, 1: AVX2 or NEON, 2: AVX-512), for tests and benchmarks; returns what will run
+// the instruction set in use: 0 scalar, 1 AVX2 or NEON, 2 AVX-512
+int tcq_trellis_simd(void);
+
+// caps it, for tests and benchmarks; returns what will run
 GGML_API int tcq_trellis_cap_simd(int cap);
 
 #ifdef __cplusplus
