@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from gguf_golf import __version__
 from gguf_golf.calibrate import imatrix as imatrix_file
 from gguf_golf.calibrate.collect import collect
 from gguf_golf.evaluate.evaluate import evaluate
@@ -122,7 +123,7 @@ def describe(fits: Sequence[Fitted]) -> str:
 def _work_folder(parent: Path, model: Model, text: Path, settings: Settings) -> Path:
     """A folder named by all that its contents depend on, so that nothing stale is ever taken up."""
     numbers = {name: value for name, value in asdict(settings).items() if isinstance(value, int) and name != "threads"}
-    key = json.dumps([fingerprint(model), file_sha256(text), numbers], sort_keys=True)
+    key = json.dumps([__version__, fingerprint(model), file_sha256(text), numbers], sort_keys=True)
     work = parent / "gguf-golf-work" / hashlib.sha256(key.encode()).hexdigest()[:16]
     work.mkdir(parents=True, exist_ok=True)
     return work

@@ -28,6 +28,9 @@ class Measurement:
 class TensorSensitivity:
     """What one tensor costs: damage at a relative error E is coefficient * E ** exponent.
 
+    `floor` is the KL divergence that any change of its layer causes, however small: rounding of activations comes out
+    otherwise after it. It is no damage of the tensor, and has been subtracted from what was measured.
+
     `errors` holds E of every type. `proxy` is the cheap guess at the coefficient: sum h w^2. `row_share` and
     `channel_share` map a share of the rows or input channels, the worst first, to their share of the weighted error;
     the stabilities are Spearman's correlation of their rankings between two disjoint samples of text.
@@ -40,6 +43,7 @@ class TensorSensitivity:
     coefficient: float
     coefficient_se: float | None = None
     exponent: float = 1.0
+    floor: float = 0.0
     measured: list[Measurement] = field(default_factory=list)
     row_share: dict[str, float] = field(default_factory=dict)
     channel_share: dict[str, float] = field(default_factory=dict)

@@ -1,0 +1,102 @@
+"""`gguf-golf fit` and `sweep` on the embedded model, killed and started again."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gguf_golf.errors import InputError
+from gguf_golf.fit import Settings, describe, fit
+from gguf_golf.formats import types
+from gguf_golf.plan.constraints import Constraints
+from gguf_golf.sensitivity import distortion
+
+SETTINGS = Settings(n_ctx=64, calibration_chunks=2, sensitivity_chunks=1, eval_chunks=2, threads=1)
+BUDGETS = ["1.9MB", "2.6bpw"]
+TYPES = ("tcq2", "tcq3", "tcq4", "q4_k", "q6_k")  # a few: every type is tried in tests/sensitivity
+
+PROGRAM = f"""
+import sys
+from pathlib import Path
+from gguf_golf.formats import types
+from gguf_golf.fit import Settings, fit
+from gguf_golf.plan.constraints import Constraints
+from gguf_golf.sensitivity import distortion
+distortion.CANDIDATES = tuple(types.get(name) for name in {TYPES})
+outs = [Path(name) for name in sys.argv[2:]]
+fit(Path(sys.argv[1]), {BUDGETS}, outs, {SETTINGS}, Constraints(), print)
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_types():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distortion, "CANDIDATES", tuple(types.get(name) for name in TYPES))
+        yield
+
+
+def outs_in(folder: Path) -> list[Path]:
+    return [folder / "bytes.gguf", folder / "bpw.gguf"]
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_dir, tmp_path_factory):
+    """(files, outcomes, words) of a run that nobody disturbed."""
+    outs, said = outs_in(tmp_path_factory.mktemp("whole")), []
+    return outs, fit(tiny_dir, BUDGETS, outs, SETTINGS, Constraints(), said.append), said
+
+
+def test_files_results_and_page(whole):
+    outs, fits, said = whole
+    assert outs[0].stat().st_size == fits[0].plan.file_bytes <= 1_900_000
+    assert fits[1].result.bpw <= 2.6
+    klds = [each.result.measures.kld_mean for each in fits]
+    predicted = [each.plan.recipe.predicted_kld for each in fits]
+    assert 0 < klds[0] < klds[1]
+    assert predicted[0] < predicted[1]
+    assert outs[0].with_suffix(".json").is_file()
+    assert outs[0].with_suffix(".html").is_file()
+    assert said[0].startswith("[1/7] converting")
+    assert all("left in all" in words for words in said[:-1])
+    text = describe(fits)
+    assert f"{fits[0].plan.file_bytes:,} bytes, predicted KLD" in text
+
+
+def test_again_nothing_is_done_twice(whole, tiny_dir, monkeypatch):
+    outs, fits, _ = whole
+    for name in ("convert", "collect", "measure", "quantize"):
+        monkeypatch.setattr(f"gguf_golf.fit.{name}", lambda *arguments, **options: pytest.fail("done twice"))
+    again = fit(tiny_dir, BUDGETS, outs, SETTINGS, Constraints(), lambda words: None)
+    assert [each.plan.text for each in again] == [each.plan.text for each in fits]
+
+
+def test_killed_and_started_again_it_ends_with_the_same_bytes(whole, tiny_dir, tmp_path):
+    outs = outs_in(tmp_path)
+    for killed_at in ("*/base.gguf", "*/sensitivity.json.journal", "*/bpw.recipe.toml", None):
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM.replace("PosixPath", "Path"), str(tiny_dir), *map(str, outs)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if killed_at is not None:
+            while process.poll() is None and not any((tmp_path / "gguf-golf-work").glob(killed_at)):
+                time.sleep(0.05)
+            process.send_signal(signal.SIGKILL)
+        log = process.communicate()[0]
+    assert process.returncode == 0, log
+    for ours, theirs in zip(outs, whole[0], strict=True):
+        assert ours.read_bytes() == theirs.read_bytes()
+    assert not [path.name for path in tmp_path.rglob("*") if path.name.endswith((".partial", ".journal", ".base"))]
+
+
+def test_an_impossible_budget_names_the_smallest(whole, tiny_dir):
+    out = whole[0][0].with_name("small.gguf")
+    with pytest.raises(InputError, match="smallest possible file has"):
+        fit(tiny_dir, ["100kB"], [out], SETTINGS, Constraints(), lambda words: None)
+    with pytest.raises(InputError, match="cannot read the budget"):
+        fit(tiny_dir, ["lots"], [out], SETTINGS, Constraints(), lambda words: None)
+    assert not out.exists()
