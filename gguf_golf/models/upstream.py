@@ -22,8 +22,8 @@ from gguf_golf.runtime import pin, source
 from gguf_golf.runtime.cache import cache_dir
 
 INSTALL = (
-    "install it with `pip install 'gguf-golf[hf]'` (without a GPU first `pip install torch --index-url "
-    "https://download.pytorch.org/whl/cpu`, which is ten times smaller)"
+    "install it with `pip install 'gguf-golf[hf]'` (without a GPU install PyTorch's CPU build first, which is ten "
+    "times smaller: PyTorch's installation page says how)"
 )
 
 
