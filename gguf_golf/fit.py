@@ -152,6 +152,7 @@ def _calibrated(base: Path, text: Path, work: Path, clock: "_Clock", settings: S
             n_ctx=settings.n_ctx,
             n_chunks=settings.calibration_chunks,
             threads=settings.threads,
+            process_output=True,  # a head tied to its embedding is coded better under its inputs' importance
             hessian_path=hessian,
         )
         imatrix_file.write(collected, path)

@@ -78,7 +78,7 @@ def context_bytes(model: Model, n_ctx: int) -> int:
     cache = n_kv * KV_BYTES * sum(count * (key + value) for count in kv_heads)
     n_vocab = max((tensor.shape[0] for tensor in model.tensors if tensor.name == "token_embd.weight"), default=0)
     n_ff = max(_per_layer(model, "feed_forward_length", layers, 0), default=0)
-    widest = max(n_vocab + n_embd, 3 * n_ff + 2 * n_embd, 4 * heads * key + 3 * n_embd)
+    widest = max(n_vocab + 2 * n_embd, 3 * n_ff + 2 * n_embd, 4 * heads * key + 3 * n_embd)
     return cache + 4 * UBATCH * widest + KV_BYTES * UBATCH * n_kv
 
 
