@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from gguf_golf.errors import BuildError
 from gguf_golf.quantize.convert import convert
@@ -13,6 +14,9 @@ from gguf_golf.runtime import tool
 
 DATA = Path(str(files("gguf_golf"))) / "data"
 THREADS = 2
+
+settings.register_profile("no clock", deadline=None)  # no test fails because the machine is busy
+settings.load_profile("no clock")
 
 
 @pytest.fixture(scope="session")
