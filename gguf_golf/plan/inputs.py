@@ -47,14 +47,14 @@ def load(model_path: Path, sensitivity_path: Path | None, imatrix_path: Path | N
     }
     imatrix = None
     if sensitivity.imatrix is not None:
-        imatrix_path = imatrix_path or Path(sensitivity.imatrix)
+        imatrix_path = imatrix_path or sensitivity_path.parent / sensitivity.imatrix
         if file_sha256(imatrix_path) != sensitivity.imatrix_sha256:
             raise InputError(f"{imatrix_path} is not the imatrix that {sensitivity_path} was measured with")
         imatrix = imatrix_file.read(imatrix_path)
         source["imatrix"] = Path(os.path.relpath(imatrix_path, recipe_folder)).as_posix()
         source["imatrix_sha256"] = sensitivity.imatrix_sha256 or ""
     if sensitivity.hessian is not None:
-        source["hessian"] = Path(os.path.relpath(sensitivity.hessian, recipe_folder)).as_posix()
+        source["hessian"] = Path(os.path.relpath(sensitivity_path.parent / sensitivity.hessian, recipe_folder)).as_posix()
         source["hessian_sha256"] = sensitivity.hessian_sha256 or ""
     if sensitivity.text is not None:
         source["text"] = sensitivity.text

@@ -5,6 +5,7 @@ Finished tensors are noted in NAME.journal beside the output; a run that was int
 
 import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -68,9 +69,9 @@ def measure(
     empty = Sensitivity(
         model=model_path.name,
         fingerprint=fingerprint(model),
-        imatrix=None if imatrix_path is None else str(imatrix_path),
+        imatrix=None if imatrix_path is None else os.path.relpath(imatrix_path, out.parent),
         imatrix_sha256=None if imatrix_path is None else file_sha256(imatrix_path),
-        hessian=None if hessian_path is None else str(hessian_path),
+        hessian=None if hessian_path is None else os.path.relpath(hessian_path, out.parent),
         hessian_sha256=None if hessian_path is None else file_sha256(hessian_path),
         text=None if quick or text_path is None else text_path.name,
         text_sha256=None if quick or text_path is None else file_sha256(text_path),
@@ -128,9 +129,11 @@ def _run(empty: Sensitivity, model: Model, calibration: _Calibration, probe: Pro
         entry = calibration.quick(tensor)
         if tensor.name not in probe.weights:
             return entry
-        layer = tensor.name.rpartition(".")[0].rpartition(".")[0]
+        layer = _layer(tensor)
         if layer not in floors:
-            floors[layer] = _floor(tensor, probe)
+            # always that of the layer's first tensor, so that a run that goes on ends with the same numbers
+            first = next(t for t in model.tensors if t.name in probe.weights and _layer(t) == layer)
+            floors[layer] = _floor(first, probe)
         return _measured(replace(entry, floor=floors[layer]), tensor, calibration, samples, probe)
 
     tensors = _fill_unreached(_each(model, journal, one))
@@ -155,6 +158,11 @@ def _each(model: Model, journal: "_Journal", one: Callable[[LazyTensor], TensorS
             journal.add(done[tensor.name])
         entries.append(done[tensor.name])
     return entries
+
+
+def _layer(tensor: LazyTensor) -> str:
+    """The layer's name, as blk.3 of blk.3.attn_q.weight; empty for the tensors outside the layers."""
+    return tensor.name.rpartition(".")[0].rpartition(".")[0]
 
 
 def _floor(tensor: LazyTensor, probe: Probe) -> float:

@@ -111,10 +111,13 @@ def test_damage_at_the_measured_rates_is_what_was_measured(measured):
     sensitivity, _, _ = measured
     for tensor in sensitivity.tensors:
         coarse, fine = tensor.measured
-        assert 0 <= tensor.floor < 0.01 * np.mean(coarse.kld)
+        assert 0 <= tensor.floor < 0.1 * np.mean(coarse.kld)
         assert tensor.damage(coarse.type) == pytest.approx(np.mean(coarse.kld) - tensor.floor, rel=1e-6)
         ratio = (fine.kld[0] - tensor.floor) / (coarse.kld[0] - tensor.floor)
-        assert tensor.damage(fine.type) / tensor.damage(coarse.type) == pytest.approx(ratio, rel=1e-6)
+        if fine.kld[0] > 2 * tensor.floor:
+            assert tensor.damage(fine.type) / tensor.damage(coarse.type) == pytest.approx(ratio, rel=1e-6)
+        else:  # too close to the noise to say: damage as the square of the error
+            assert tensor.exponent == 1
         assert 0.3 < tensor.exponent < 2
         assert tensor.damage("bf16") == 0
 
