@@ -54,7 +54,9 @@ def load(model_path: Path, sensitivity_path: Path | None, imatrix_path: Path | N
         source["imatrix"] = Path(os.path.relpath(imatrix_path, recipe_folder)).as_posix()
         source["imatrix_sha256"] = sensitivity.imatrix_sha256 or ""
     if sensitivity.hessian is not None:
-        source["hessian"] = Path(os.path.relpath(sensitivity_path.parent / sensitivity.hessian, recipe_folder)).as_posix()
+        source["hessian"] = Path(
+            os.path.relpath(sensitivity_path.parent / sensitivity.hessian, recipe_folder)
+        ).as_posix()
         source["hessian_sha256"] = sensitivity.hessian_sha256 or ""
     if sensitivity.text is not None:
         source["text"] = sensitivity.text
