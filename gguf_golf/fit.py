@@ -198,17 +198,17 @@ class _Clock:
     """Says which step runs and how long everything may still take: guesses, corrected by the steps that are done."""
 
     # Seconds for each billion multiplications of a forward pass, and for each million weights encoded, on two cores.
-    FORWARD, ENCODE = 0.02, 0.4
+    FORWARD, ENCODE = 0.011, 0.25
 
     def __init__(self, model: Model, settings: Settings, n_files: int, say: Say) -> None:
         n, n_tensors = n_weights(model), sum(is_quantizable(tensor) for tensor in model.tensors)
-        chunk = self.FORWARD * n * settings.n_ctx / 1e9
+        chunk, encode = self.FORWARD * n * settings.n_ctx / 1e9, self.ENCODE * n / 1e6
         self._expected = {
-            "convert": n / 1e8,
-            "calibrate": settings.calibration_chunks * chunk,
-            "rank": n_tensors * ((settings.sensitivity_chunks + 1) * chunk + 1) + 2 * self.ENCODE * n / 1e6,
+            "convert": n / 2e7,
+            "calibrate": settings.calibration_chunks * chunk * (3 if settings.feedback else 1),
+            "rank": n_tensors * ((settings.sensitivity_chunks + 1) * chunk + 0.5) + 2 * encode,
             "plan": 5.0,
-            "quantize": self.ENCODE * n / 1e6,
+            "quantize": encode * (2 if settings.feedback else 1),
             "evaluate": settings.eval_chunks * chunk * (1 + n_files),
         }
         self._todo = ["convert", "calibrate", "rank", "plan", *["quantize"] * n_files, "evaluate"]

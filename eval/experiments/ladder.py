@@ -8,6 +8,7 @@ has no fewer bytes (log-linear between neighbouring mixes). Resumable: finished 
 
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -73,6 +74,7 @@ def best_mix(mixes: dict[str, tuple[float, float]], megabytes: float) -> float:
 @click.option("--budgets", default="31,36,41,46,51,56", show_default=True, help="MB, comma-separated.")
 @click.option("--chunks", default=40, show_default=True)
 @click.option("--stock", is_flag=True)
+@click.option("--proxy", is_flag=True, help="Plan by the cheap proxy, to see what measuring buys.")
 @click.option("--label", required=True, help="Names the files and the results.")
 @click.option("--threads", default=2, show_default=True)
 def main(
@@ -84,13 +86,18 @@ def main(
     budgets: str,
     chunks: int,
     stock: bool,
+    proxy: bool,
     label: str,
     threads: int,
 ) -> None:
     """Plan, write and measure; print a Markdown table and write LABEL.json into OUT."""
     out.mkdir(parents=True, exist_ok=True)
     inputs = load(base, sensitivity, None, out)
-    planner = Planner(inputs.model, inputs.sensitivity, Constraints(stock=stock), inputs.imatrix, inputs.source)
+    known = inputs.sensitivity
+    if proxy:
+        tensors = [replace(t, coefficient=1e-6 * t.proxy, exponent=1.0) for t in known.tensors]
+        known = replace(known, tensors=tensors)
+    planner = Planner(inputs.model, known, Constraints(stock=stock), inputs.imatrix, inputs.source)
     settings = TextSettings(text, n_chunks=chunks)
     rows = []
     for size in budgets.split(","):

@@ -48,7 +48,7 @@ def main(base: Path, sensitivity: Path, text: Path, folder: Path, recipes: int, 
     known = result.read(sensitivity)
     model = open_model(base)
     assert known.imatrix is not None
-    imatrix = imatrix_file.read(known.imatrix)
+    imatrix = imatrix_file.read(sensitivity.parent / known.imatrix)
     names = [tensor.name for tensor in known.tensors]
     folder.mkdir(parents=True, exist_ok=True)
     out = folder / "random-recipes.json"
