@@ -1,7 +1,8 @@
 """The byte-return curve: what a model's bytes buy along the frontier of best plans, and where they go."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -36,10 +37,11 @@ def frontier(groups: Sequence[Group], n_weights: dict[str, int]) -> list[Point]:
     found: list[Point] = []
     for price in np.logspace(-2, -16, 281):
         chosen = [int((group.item.damage + price * group.item.bytes).argmin()) for group in groups]
-        point = describe(groups, chosen, n_weights, 1e6 * float(price))
+        point = describe(groups, chosen, n_weights, per_mb=0.0)
         if not found or point.bytes > found[-1].bytes:
             found.append(point)
-    return found
+    slopes = [1e6 * (one.damage - two.damage) / (two.bytes - one.bytes) for one, two in pairwise(found)]
+    return [replace(point, per_mb=slope) for point, slope in zip(found, [*slopes, 0.0], strict=True)]
 
 
 def describe(groups: Sequence[Group], chosen: Sequence[int], n_weights: dict[str, int], per_mb: float) -> Point:

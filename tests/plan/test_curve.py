@@ -28,6 +28,7 @@ def test_frontier_is_convex_and_falling(points):
     slopes = [(one.damage - two.damage) / (two.bytes - one.bytes) for one, two in pairwise(points)]
     assert len(points) > 20
     assert min(slopes) >= 0
+    assert [point.per_mb for point in points] == pytest.approx([*(1e6 * slope for slope in slopes), 0])
     assert all(steep >= flat * (1 - 1e-9) for steep, flat in pairwise(slopes))
 
 
