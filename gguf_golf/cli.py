@@ -30,6 +30,7 @@ from gguf_golf.quantize.convert import convert as convert_model
 from gguf_golf.quantize.from_recipe import quantize
 from gguf_golf.quantize.inspect import inspect
 from gguf_golf.report import write_report
+from gguf_golf.runtime.clean import clean
 from gguf_golf.runtime.config import Options
 from gguf_golf.runtime.info import describe
 from gguf_golf.runtime.library import make
@@ -104,6 +105,12 @@ def runtime_build(*, tools: bool, tests: bool, amx: bool, portable: bool, cuda: 
 def runtime_info() -> None:
     """Show the pin, the flags, the CPU's features, the paths and all types."""
     click.echo(describe())
+
+
+@runtime.command("clean")
+def runtime_clean() -> None:
+    """Delete what earlier builds left in the cache; the present runtime stays."""
+    click.echo(f"freed {clean() / 1e6:.0f} MB")
 
 
 @cli.command("imatrix")

@@ -45,7 +45,7 @@ def build(options: Options, components: tuple[str, ...] = ("lib",)) -> Path:
     wanted = [name for name in COMPONENTS if name == "lib" or name in components]
     if all((runtime / name).is_dir() for name in wanted):
         return runtime
-    tree = cache_dir() / "tree" / config.key({k: v for k, v in parts.items() if k not in ("pin", "source")})
+    tree = cache_dir() / "tree" / config.tree_key(parts)
     with locked(tree):
         source = source_dir()
         if source.name != parts["source"]:  # patches/ changed while this process waited

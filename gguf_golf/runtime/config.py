@@ -111,6 +111,11 @@ def key(parts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def tree_key(parts: dict[str, Any]) -> str:
+    """The key of the tree that a runtime of these ingredients is built in: any pin and any patches share it."""
+    return key({name: value for name, value in parts.items() if name not in ("pin", "source")})
+
+
 def _cpu_features(options: Options) -> frozenset[str]:
     if not options.portable:
         return cpu.features()
