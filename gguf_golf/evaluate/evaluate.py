@@ -16,7 +16,7 @@ from gguf_golf.errors import InputError
 from gguf_golf.evaluate import perplexity, speed
 from gguf_golf.evaluate.describe import describe
 from gguf_golf.evaluate.on_text import BaseOnText, TextSettings
-from gguf_golf.evaluate.results import ModelResult, TextMeasures, base_measures, model_measures
+from gguf_golf.evaluate.results import ModelResult, TextMeasures, base_measures, chunk_means, model_measures
 from gguf_golf.evaluate.suite import Suite
 from gguf_golf.evaluate.tasks.task import TaskRun
 from gguf_golf.runtime.cache import cache_dir
@@ -73,25 +73,27 @@ def _measure_texts(result: ModelResult, file: Path, texts: dict[str, BaseOnText]
     """Every text alone, and all pooled where their chunks have one size (else the first text stands for all)."""
     if result.role == "base":
         losses = {name: on_text.nll for name, on_text in texts.items()}
-        measured = {name: base_measures(nll, texts[name].text_bytes) for name, nll in losses.items()}
-        pooled = _pool(losses, texts, base_measures)
+        _fill(result, losses, texts, base_measures)
     else:
         ubatch = NOISE_UBATCH if result.role == "noise-floor" else perplexity.UBATCH
         scores = {name: on_text.compare(file, threads, ubatch) for name, on_text in texts.items()}
-        measured = {name: model_measures(found, texts[name].text_bytes) for name, found in scores.items()}
-        pooled = _pool(scores, texts, model_measures)
-    result.texts = measured
-    result.measures = pooled or next(iter(measured.values()))
+        _fill(result, scores, texts, model_measures)
 
 
-def _pool(
+def _fill(
+    result: ModelResult,
     values: dict[str, NDArray[Values]],
     texts: dict[str, BaseOnText],
     measures: Callable[[NDArray[Values], int], TextMeasures],
-) -> TextMeasures | None:
-    if len({chunks.shape[1] for chunks in values.values()}) > 1:
-        return None
-    return measures(np.concatenate(list(values.values())), sum(on_text.text_bytes for on_text in texts.values()))
+) -> None:
+    result.texts = {name: measures(chunks, texts[name].text_bytes) for name, chunks in values.items()}
+    first, *others = values
+    if not others or len({chunks.shape[1] for chunks in values.values()}) > 1:
+        result.measures, result.chunks = result.texts[first], chunk_means(values[first])
+        return
+    pooled = np.concatenate(list(values.values()))
+    result.measures = measures(pooled, sum(on_text.text_bytes for on_text in texts.values()))
+    result.chunks = chunk_means(pooled)
 
 
 def _run_tasks(suite: Suite, tested: Sequence[tuple[ModelResult, Path]], cache: Path, threads: int) -> None:

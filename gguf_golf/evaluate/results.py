@@ -114,6 +114,17 @@ def model_measures(scores: NDArray[np.void], text_bytes: int) -> TextMeasures:
 _ALONE = ("tokens", "text_bytes", "ppl", "ppl_se", "bpb", "bpb_se")
 
 
+def chunk_means(values: NDArray[Any]) -> dict[str, list[float]]:
+    """Means over each chunk, for whoever compares two models on the same chunks: `nll`, `kld` (nats), `top1`.
+
+    From TOKEN_SCORE [n_chunk, n_scored], or from the base's -log p f32 [n_chunk, n_scored] (then `nll` alone). Seven
+    digits, as many as the scores have.
+    """
+    named = {name: values[name] for name in ("nll", "kld", "top1")} if values.dtype.names else {"nll": values}
+    means = {name: scores.mean(1, dtype=np.float64) for name, scores in named.items()}
+    return {name: [float(f"{mean:.7g}") for mean in each] for name, each in means.items()}
+
+
 @dataclass
 class ModelResult:
     """All that is known of one file. `role` is "base", "quant" or "noise-floor" (the base through another path)."""
@@ -125,6 +136,7 @@ class ModelResult:
     bpw: float
     parameters: int
     measures: TextMeasures | None = None
+    chunks: dict[str, list[float]] = field(default_factory=dict)
     texts: dict[str, TextMeasures] = field(default_factory=dict)
     tensors: list[TensorInfo] = field(default_factory=list)
     recipe: str | None = None

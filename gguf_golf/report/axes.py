@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gguf_golf.report import words
+from gguf_golf.report import paired, words
 from gguf_golf.report.results import Model, Results
 
 Z95 = 1.959964
@@ -29,8 +29,9 @@ class Value:
 class Axis:
     """One way to compare files. `of` gives a file's value, `loss` what it lost against the base and its standard error.
 
-    `base` and `chance` are reference levels in the units of `of`; `no_verdict` says why nothing may be concluded, or
-    is None.
+    `pair_error` is the standard error of the difference of two files' losses where both saw the same chunks or
+    questions, None where the results do not hold what it takes. `base` and `chance` are reference levels in the units
+    of `of`; `no_verdict` says why nothing may be concluded, or is None.
     """
 
     key: str
@@ -41,6 +42,7 @@ class Axis:
     is_share: bool
     of: Callable[[Model], Value | None]
     loss: Callable[[Model], tuple[float, float | None] | None]
+    pair_error: Callable[[Model, Model], float | None]
     base: float | None = None
     chance: float | None = None
     no_verdict: str | None = None
@@ -66,6 +68,7 @@ def axes(results: Results) -> list[Axis]:
             False,
             lambda model: _value(model, "kld_mean", "kld_se"),
             lambda model: _loss(model, "kld_mean", "kld_se"),
+            lambda one, other: paired.by_chunk(one, other, "kld"),
         ),
         Axis(
             "top1",
@@ -76,6 +79,7 @@ def axes(results: Results) -> list[Axis]:
             True,
             lambda model: _value(model, "top1", "top1_se"),
             lambda model: _minus(_loss(model, "top1", "top1_se")),
+            lambda one, other: paired.by_chunk(one, other, "top1"),
         ),
         Axis(
             "ppl",
@@ -86,6 +90,7 @@ def axes(results: Results) -> list[Axis]:
             False,
             _perplexity,
             lambda model: _loss(model, "ln_ppl_ratio", "ln_ppl_ratio_se"),
+            lambda one, other: paired.by_chunk(one, other, "nll"),
             base=ppl,
         ),
         *(_task_axis(name, results) for name in task_names(results)),
@@ -158,6 +163,7 @@ def _task_axis(name: str, results: Results) -> Axis:
         True,
         value,
         loss,
+        lambda one, other: paired.by_question(one, other, name),
         base=base.metric.score if base else None,
         chance=some.chance or None,
         no_verdict=reason,

@@ -35,12 +35,12 @@ def _check_base(first: Results, part: Results) -> None:
 
 def _check_texts(first: Results, part: Results) -> None:
     """Pooled measures depend on the whole list of texts; a part without texts (tasks alone) fits to any."""
-    if first.texts and part.texts and _texts(first) != _texts(part):
+    if first.texts and part.texts and sorted(_texts(first)) != sorted(_texts(part)):
         raise _refuse(first, part, f"measured on different texts ({_say(first)} and {_say(part)})")
 
 
-def _texts(results: Results) -> list[tuple[object, ...]]:
-    return sorted(tuple(str(text.get(key)) for key in ("sha256", "n_ctx", "n_chunks")) for text in results.texts)
+def _texts(results: Results) -> list[tuple[str, ...]]:
+    return [tuple(str(text.get(key)) for key in ("sha256", "n_ctx", "n_chunks")) for text in results.texts]
 
 
 def _say(results: Results) -> str:
@@ -66,6 +66,9 @@ def _join(first: Results, part: Results) -> None:
     first.kld_edges = first.kld_edges or part.kld_edges
     first.texts = first.texts or part.texts
     first.tasks += [task for task in part.tasks if task not in first.tasks]
+    if part.texts and _texts(part) != _texts(first):  # the same texts in another order: their chunks are no pairs
+        for model in part.models:
+            model.chunks = {}
     first.sources += part.sources
     first.notes += part.notes
     if part.speed and first.speed and part.speed != first.speed:
@@ -92,6 +95,7 @@ def _add(first: Results, model: Model) -> None:
         first.notes.append(f"{model.file}: measured twice with different results ({differ[0]}); the first are shown")
     same.measures = same.measures or model.measures
     same.histogram = same.histogram or model.histogram
+    same.chunks = same.chunks or model.chunks
     same.texts = same.texts or model.texts
     same.tasks = {**model.tasks, **same.tasks}
     same.speed = same.speed or model.speed

@@ -79,7 +79,10 @@ class Tensor:
 
 @dataclass
 class Model:
-    """One file; `label` is the short name that tells it from the others of its report."""
+    """One file; `label` is the short name that tells it from the others of its report.
+
+    `chunks` holds the means over each chunk of text, by their names in the schema: the files' are in one order.
+    """
 
     file: str
     role: str
@@ -90,6 +93,7 @@ class Model:
     parameters: int | None
     measures: Measures
     histogram: list[int]
+    chunks: dict[str, list[float]]
     texts: dict[str, Measures]
     tasks: dict[str, Task]
     speed: dict[str, float]
@@ -240,6 +244,7 @@ class _Reader:
             parameters=self._integer(entry.get("parameters"), f"{at}.parameters"),
             measures=measures,
             histogram=histogram,
+            chunks=self._chunks(self._map(entry.get("chunks")), f"{at}.chunks"),
             texts=texts,
             tasks={name: task for name, task in tasks.items() if task is not None},
             speed=self._speed(self._map(entry.get("speed")), f"{at}.speed"),
@@ -269,6 +274,16 @@ class _Reader:
         }
         counts = [self._integer(count, f"{at}.kld_histogram") for count in self._list(entry.get("kld_histogram"))]
         return measures, [max(0, count or 0) for count in counts]
+
+    def _chunks(self, entry: Mapping[str, Any], at: str) -> dict[str, list[float]]:
+        """A list with one value missing is of no use: the others could not be paired with another file's."""
+        found: dict[str, list[float]] = {}
+        for name in ("nll", "kld", "top1"):
+            values = [self._number(value, f"{at}.{name}") for value in self._list(entry.get(name))]
+            known = [value for value in values if value is not None]
+            if known and len(known) == len(values):
+                found[name] = known
+        return found
 
     def _task(self, entry: object, at: str) -> Task | None:
         entry = self._map(entry)

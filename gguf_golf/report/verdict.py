@@ -1,8 +1,8 @@
 """Which file to take, in words, and how certain that is.
 
 Files are walked from small to large; one joins the ladder only if it is better than every smaller one by more than two
-standard errors of the difference and by more than the noise floor. Errors are taken as independent though all files
-read the same text, so true certainty is higher than said.
+standard errors of the difference and by more than the noise floor. Differences are paired, chunk by chunk or question
+by question, where the results hold these; else errors are taken as independent, and true certainty is higher than said.
 """
 
 import itertools
@@ -46,13 +46,29 @@ class Step:
     @property
     def certainty(self) -> str:
         """In a word."""
-        if self.rival is None:
-            return "the smallest file"
-        if self.errors is None:
-            return "not known: no error was measured"
-        if self.errors >= _CLEAR:
-            return "clear"
-        return "probable" if self.errors >= _SEPARATE else "a toss-up"
+        return "the smallest file" if self.rival is None else certainty(self.errors)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that is not worth its bytes: `rival` is no larger and as good, or better beyond the noise floor.
+
+    `errors` is how far the rival is better, in standard errors.
+    """
+
+    model: Model
+    rival: Model
+    is_better: bool
+    errors: float | None
+
+    @property
+    def reason(self) -> str:
+        """In words."""
+        if not self.is_better or (self.errors is not None and self.errors < _SEPARATE):
+            return f"not told from {self.rival.label}, which is no larger"
+        said = f"{self.rival.label} is no larger and better: {certainty(self.errors)}"
+        known = self.errors is not None and math.isfinite(self.errors)
+        return f"{said}, {words.number(self.errors, 2)} standard errors" if known else said
 
 
 @dataclass
@@ -65,7 +81,7 @@ class Verdict:
     advice: list[str] = field(default_factory=list)
     evidence: list[str] = field(default_factory=list)
     ladder: list[Step] = field(default_factory=list)
-    smaller_is_as_good: list[tuple[Model, Model]] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
 
 
 def decide(results: Results, axes: list[Axis]) -> Verdict:
@@ -74,9 +90,9 @@ def decide(results: Results, axes: list[Axis]) -> Verdict:
     if axis is None:
         reasons = [f"{a.title}: {a.no_verdict}." for a in axes if a.no_verdict]
         return Verdict(None, None, "No verdict: nothing was measured from which one could follow.", evidence=reasons)
-    ladder, as_good = _ladder(results, axis)
+    ladder, skipped = _ladder(results, axis)
     pick = _pick(ladder, axis)
-    verdict = Verdict(axis, pick, _headline(pick, results, axis), ladder=ladder, smaller_is_as_good=as_good)
+    verdict = Verdict(axis, pick, _headline(pick, results, axis), ladder=ladder, skipped=skipped)
     verdict.advice = [*_neighbours(pick, ladder, _measured(results, axis)), *_stock(pick, results, axis)]
     verdict.evidence = [*_certainty(pick, axis), *_basis(results), *_noise(results, axis), *_others(pick, ladder, axes)]
     return verdict
@@ -111,10 +127,21 @@ def _loss(axis: Axis, model: Model) -> tuple[float, float | None]:
 def _apart(axis: Axis, worse: Model, better: Model) -> tuple[float, float | None]:
     """The difference of two losses, and the same in standard errors (None if these are unknown)."""
     (high, high_se), (low, low_se) = _loss(axis, worse), _loss(axis, better)
-    if high_se is None or low_se is None:
-        return high - low, None
-    error = math.hypot(high_se, low_se)
+    error = axis.pair_error(worse, better)
+    if error is None:
+        if high_se is None or low_se is None:
+            return high - low, None
+        error = math.hypot(high_se, low_se)
     return high - low, (high - low) / error if error else math.copysign(math.inf, high - low)
+
+
+def certainty(errors: float | None) -> str:
+    """A distance in standard errors as a word."""
+    if errors is None:
+        return "not known: no error was measured"
+    if errors >= _CLEAR:
+        return "clear"
+    return "probable" if errors >= _SEPARATE else "a toss-up"
 
 
 def _beats(axis: Axis, better: Model, worse: Model) -> bool:
@@ -128,10 +155,10 @@ def _noise_level(results: Results, axis: Axis) -> float:
     return abs(value.value) + (value.margin or 0.0) if value else 0.0
 
 
-def _ladder(results: Results, axis: Axis) -> tuple[list[Step], list[tuple[Model, Model]]]:
+def _ladder(results: Results, axis: Axis) -> tuple[list[Step], list[Skipped]]:
     noise = _noise_level(results, axis)
     steps: list[Step] = []
-    as_good = []
+    skipped = []
     smaller: list[Model] = []
     for model in _measured(results, axis):
         rival = min(smaller, key=lambda other: _loss(axis, other)[0], default=None)
@@ -139,7 +166,7 @@ def _ladder(results: Results, axis: Axis) -> tuple[list[Step], list[tuple[Model,
         difference, errors = (math.inf, None) if rival is None else _apart(axis, rival, model)
         if difference <= noise or (errors is not None and errors < _SEPARATE):
             assert rival is not None
-            as_good.append((model, rival))
+            skipped.append(Skipped(model, rival, -difference > noise, None if errors is None else -errors))
             continue
         below = steps[-1] if steps else None
         loss = _loss(axis, model)[0]
@@ -154,7 +181,7 @@ def _ladder(results: Results, axis: Axis) -> tuple[list[Step], list[tuple[Model,
                 band=_band(loss, noise) if axis.key == "kld_mean" else None,
             )
         )
-    return steps, as_good
+    return steps, skipped
 
 
 def _band(kld: float, noise: float) -> str:
@@ -246,6 +273,9 @@ def _certainty(pick: Step, axis: Axis) -> list[str]:
     )
     if pick.errors is not None and math.isfinite(pick.errors):
         said += f", {words.number(pick.errors, 2)} standard errors apart"
+        how = {"kld_mean": "chunk by chunk", "ppl": "chunk by chunk"}.get(axis.key, "question by question")
+        paired = axis.pair_error(pick.model, pick.rival) is not None
+        said += f" when compared {how}" if paired else " if their errors were independent"
     return [said + "."]
 
 

@@ -88,6 +88,21 @@ def test_bits_per_byte_is_the_loss_over_the_bytes(
     assert 1 < found.text_bytes / found.tokens < 6  # bytes in a token of English
 
 
+def test_means_of_chunks_stand_beside_those_of_all(
+    tiny: Callable[[str], Path], text: TextSettings, own_cache: Path
+) -> None:
+    base, quant = evaluate(tiny("bf16"), [tiny("q4_0")], text, threads=2)
+    assert base.chunks.keys() == {"nll"}
+    assert {name: len(means) for name, means in quant.chunks.items()} == dict.fromkeys(("nll", "kld", "top1"), N_CHUNKS)
+    found = measures(quant)
+    assert np.exp(np.mean(base.chunks["nll"])) == pytest.approx(measures(base).ppl)
+    assert np.exp(np.mean(quant.chunks["nll"])) == pytest.approx(found.ppl)
+    assert np.mean(quant.chunks["kld"]) == pytest.approx(found.kld_mean)
+    assert np.mean(quant.chunks["top1"]) == pytest.approx(found.top1)
+    ratios = np.subtract(quant.chunks["nll"], base.chunks["nll"])
+    assert ratios.mean() == pytest.approx(found.ln_ppl_ratio, abs=1e-5)
+
+
 def test_the_noise_floor_is_far_below_the_smallest_loss(
     tiny: Callable[[str], Path], text: TextSettings, own_cache: Path
 ) -> None:

@@ -175,6 +175,7 @@ def full() -> dict[str, Any]:
         model |= {"tasks": {"arc": task(0.5, 0.4, 0.6, **flips)}, "speed": {"prompt_tps": 1.0}, "recipe": "a = 1"}
         model["texts"] = {name: {"kld_mean": 0.1, "kld_se": 0.01} for name in ("a", "b")}
         model["tensors"] = model["tensors"][:2]
+        model["chunks"] = {"kld": [0.1, 0.2], "top1": [0.9, 0.8]}
     return document(*models, speed={"threads": 2}, tasks=[{"name": "arc", "sha256": "00", "seed": 1}])
 
 

@@ -77,6 +77,16 @@ def test_merge_joins_a_model_by_its_hash() -> None:
     assert merged.speed == speed and merged.notes == []
 
 
+def test_merge_pairs_no_chunks_of_texts_in_another_order() -> None:
+    texts = [{"name": name, "sha256": name * 64, "n_ctx": 512, "n_chunks": 2} for name in "ab"]
+    chunks = {"kld": [0.1, 0.2, 0.3, 0.4]}
+    first = document(base(), quant("q4", 100, 0.1, chunks=chunks), texts=texts)
+    second = document(base(), quant("q8", 200, 0.01, chunks=chunks), texts=texts[::-1])
+    assert [model.chunks for model in merge([read(first), read(second)]).quants] == [chunks, {}]
+    second = document(base(), quant("q8", 200, 0.01, chunks={"kld": [0.1, float("nan")]}), texts=texts)
+    assert merge([read(first), read(second)]).quants[1].chunks == {}
+
+
 def test_merge_refuses_other_texts_bases_and_questions() -> None:
     known = document(base(), quant("q4", 100, 0.1))
     other_text = {**known["settings"]["texts"][0], "sha256": "22" * 32}

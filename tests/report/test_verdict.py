@@ -4,10 +4,14 @@ import math
 import re
 from typing import Any
 
+import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gguf_golf.evaluate import bootstrap
+from gguf_golf.report import paired
 from gguf_golf.report.axes import axes
 from gguf_golf.report.merge import merge
 from gguf_golf.report.results import Results, read
@@ -33,7 +37,9 @@ def test_the_smallest_file_that_stays_close_is_taken() -> None:
     assert verdict.advice[0] == "If you have 1.00 MB more, q4 halves the damage."
     assert verdict.advice[1] == "Under 3.00 MB, take tiny (1.00 MB) with 25 times the damage."
     assert verdict.advice[-1].startswith("tcq3 needs gguf-golf's runtime; for plain llama.cpp take q4 (4.00 MB")
-    assert [(model.label, better.label) for model, better in verdict.smaller_is_as_good] == [("wasteful", "tcq3")]
+    (skipped,) = verdict.skipped
+    assert (skipped.model.label, skipped.rival.label) == ("wasteful", "tcq3")
+    assert skipped.reason == "tcq3 is no larger and better: clear, 29 standard errors"
     assert verdict.evidence[0].startswith("Clear: the next best file that is no larger, tiny,")
 
 
@@ -45,6 +51,48 @@ def test_a_larger_file_within_the_error_is_not_worth_its_bytes() -> None:
     (_, step) = apart.ladder
     assert step.errors == pytest.approx(0.002 / math.hypot(0.0005, 0.0005))
     assert step.certainty == "probable"
+
+
+def in_chunks(model: dict[str, Any], *kld: float) -> dict[str, Any]:
+    return {**model, "kld_mean": sum(kld) / len(kld), "chunks": {"kld": list(kld)}}
+
+
+def test_files_are_paired_chunk_by_chunk() -> None:
+    # both vary much from chunk to chunk, and by nearly the same: only the pairs tell them apart
+    a = in_chunks(quant("a", 1000, 0.20, se=0.04), 0.10, 0.30, 0.20, 0.20)
+    b = in_chunks(quant("b", 2000, 0.18, se=0.04), 0.08, 0.27, 0.18, 0.19)
+    (_, step) = verdict_of(base(), a, b).ladder
+    differences = np.array([0.02, 0.03, 0.02, 0.01])
+    assert step.errors == pytest.approx(differences.mean() / scipy.stats.sem(differences))
+    assert step.certainty == "clear"
+    assert "standard errors apart when compared chunk by chunk." in verdict_of(base(), a, b).evidence[0]
+    b["chunks"] = {"kld": [0.08, 0.27, 0.18]}  # other chunks: nothing to pair
+    assert [step.model.label for step in verdict_of(base(), a, b).ladder] == ["a"]
+
+
+def test_the_paired_error_is_that_of_the_block_bootstrap() -> None:
+    generator = np.random.default_rng(1)
+    shared = generator.gamma(4, 0.01, 60)
+    one, other = (shared * factor + generator.normal(0, 0.001, 60) for factor in (1, 1.1))
+    results = load(base(), in_chunks(quant("a", 1000, 0.1), *one), in_chunks(quant("b", 2000, 0.1), *other))
+    bootstrapped = bootstrap.mean_error((one - other)[:, None])
+    assert paired.by_chunk(*results.quants, "kld") == pytest.approx(bootstrapped, rel=0.05)
+
+
+def test_files_are_paired_question_by_question() -> None:
+    lost = {"a": (["q1", "q2", "q3"], ["q4"]), "b": (["q1", "q5"], ["q4", "q6", "q7"])}
+    tasks = {
+        label: {"arc": task(0.5, 0.45, 0.55, lost=gone, gained=new, mcnemar_p=0.5)}
+        for label, (gone, new) in lost.items()
+    }
+    results = load(base(), *(quant(label, 1000, None, tasks=tasks[label]) for label in lost))
+    right = {label: np.array([1.0] * 100 + [0.0] * 100) for label in lost}  # 200 questions, the base has the first half
+    place = {"q1": 0, "q2": 1, "q3": 2, "q5": 3, "q4": 100, "q6": 101, "q7": 102}
+    for label, (gone, new) in lost.items():
+        right[label][[place[key] for key in gone]] = 0
+        right[label][[place[key] for key in new]] = 1
+    expected = scipy.stats.sem(right["a"] - right["b"])
+    assert paired.by_question(*results.quants, "arc") == pytest.approx(expected)
 
 
 def test_what_is_below_the_noise_floor_is_the_original() -> None:
