@@ -8,6 +8,7 @@ itself; KL divergence is none, it has no level of chance.
 import math
 from dataclasses import dataclass
 
+from gguf_golf.report import words
 from gguf_golf.report.axes import Z95, Axis, Value
 from gguf_golf.report.results import Model, Results
 
@@ -19,6 +20,16 @@ class Share:
     title: str
     values: list[Value | None]
     note: str | None = None
+
+    def show(self, at: int) -> str:
+        """One model's share in percent, with its interval."""
+        value = self.values[at]
+        if self.note:
+            return "no verdict"
+        if value is None:
+            return "–"
+        interval = words.interval(value.low, value.high)
+        return f"{100 * value.value:.1f}" + (f" ({interval})" if interval else "")
 
 
 def shares(results: Results, axes: list[Axis]) -> list[Share]:
