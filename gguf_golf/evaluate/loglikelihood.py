@@ -11,6 +11,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_golf.errors import DataError
 from gguf_golf.evaluate.divergence import log_sum_exp
 from gguf_golf.runtime.session import LoadedModel
 
@@ -123,7 +124,7 @@ class LikelihoodScorer:
                 for row, request in zip(rows, requests, strict=True)
                 if position >= request.start - 1
             ]
-            _credit(logits, wanted)
+            self._credit(logits, wanted)
         self._held = tokens.copy()
 
     def _decode_rest(
@@ -153,21 +154,25 @@ class LikelihoodScorer:
                 (rows[number - 1], requests[number - 1], position, index)
                 for index, (number, position) in enumerate(kept)
             ]
-            _credit(logits, wanted)
+            self._credit(logits, wanted)
         for number in range(1, len(inputs) + 1):
             self._context.forget(number, 0)
 
-
-def _credit(logits: NDArray[np.float32], wanted: list[tuple[dict[int, tuple[float, bool]], Request, int, int]]) -> None:
-    """Note ln p of the token after each wanted (row of results, request, position, row of logits)."""
-    if not wanted:
-        return
-    largest, log_sum = log_sum_exp(logits)
-    best = logits.argmax(1)
-    for row, request, position, index in wanted:
-        target = int(request.tokens[position + 1])
-        log_p = float(logits[index, target]) - float(largest[index]) - float(log_sum[index])
-        row[position] = (log_p, int(best[index]) == target)
+    def _credit(
+        self, logits: NDArray[np.float32], wanted: list[tuple[dict[int, tuple[float, bool]], Request, int, int]]
+    ) -> None:
+        """Note ln p of the token after each wanted (row of results, request, position, row of logits)."""
+        if not wanted:
+            return
+        try:
+            largest, log_sum = log_sum_exp(logits)
+        except DataError as error:
+            raise DataError(f"{self.model.path}: {error}") from error
+        best = logits.argmax(1)
+        for row, request, position, index in wanted:
+            target = int(request.tokens[position + 1])
+            log_p = float(logits[index, target]) - float(largest[index]) - float(log_sum[index])
+            row[position] = (log_p, int(best[index]) == target)
 
 
 def _common_length(sequences: Sequence[NDArray[np.int32]]) -> int:

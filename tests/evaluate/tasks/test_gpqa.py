@@ -1,5 +1,6 @@
 """GPQA: reading the zip in memory, orders, secrecy. Every question here is invented; the real file is only counted."""
 
+import base64
 import csv
 import io
 import zipfile
@@ -46,6 +47,28 @@ def test_a_zip_names_the_subset(tmp_path: Path) -> None:
         read_records(tmp_path / "dataset.zip", "diamond", "any")
     with pytest.raises(InputError, match="give its password"):
         read_records(tmp_path / "dataset.zip", "main")
+
+
+# gpqa_main.csv with the record below, made by `zip -P "open sesame"`
+ENCRYPTED = base64.b64decode(
+    "UEsDBBQACQAIABsjeV3QXMpBdQAAAJgAAAAVAAAAZGF0YXNldC9ncHFhX21haW4uY3N29LRbGjGXh2mtN3w9bgTDJXhGyBCdE5o6"
+    "BuG7qFv/Q30OON26CIXDo31g417IW5giVEBqW5Yz/UNga8ncESoTMhnEKLR1rx1bPwt9lPtWEK2VzqEC5pMcl1QM6xGBXp8Mr7uN"
+    "c4t3DyPEvGuPq8LbuAzUnS+aUEsHCNBcykF1AAAAmAAAAFBLAQIeAxQACQAIABsjeV3QXMpBdQAAAJgAAAAVAAAAAAAAAAEAAACk"
+    "gQAAAABkYXRhc2V0L2dwcWFfbWFpbi5jc3ZQSwUGAAAAAAEAAQBDAAAAuAAAAAAA"
+)
+
+
+def test_the_password(tmp_path: Path) -> None:
+    archive = tmp_path / "dataset.zip"
+    archive.write_bytes(ENCRYPTED)
+    assert read_records(archive, "main", "open sesame") == [RECORD]
+    for wrong in ("wrong", "", *map(str, range(600))):  # one byte is checked at first: one in 256 gets past it
+        with pytest.raises(InputError, match="password") as caught:
+            read_records(archive, "main", wrong)
+        assert "How many" not in str(caught.value)
+    (tmp_path / "README.md").write_text("The file is protected by a password: `open sesame`.")
+    assert read_records(archive, "main") == [RECORD]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "dataset.zip"]
 
 
 @pytest.mark.parametrize("column", gpqa.COLUMNS)

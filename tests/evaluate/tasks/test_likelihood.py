@@ -1,13 +1,20 @@
 """Counting answers, and asking a model: kept records, resumption."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import gguf
+import numpy as np
 import pytest
 
-from gguf_golf.evaluate.tasks import likelihood
+from gguf_golf.errors import DataError
+from gguf_golf.evaluate.tasks import gpqa, likelihood
+from gguf_golf.evaluate.tasks.gpqa import Record
 from gguf_golf.evaluate.tasks.likelihood import BLOCK, ask, count
 from gguf_golf.evaluate.tasks.question import Option, Question, Variant, question
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "lm_eval.json"
 
 
 def record(*variants: list[tuple[float, int]]) -> list[list[dict[str, float | bool]]]:
@@ -37,6 +44,32 @@ def test_a_completion_counts_if_greedy() -> None:
     records = [[[{"total": -1.0, "tokens": 1, "greedy": hit}]] for hit in (True, False)]
     found = count(asked, records)
     assert (found.scores, found.chosen, found.right) == ({"acc": [1, 0]}, {"acc": [None, None]}, {"acc": [True, False]})
+
+
+@pytest.mark.parametrize("form", ["letters", "answers"])
+def test_gpqa_agrees_with_lm_evaluation_harness(tiny: Callable[[str], Path], tmp_path: Path, form: str) -> None:
+    """The same prompts through the harness's Hugging Face class, its log-likelihoods noted in the golden file.
+
+    With the harness installed, tests/evaluate/test_lm_eval_model.py compares the two on GPQA itself.
+    """
+    golden = json.loads(GOLDEN.read_text())
+    records = [Record(row["id"], "", row["stem"], tuple(row["answers"])) for row in golden["records"]]
+    ask(tiny("f32"), gpqa.questions(records, form, 2, 1), tmp_path / "kept", 2, "gpqa")
+    kept = [json.loads(line) for line in (tmp_path / "kept").read_text().splitlines()]
+    found = [(option["total"], option["greedy"]) for variants in kept for variant in variants for option in variant]
+    assert [total for total, _ in found] == pytest.approx([total for total, _ in golden[form]], rel=2e-3)
+    assert [greedy for _, greedy in found] == [greedy for _, greedy in golden[form]]
+
+
+def test_nan_logits_name_the_file(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    poisoned = tmp_path / "poisoned.gguf"
+    poisoned.write_bytes(tiny("bf16").read_bytes())
+    reader = gguf.GGUFReader(poisoned, "r+")
+    next(tensor for tensor in reader.tensors if tensor.name == "output_norm.weight").data[:] = np.nan
+    reader.data.flush()
+    asked = [question("q", 0, [Option("The city", " of"), Option("The city", " is")])]
+    with pytest.raises(DataError, match=r"poisoned\.gguf: .*NaN"):
+        ask(poisoned, asked, tmp_path / "kept", 2, "t")
 
 
 def test_an_interrupted_task_gives_the_same(
