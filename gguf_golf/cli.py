@@ -1,5 +1,6 @@
 """The command line: parse, call one function, print. No logic lives here."""
 
+import shlex
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -45,6 +46,11 @@ def cli() -> None:
 
 
 PATH = click.Path(path_type=Path)
+
+
+def _command_line() -> str:
+    """What the user typed, for whoever wants to make the results again."""
+    return shlex.join(["gguf-golf", *sys.argv[1:]])
 
 
 @cli.command()
@@ -180,8 +186,7 @@ def eval_command(
     results = run_suite(wanted, base, quants, threads=threads)
     click.echo(render(results))
     if json_path is not None:
-        command = " ".join(["gguf-golf", *sys.argv[1:]])
-        write_json(document(results, wanted.to_json(), command), json_path)
+        write_json(document(results, wanted.to_json(), _command_line()), json_path)
 
 
 @cli.command("run")
@@ -389,7 +394,7 @@ def fit_options(command: Callable[..., None]) -> Callable[..., None]:
 @constraint_options
 def fit_command(*, model: Path, budget: str, out: Path, settings: Settings, constraints: Constraints) -> None:
     """The best GGUF of MODEL that fits: convert, calibrate, rank, plan, quantize, evaluate, report."""
-    click.echo(describe_fits(fit(model, [budget], [out], settings, constraints, click.echo)))
+    click.echo(describe_fits(fit(model, [budget], [out], settings, constraints, click.echo, _command_line())))
     click.echo(f"report: {out.with_suffix('.html')}")
 
 
@@ -403,7 +408,7 @@ def sweep_command(*, model: Path, budgets: str, out: Path, settings: Settings, c
     """A whole ladder of files of MODEL, one for each budget, and one report on all of them."""
     wanted = [budget.strip() for budget in budgets.split(",")]
     outs = [out / f"{model.stem}-{budget.replace(' ', '-')}.gguf" for budget in wanted]
-    click.echo(describe_fits(fit(model, wanted, outs, settings, constraints, click.echo)))
+    click.echo(describe_fits(fit(model, wanted, outs, settings, constraints, click.echo, _command_line())))
     click.echo(f"report: {outs[0].with_suffix('.html')}")
 
 

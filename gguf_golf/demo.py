@@ -42,7 +42,7 @@ def demo(out: Path, say: Callable[[str], None]) -> Path:
             say(f"converting every linear layer to {name}, the embedding to q6_k")
             convert(data / "golf-tiny", quants[-1], type_name=name, imatrix_path=importance)
     say(f"measuring all of them against the 16-bit file, on {CHUNKS} chunks of {text.file.name}")
-    measured = evaluate(base, quants, text)
+    measured = evaluate(base, quants, text, noise_floor=True)
     write_json(document(measured, {"texts": [text.to_json()]}, "gguf-golf demo"), results)
     say(render(measured))
     say(plot(measured))
@@ -57,7 +57,7 @@ def plot(results: Sequence[ModelResult]) -> str:
     mainline: tuple[list[float], list[float]] = ([], [])
     for result in results:
         damage = result.measures.kld_mean if result.measures else None
-        if damage:
+        if damage and result.role == "quant":
             megabytes, klds = ours if "tcq" in result.file else mainline
             megabytes.append(result.bytes / 1e6)
             klds.append(damage)

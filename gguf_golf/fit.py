@@ -71,9 +71,11 @@ def fit(
     settings: Settings,
     constraints: Constraints,
     say: Say,
+    command: str | None = None,
 ) -> list[Fitted]:
     """Write the best file for each budget to the path beside it, measure all, and write one report.
 
+    `command` is what makes all of it again, for the report.
     Results and page lie beside the first file: NAME.json and NAME.html. Raises InputError as the steps do; a budget
     that is too small is found before anything is written for it.
     """
@@ -98,8 +100,8 @@ def fit(
             _quantized(base, plan, work / f"{out.stem}.recipe.toml", out, clock, settings)
         clock.step("evaluate", f"measuring on {settings.eval_chunks} chunks of {eval_text.name}")
         scored = TextSettings(eval_text, settings.n_ctx, settings.eval_chunks)
-        results = evaluate(base, outs, scored, threads=settings.threads)
-        write_json(document(results, {"texts": [scored.to_json()]}), outs[0].with_suffix(".json"))
+        results = evaluate(base, outs, scored, threads=settings.threads, noise_floor=True)
+        write_json(document(results, {"texts": [scored.to_json()]}, command), outs[0].with_suffix(".json"))
         write_report([outs[0].with_suffix(".json")], outs[0].with_suffix(".html"))
         clock.done()
     measured = [result for result in results if result.role == "quant"]
@@ -209,7 +211,7 @@ class _Clock:
             "rank": n_tensors * ((settings.sensitivity_chunks + 1) * chunk + 0.5) + 2 * encode,
             "plan": 5.0,
             "quantize": encode * (2 if settings.feedback else 1),
-            "evaluate": settings.eval_chunks * chunk * (1 + n_files),
+            "evaluate": settings.eval_chunks * chunk * (2 + n_files),  # the base twice, for the noise floor
         }
         self._todo = ["convert", "calibrate", "rank", "plan", *["quantize"] * n_files, "evaluate"]
         self._say, self._n = say, len(self._todo)

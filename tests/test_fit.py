@@ -1,5 +1,6 @@
 """`gguf-golf fit` and `sweep` on the embedded model, killed and started again."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -46,7 +47,7 @@ def outs_in(folder: Path) -> list[Path]:
 def whole(tiny_dir, tmp_path_factory):
     """(files, outcomes, words) of a run that nobody disturbed."""
     outs, said = outs_in(tmp_path_factory.mktemp("whole")), []
-    return outs, fit(tiny_dir, BUDGETS, outs, SETTINGS, Constraints(), said.append), said
+    return outs, fit(tiny_dir, BUDGETS, outs, SETTINGS, Constraints(), said.append, "gguf-golf sweep ..."), said
 
 
 def test_files_results_and_page(whole):
@@ -57,7 +58,9 @@ def test_files_results_and_page(whole):
     predicted = [each.plan.recipe.predicted_kld for each in fits]
     assert 0 < klds[0] < klds[1]
     assert predicted[0] < predicted[1]
-    assert outs[0].with_suffix(".json").is_file()
+    results = json.loads(outs[0].with_suffix(".json").read_text())
+    assert [model["role"] for model in results["models"]] == ["base", "noise-floor", "quant", "quant"]
+    assert results["command"] == "gguf-golf sweep ..."
     assert outs[0].with_suffix(".html").is_file()
     assert said[0].startswith("[1/7] converting")
     assert all("left in all" in words for words in said[:-1])
