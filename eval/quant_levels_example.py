@@ -1,0 +1,151 @@
+"""docs/example.md: what each level of quantization keeps of golf-88m on every axis, and whether common claims hold.
+
+    python eval/quant_levels_example.py ../shared/models/golf-88m ../shared/data/wikitext-2 -o OUT
+
+OUT keeps the files, results.json, report.html and example.md. Finished work is kept, here and in gguf-golf's cache: a
+run that was stopped at any point, in any way, goes on where it was. What is measured: eval/suites/quant_levels.toml.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from types_on_real_models import calibrated, converted
+
+from gguf_golf.evaluate.evaluate import run_suite
+from gguf_golf.evaluate.results import document, write_json
+from gguf_golf.evaluate.suite import read_suite
+from gguf_golf.report import write_report
+from gguf_golf.report.axes import Value, axes
+from gguf_golf.report.merge import merge
+from gguf_golf.report.results import Results, read
+from gguf_golf.report.retained import Share, shares
+
+LEVELS = ("q8_0", "q6_k", "q5_k", "q4_k", "q3_k", "q2_k", "tcq5", "tcq4", "tcq3", "tcq2", "tcq1")
+COMMAND = "python eval/quant_levels_example.py ../shared/models/golf-88m ../shared/data/wikitext-2 -o OUT"
+SUITE = Path(__file__).parent / "suites" / "quant_levels.toml"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A common claim about some levels, as bounds of the share of quality retained that would make it true."""
+
+    words: str
+    means: str
+    levels: tuple[str, ...]
+    low: float
+    high: float
+
+    def judge(self, share: Value) -> str:
+        """Supported if the 95% interval lies inside the claim's bounds, refuted if outside, else undecided."""
+        if share.low is None or share.high is None:
+            return "undecided: no error is known"
+        if self.low <= share.low and share.high <= self.high:
+            return "**supported**"
+        if share.high < self.low:
+            return "**refuted**: it keeps less"
+        if share.low > self.high:
+            return "**refuted**: it keeps more"
+        return "undecided"
+
+
+# a share above 1 is luck with the questions, and costs nothing either
+CLAIMS = (
+    Claim("8 bit costs almost nothing", "at least 99% is retained", ("q8_0",), 0.99, float("inf")),
+    Claim("4 bit keeps about 90%", "85% to 95% is retained", ("q4_k", "tcq4"), 0.85, 0.95),
+)
+
+TEXT = """\
+# Example: what each level keeps
+
+golf-88m, a Llama of 88 million weights, from 16 bit down to 1 bit: every linear layer in one type, the token embedding,
+which is also the head, in Q6_K in all files, norms in F32. The embedding is a seventh of this model, so that a "2 bit"
+file has more than 2 bits per weight. The imatrix is from 32 chunks of WikiText-2's validation text, and nothing was
+tuned on what is measured here. `q4_k` and the like are the types themselves, not llama-quantize's mixes.
+
+    {command}
+
+makes the files, measures them with [quant_levels.toml](../eval/suites/quant_levels.toml) (the axes of laptop.toml with
+fewer questions; speed on two threads of {cpu}), and writes this page, the [report](example/report.html) (one HTML file:
+open it in a browser) and its [results](example/results.json).
+
+## Are the common claims true?
+
+Quality retained is (score − chance) / (score of 16 bit − chance), on each axis alone. A claim is *supported* on an axis
+if the whole 95% interval of this share lies inside what the claim means, *refuted* if it lies outside, else
+*undecided*: these data do not tell. An axis on which 16 bit itself is not above chance has nothing to retain.
+
+{claims}
+{summary}
+
+What follows is the report's own Markdown.
+
+"""
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path, exists=True))
+@click.argument("wikitext", type=click.Path(path_type=Path, exists=True))
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True)
+@click.option("--threads", type=int, help="Default: all cores.")
+def example(model: Path, wikitext: Path, out: Path, threads: int | None) -> None:
+    """Make the files, measure them on every axis, and write example.md beside the report."""
+    out.mkdir(parents=True, exist_ok=True)
+    base = converted(model, out / "golf-88m-bf16.gguf", type_name="bf16")
+    options = {"imatrix_path": calibrated(base, wikitext, out, threads=threads), "threads": threads or 0}
+    quants = [converted(model, out / f"golf-88m-{level}.gguf", type_name=level, **options) for level in LEVELS]
+    suite = read_suite(SUITE)
+    measured = run_suite(suite, base, quants, threads=threads)
+    results, card = out / "results.json", out / "card.md"
+    write_json(document(measured, suite.to_json(), COMMAND), results)
+    write_report(results, out / "report.html", markdown=card)
+    merged = merge([read(results)])
+    text = TEXT.format(
+        command=COMMAND, cpu=(merged.speed or {}).get("cpu"), claims=claims_table(merged), summary=summary(merged)
+    )
+    (out / "example.md").write_text(text + card.read_text(encoding="utf-8"), encoding="utf-8")
+
+
+def claims_table(results: Results) -> str:
+    """Every claim on every axis, with the share of each of its levels."""
+    lines = ["| claim | axis | file | retained (95%) | the claim is |", "|---|---|---|---:|---|"]
+    for claim in CLAIMS:
+        said = f"{claim.words}: {claim.means}"
+        lines += [
+            f"| {said} | {share.title} | {label} | {share.show(at)} | {judged(claim, share, at)} |"
+            for share in shares(results, axes(results))
+            for at, label in of_levels(results, claim.levels)
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def summary(results: Results) -> str:
+    """Each claim's verdicts by axis, in a sentence."""
+    said = []
+    for claim in CLAIMS:
+        verdicts: dict[str, list[str]] = {}
+        for share in shares(results, axes(results)):
+            for at, label in of_levels(results, claim.levels):
+                word = judged(claim, share, at).replace("*", "").partition(":")[0]
+                verdicts.setdefault(word, []).append(f"{share.title} ({label})")
+        found = "; ".join(f"{word} on {', '.join(names)}" for word, names in verdicts.items())
+        said.append(f'- "{claim.words}": {found}.')
+    return "\n".join(said)
+
+
+def of_levels(results: Results, levels: Sequence[str]) -> list[tuple[int, str]]:
+    """(index, label) of the quantized files of these levels."""
+    return [(at, model.label) for at, model in enumerate(results.quants) if model.label in levels]
+
+
+def judged(claim: Claim, share: Share, at: int) -> str:
+    """The claim on one axis for one file."""
+    value = share.values[at]
+    if share.note:
+        return "without verdict: 16 bit is not above chance"
+    return claim.judge(value) if value else "undecided: not measured"
+
+
+if __name__ == "__main__":
+    example()
