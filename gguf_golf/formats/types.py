@@ -44,6 +44,13 @@ class QuantType:
         """False for the plain number types (F32, F16, BF16, integers)."""
         return self.block_size > 1
 
+    @property
+    def activations(self) -> str | None:
+        """What llama.cpp's CPU backend rounds the other factor of a product to: one scale for 256 numbers or for 32."""
+        if not self.is_quantized:
+            return None
+        return "q8_k" if self.block_size == 256 else "q8_0"
+
     def divides(self, row_length: int) -> bool:
         """Whether rows of this length can be stored in this type."""
         return row_length % self.block_size == 0

@@ -125,7 +125,6 @@ def _run(empty: Sensitivity, model: Model, calibration: _Calibration, probe: Pro
     floors: dict[str, float] = {}
 
     def one(tensor: LazyTensor) -> TensorSensitivity:
-        samples = [_importance(sample, tensor) for sample in observer.samples]
         entry = calibration.quick(tensor)
         if tensor.name not in probe.weights:
             return entry
@@ -134,7 +133,7 @@ def _run(empty: Sensitivity, model: Model, calibration: _Calibration, probe: Pro
             # always that of the layer's first tensor, so that a run that goes on ends with the same numbers
             first = next(t for t in model.tensors if t.name in probe.weights and _layer(t) == layer)
             floors[layer] = _floor(first, probe)
-        return _measured(replace(entry, floor=floors[layer]), tensor, calibration, samples, probe)
+        return _measured(replace(entry, floor=floors[layer]), tensor, calibration, observer, probe)
 
     tensors = _fill_unreached(_each(model, journal, one))
     return replace(
@@ -180,12 +179,14 @@ def _measured(
     entry: TensorSensitivity,
     tensor: LazyTensor,
     calibration: _Calibration,
-    samples: list[NDArray[np.float32] | None],
+    observer: Observer,
     probe: Probe,
 ) -> TensorSensitivity:
     """The entry with the tensor alone in COARSE and in FINE, or what its rows allow of them, without error feedback."""
     sample, threads = calibration.sample(tensor), calibration.threads
     rows = distortion.whole(tensor, sample.importance)
+    entry = replace(entry, rounding=observer.rounding.errors(tensor.name, rows.values))
+    samples = [_importance(observed, tensor) for observed in observer.samples]
     measured = []
     for type_name, chunks in ((COARSE, None), (FINE, 1)):
         quant_type, _ = types.type_for_row(type_name, tensor.shape[-1])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gguf_golf.errors import InputError
+from gguf_golf.formats import types
 
 SCHEMA = "gguf-golf/sensitivity"
 SCHEMA_VERSION = 1
@@ -31,9 +32,10 @@ class TensorSensitivity:
     `floor` is the KL divergence that any change of its layer causes, however small: rounding of activations comes out
     otherwise after it. It is no damage of the tensor, and has been subtracted from what was measured.
 
-    `errors` holds E of every type. `proxy` is the cheap guess at the coefficient: sum h w^2. `row_share` and
-    `channel_share` map a share of the rows or input channels, the worst first, to their share of the weighted error;
-    the stabilities are Spearman's correlation of their rankings between two disjoint samples of text.
+    `errors` holds E of every type; `rounding` that of rounding the activations, by activation type, which adds to it in
+    a model that runs and was no part of the measurement. `proxy` is the cheap guess at the coefficient: sum h w^2.
+    `row_share` and `channel_share` map a share of the rows or input channels, the worst first, to their share of the
+    weighted error; the stabilities are Spearman's correlation of their rankings between two disjoint samples of text.
     """
 
     name: str
@@ -44,6 +46,7 @@ class TensorSensitivity:
     coefficient_se: float | None = None
     exponent: float = 1.0
     floor: float = 0.0
+    rounding: dict[str, float] = field(default_factory=dict)
     measured: list[Measurement] = field(default_factory=list)
     row_share: dict[str, float] = field(default_factory=dict)
     channel_share: dict[str, float] = field(default_factory=dict)
@@ -52,7 +55,7 @@ class TensorSensitivity:
 
     def damage(self, type_name: str) -> float:
         """Predicted damage with this tensor alone in the named type; 0 for types that hold it exactly."""
-        error = self.errors[type_name]
+        error = self.errors[type_name] + self.rounding.get(types.get(type_name).activations or "", 0.0)
         return float(self.coefficient * error**self.exponent) if error > 0 else 0.0
 
 

@@ -67,6 +67,20 @@ def test_no_exchange_of_two_tensors_betters_a_plan(model, sensitivity, make):
         assert damage[fits].min() >= now - 1e-12
 
 
+def test_coarse_rounding_of_activations_makes_short_blocks_worth_their_bytes(model, sensitivity, source):
+    """Types of 256 weights a block cannot do better than their activations; the plan then takes other types."""
+    name = "blk.2.ffn_down.weight"
+    tensors = [
+        replace(tensor, rounding={"q8_k": 0.02, "q8_0": 1e-5}) if tensor.name == name else tensor
+        for tensor in sensitivity.tensors
+    ]
+    plan = Planner(model, replace(sensitivity, tensors=tensors), Constraints(), None, source).plan(BUDGETS[3])
+    assert types_of(plan)[name].activations == "q8_0"
+    coarse = tensors[[tensor.name for tensor in tensors].index(name)]
+    assert coarse.damage("q6_k") == pytest.approx(coarse.coefficient * (coarse.errors["q6_k"] + 0.02))
+    assert coarse.damage("q8_0") == pytest.approx(coarse.coefficient * (coarse.errors["q8_0"] + 1e-5))
+
+
 def test_more_bytes_mean_less_damage(make):
     damages = [make(budget).recipe.predicted_kld for budget in BUDGETS]
     assert damages == sorted(damages, reverse=True)

@@ -111,6 +111,9 @@ def test_damage_at_the_measured_rates_is_what_was_measured(measured):
     sensitivity, _, _ = measured
     for tensor in sensitivity.tensors:
         coarse, fine = tensor.measured
+        assert 0 < tensor.rounding["q8_0"] < tensor.rounding["q8_k"] < 0.01
+        assert tensor.damage("q4_k") > replace(tensor, rounding={}).damage("q4_k")
+        tensor = replace(tensor, rounding={})  # noqa: PLW2901 - nothing rounds activations in a measurement
         assert 0 <= tensor.floor < 0.1 * np.mean(coarse.kld)
         assert tensor.damage(coarse.type) == pytest.approx(np.mean(coarse.kld) - tensor.floor, rel=1e-6)
         ratio = (fine.kld[0] - tensor.floor) / (coarse.kld[0] - tensor.floor)
