@@ -102,8 +102,10 @@ def test_hostile_results_make_harmless_files(tmp_path: Path) -> None:
     card = (tmp_path / "card.md").read_text(encoding="utf-8")
     outside_code = "\n".join(line for line in card.splitlines() if not line.startswith("    "))
     assert "<" not in outside_code and not re.search(r"(?<!\\)[`*]_", outside_code)
-    rows = [line for line in card.splitlines() if line.startswith("|")]
-    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
+    tables = re.findall(r"(?:^\|.*\n)+", card, re.MULTILINE)
+    assert len(tables) == 3  # the files, what they retain, their speed
+    for table in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1
     cells = [cell for row in csv.reader(io.StringIO((tmp_path / "t.csv").read_text(encoding="utf-8"))) for cell in row]
     assert not any(cell[:1] in ("=", "+", "@") or re.match(r"-[^\d]", cell) for cell in cells)
 
@@ -130,6 +132,7 @@ def test_card(tmp_path: Path) -> None:
     assert "**Take golf-tcq3.gguf (3.00 MB" in card
     assert "| golf-q4.gguf | 4.00 MB | 4.00 | 0.0200 ± 0.0012 |" in card
     assert "need gguf-golf's runtime: tcq3." in card
+    assert "| tcq3 | 3.00 MB | 93.3 (92.5 to 94.1) | 99.5 (99.4 to 99.5) |" in card
     assert "    gguf-golf eval base.gguf" in card
 
 
