@@ -101,11 +101,14 @@ def mixed(base: Path, path: Path, mix: str, importance: Path) -> Path:
     return path
 
 
-def calibrated(base: Path, wikitext: Path, out: Path) -> Path:
-    """The imatrix from wiki.valid."""
+def calibrated(
+    base: Path, wikitext: Path, out: Path, hessian_path: Path | None = None, threads: int | None = None
+) -> Path:
+    """The imatrix from wiki.valid, and the Hessians of the same text at `hessian_path` if they are wanted."""
     path = out / "imatrix.gguf"
-    if not path.exists():
-        imatrix.write(collect(base, wikitext / "wiki.valid.raw", n_chunks=32), path)
+    if not path.exists() or (hessian_path and not hessian_path.exists()):
+        text = wikitext / "wiki.valid.raw"
+        imatrix.write(collect(base, text, n_chunks=32, threads=threads, hessian_path=hessian_path), path)
     return path
 
 

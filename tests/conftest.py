@@ -5,6 +5,8 @@ from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
+import gguf
+import numpy as np
 import pytest
 from hypothesis import settings
 
@@ -39,6 +41,47 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_dir: Path) -> Callable[[
         path = folder / f"golf-tiny-{type_name}.gguf"
         if not path.exists():
             convert(tiny_dir, path, type_name=type_name, threads=THREADS, progress=False)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def with_experts(tiny: Callable[[str], Path], tmp_path: Path) -> Callable[..., Path]:
+    """with_experts(n_expert=3, n_used=1) is a golf-tiny whose feed-forward layers are noisy copies behind a router.
+
+    Half of the router's rows are the others' negatives, so that one of each pair scores above zero, and an odd last row
+    is zero: while `n_used` is no more than the number of pairs, its expert is never chosen.
+    """
+
+    def make(n_expert: int, n_used: int, n_layers: int = 4) -> Path:
+        path = tmp_path / f"experts-{n_expert}-{n_used}-{n_layers}.gguf"
+        reader, writer = gguf.GGUFReader(tiny("f32")), gguf.GGUFWriter(path, "llama")
+        rng = np.random.default_rng(7)
+        for field in reader.fields.values():
+            if not field.name.startswith("GGUF.") and field.name not in ("general.architecture", "llama.block_count"):
+                sub_type = field.types[-1] if field.types[0] is gguf.GGUFValueType.ARRAY else None
+                writer.add_key_value(field.name, field.contents(), field.types[0], sub_type)
+        writer.add_block_count(n_layers)
+        writer.add_expert_count(n_expert)
+        writer.add_expert_used_count(n_used)
+        for tensor in reader.tensors:
+            block, kind = tensor.name.rsplit(".", 2)[0], tensor.name.rsplit(".", 2)[-2]
+            if block.startswith("blk.") and int(block.split(".")[1]) >= n_layers:
+                continue
+            if kind in ("ffn_gate", "ffn_up", "ffn_down"):
+                noise = rng.normal(1, 0.3, (n_expert, *tensor.data.shape))
+                writer.add_tensor(f"{block}.{kind}_exps.weight", (tensor.data * noise).astype(np.float32))
+            else:
+                writer.add_tensor(tensor.name, np.array(tensor.data))
+            if kind == "ffn_gate":
+                half = rng.standard_normal((n_expert // 2, tensor.data.shape[1]))
+                router = np.concatenate([half, -half, np.zeros((n_expert % 2, half.shape[1]))])
+                writer.add_tensor(f"{block}.ffn_gate_inp.weight", router.astype(np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
         return path
 
     return make

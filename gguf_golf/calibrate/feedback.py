@@ -7,6 +7,7 @@ all later columns answer), and later columns answer an error of the section a..b
 """
 
 import ctypes
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -118,6 +119,22 @@ class Prepared:
             self._kept = dict([*self._kept.items()][-1:])
             self._kept[key] = prepare(hessian, quant_type.block_size)
         return self._kept[key]
+
+
+def notes(hessians: Hessians, chosen: Mapping[str, QuantType]) -> list[str]:
+    """What a user should be told: which TCQ matrices are encoded without error feedback, `chosen` being all types."""
+    weights = [name for name, quant_type in chosen.items() if quant_type.name in TCQ_FORMATS]
+    found = []
+    if missing := [name for name in weights if name not in hessians]:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        found.append(f"no error feedback for {missing[0]}{more}: not in {hessians.path}")
+    reached = [hessians.reached(name) for name in weights if name in hessians]
+    if idle := sum(int((~experts).sum()) for experts in reached):
+        total = sum(len(experts) for experts in reached if len(experts) > 1)
+        found.append(
+            f"no error feedback for {idle} of {total} matrices of experts: the calibration text never chose them"
+        )
+    return found
 
 
 def quantize(

@@ -157,6 +157,11 @@ class Hessians:
         k = data.shape[-1]
         return data.size // (k * k), k
 
+    def reached(self, weight: str) -> NDArray[np.bool_]:
+        """Whether any row reached each matrix of a weight: bool [n_mat]."""
+        counts: NDArray[np.float32] = self._tensors[self._input_of[weight] + SUFFIX_COUNT]
+        return counts.reshape(-1) > 0
+
     def get(self, weight: str, mat: int = 0) -> NDArray[np.float64] | None:
         """E[x x^T] f64 [k, k] of the inputs of matrix `mat`; None for an expert that no row has reached."""
         n_mat, k = self.shape(weight)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from gguf_golf.calibrate import feedback
 from gguf_golf.calibrate import imatrix as imatrix_file
 from gguf_golf.calibrate.hessian import Hessians
 from gguf_golf.models import Model, open_model
@@ -41,6 +42,9 @@ def convert(
     plain = type_name.lower() in ("f32", "f16", "bf16")
     assignment = uniform(model, type_name, type_name if plain else embedding_type)
     imatrix = imatrix_file.read(imatrix_path) if imatrix_path else None
+    hessians = Hessians(hessian_path) if hessian_path else None
+    if hessians is not None:
+        assignment.notes.extend(feedback.notes(hessians, assignment.types))
     metadata = output_metadata(model, assignment.types, imatrix, imatrix_path)
     written = write(
         model,
@@ -48,7 +52,7 @@ def convert(
         out,
         metadata=metadata,
         imatrix=imatrix,
-        hessians=Hessians(hessian_path) if hessian_path else None,
+        hessians=hessians,
         threads=threads,
         progress=progress,
     )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from gguf_golf.calibrate import feedback
 from gguf_golf.calibrate import imatrix as imatrix_file
 from gguf_golf.calibrate.hessian import Hessians
 from gguf_golf.errors import InputError
@@ -55,6 +56,9 @@ def quantize(
     imatrix_file_path, imatrix_sha256 = _input(recipe, "imatrix", recipe_path, imatrix_path)
     hessian_file_path, _ = _input(recipe, "hessian", recipe_path, hessian_path)
     imatrix = None if imatrix_file_path is None else imatrix_file.read(imatrix_file_path)
+    hessians = None if hessian_file_path is None else Hessians(hessian_file_path)
+    if hessians is not None:
+        notes.extend(feedback.notes(hessians, chosen))
     metadata = recipe_metadata(
         model,
         chosen,
@@ -70,7 +74,7 @@ def quantize(
         out,
         metadata=metadata,
         imatrix=imatrix,
-        hessians=None if hessian_file_path is None else Hessians(hessian_file_path),
+        hessians=hessians,
         threads=threads,
         progress=progress,
     )

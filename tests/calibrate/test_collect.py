@@ -4,7 +4,6 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import gguf
 import numpy as np
 import pytest
 
@@ -76,10 +75,9 @@ def test_a_short_text_is_refused(tiny: Callable[[str], Path], tmp_path: Path) ->
 
 
 def test_experts_are_counted_apart_as_llama_imatrix_does(
-    tiny: Callable[[str], Path], demo_text: Path, llama_tool: Callable[[str], Path], tmp_path: Path
+    with_experts: Callable[..., Path], demo_text: Path, llama_tool: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    model, out = tmp_path / "experts.gguf", tmp_path / "theirs.gguf"
-    write_with_experts(tiny("f32"), model, n_expert=4, n_used=2)
+    model, out = with_experts(n_expert=4, n_used=2), tmp_path / "theirs.gguf"
     ours = collect(model, demo_text, n_ctx=64, n_chunks=2, threads=2)
     command = [llama_tool("llama-imatrix"), "-m", model, "-f", demo_text, "-o", out, "-c", "64", "-b", "64"]
     subprocess.run([*command, "--chunks", "2", "-t", "2"], check=True, capture_output=True)
@@ -91,29 +89,3 @@ def test_experts_are_counted_apart_as_llama_imatrix_does(
     for name, entry in theirs.entries.items():
         np.testing.assert_array_equal(ours.entries[name].counts, entry.counts)
         np.testing.assert_allclose(ours.importance(name), theirs.importance(name), rtol=1e-3, atol=1e-9)
-
-
-def write_with_experts(source: Path, target: Path, n_expert: int, n_used: int) -> None:
-    """A copy of an F32 llama GGUF whose feed-forward layers became `n_expert` noisy copies behind a random router."""
-    reader, writer = gguf.GGUFReader(source), gguf.GGUFWriter(target, "llama")
-    rng = np.random.default_rng(7)
-    for field in reader.fields.values():
-        if not field.name.startswith("GGUF.") and field.name != "general.architecture":
-            sub_type = field.types[-1] if field.types[0] is gguf.GGUFValueType.ARRAY else None
-            writer.add_key_value(field.name, field.contents(), field.types[0], sub_type)
-    writer.add_expert_count(n_expert)
-    writer.add_expert_used_count(n_used)
-    for tensor in reader.tensors:
-        block, kind = tensor.name.rsplit(".", 2)[0], tensor.name.rsplit(".", 2)[-2]
-        if kind in ("ffn_gate", "ffn_up", "ffn_down"):
-            noise = rng.normal(1, 0.3, (n_expert, *tensor.data.shape))
-            writer.add_tensor(f"{block}.{kind}_exps.weight", (tensor.data * noise).astype(np.float32))
-        else:
-            writer.add_tensor(tensor.name, np.array(tensor.data))
-        if kind == "ffn_gate":
-            router = rng.standard_normal((n_expert, tensor.data.shape[1])).astype(np.float32)
-            writer.add_tensor(f"{block}.ffn_gate_inp.weight", router)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()

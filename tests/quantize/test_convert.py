@@ -1,11 +1,13 @@
 """`gguf-golf convert` from the command line on the embedded model."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
 import numpy as np
 from click.testing import CliRunner
 
+from gguf_golf.calibrate.hessian import Hessians
 from gguf_golf.cli import cli
 from gguf_golf.errors import InputError
 from gguf_golf.formats import types
@@ -62,3 +64,32 @@ def test_rows_that_256_does_not_divide_are_said(tmp_path: Path, tiny_dir: Path) 
     assert code == 0
     rows = {t.shape[-1] for t in open_model(tiny_dir).tensors if len(t.shape) > 1}
     assert ("note: rows of" in output) == any(n % 256 for n in rows)
+
+
+def test_experts_use_feedback_where_calibration_reached_them(
+    tmp_path: Path, with_experts: Callable[..., Path], demo_text: Path
+) -> None:
+    model = with_experts(n_expert=3, n_used=1, n_layers=1)  # the last one is never chosen
+    imatrix, hessian = tmp_path / "imatrix.gguf", tmp_path / "hessian.gguf"
+    options = ("--text", demo_text, "--chunks", 4, "--ctx", 256, "--hessian", hessian)
+    assert run("imatrix", model, "-o", imatrix, *options)[0] == 0
+    to_tcq2 = ("convert", model, "--type", "tcq2", "--imatrix", imatrix, "-o")
+    plain = run(*to_tcq2, tmp_path / "plain.gguf")
+    fed = run(*to_tcq2, tmp_path / "fed.gguf", "--hessian", hessian, "--embedding-type", "tcq4")
+    assert plain[0] == fed[0] == 0
+    assert "no error feedback for 3 of 9 matrices of experts" in fed[1]
+    assert "no error feedback for token_embd.weight: not in" in fed[1]
+    assert "no error feedback" not in plain[1]
+
+    found, source = Hessians(hessian), open_model(model)
+    files = [open_model(tmp_path / name, allow_requantize=True) for name in ("plain.gguf", "fed.gguf")]
+    for kind in ("gate", "up", "down"):
+        name = f"blk.0.ffn_{kind}_exps.weight"
+        errors = [file.tensor(name).load() - source.tensor(name).load() for file in files]
+        for expert in (0, 1):
+            h = found.get(name, expert)
+            assert h is not None
+            at_output = [float(np.sum(error[expert] @ h * error[expert])) for error in errors]
+            assert at_output[1] < 0.9 * at_output[0], (name, expert, at_output)
+        assert found.get(name, 2) is None
+        assert np.array_equal(errors[0][2], errors[1][2]), name
