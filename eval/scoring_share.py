@@ -1,7 +1,7 @@
-"""How much of an evaluation is spent inside llama.cpp: python eval/scoring_share.py BASE.gguf QUANT.gguf TEXT
+"""How much of an evaluation is spent inside llama.cpp: python eval/scoring_share.py BASE.gguf QUANT.gguf TEXT [THREADS]
 
 Starts from an empty cache, so that loading, hashing, scoring and writing the log-probabilities all count. Run it on an
-idle machine.
+idle machine: threads that wait for each other spin inside llama.cpp, and would flatter it on a busy one.
 """
 
 import sys
@@ -17,7 +17,7 @@ from gguf_golf.evaluate.on_text import TextSettings
 CHUNKS = 10
 
 
-def main(base: str, quant: str, text: str) -> None:
+def main(base: str, quant: str, text: str, threads: str | None = None) -> None:
     """Print seconds inside llama_decode, all seconds, and their ratio."""
     inside = 0.0
     decode = perplexity._chunk_logits
@@ -33,10 +33,12 @@ def main(base: str, quant: str, text: str) -> None:
         perplexity._chunk_logits = timed
         evaluation.cache_dir = lambda: Path(folder)
         begun = time.perf_counter()
-        evaluation.evaluate(base, [quant], TextSettings(Path(text), n_chunks=CHUNKS))
+        evaluation.evaluate(
+            base, [quant], TextSettings(Path(text), n_chunks=CHUNKS), threads=int(threads) if threads else None
+        )
         wall = time.perf_counter() - begun
     print(f"{inside:.1f} s of {wall:.1f} s inside llama.cpp: {100 * inside / wall:.1f}%")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    main(*sys.argv[1:5])
