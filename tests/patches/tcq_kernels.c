@@ -69,6 +69,32 @@ static void check_multiply(const tcq_kernels * k, const tcq_format * f, const ui
     free(panel);
 }
 
+static void check_dot_rows(const tcq_kernels * k, const tcq_format * f, const uint8_t * blocks, const int8_t * q, float got[16][16]) {
+    const int n = f->block_size;
+
+    for (int c = 0; c < 16; ++c) {
+        float   d    = 1.0f;
+        int32_t bias = 0;
+        int8_t  y[QK_TCQ];
+        memcpy(y, q + c*n, n);
+        for (int i = 0; i < n; ++i) {
+            bias -= TCQ_BIAS*y[i];
+        }
+        const tcq_column column = { 1, y, &d, &bias };
+        for (int r = 0; r < 16; r += TCQ_ROWS) {
+            const uint8_t * rows[TCQ_ROWS];
+            float s[TCQ_ROWS];
+            for (int i = 0; i < TCQ_ROWS; ++i) {
+                rows[i] = blocks + (r + i)*f->type_size;
+            }
+            k->dot_rows[n == QK_TCQ_64][f->rate - 1](rows, &column, s);
+            for (int i = 0; i < TCQ_ROWS; ++i) {
+                got[r + i][c] = s[i];
+            }
+        }
+    }
+}
+
 static int compare(const tcq_kernels * k, const char * what, const tcq_format * f, const uint8_t * blocks,
                    const int32_t sums[16][16], float got[16][16]) {
     int bad = 0;
@@ -113,6 +139,10 @@ int main(int argc, char ** argv) {
             float got[16][16];
             check_vec_dot(list[i], f, blocks, q, got);
             bad += compare(list[i], "vec_dot", f, blocks, sums, got);
+            if (list[i]->dot_rows[0][0]) {
+                check_dot_rows(list[i], f, blocks, q, got);
+                bad += compare(list[i], "dot_rows", f, blocks, sums, got);
+            }
             if (list[i]->multiply) {
                 check_multiply(list[i], f, blocks, q, got);
                 bad += compare(list[i], "multiply", f, blocks, sums, got);

@@ -31,12 +31,23 @@ enum { TCQ_BIAS = 64 };
 // a product's smallest unit: 16 rows (a tile) with 16 columns (a panel)
 enum { TCQ_TILE = 16, TCQ_PANEL = 16 };
 
+// rows that are multiplied with one column at a time
+enum { TCQ_ROWS = 4 };
+
 // one block of 16 columns, one scale each
 typedef struct {
     float   d   [TCQ_PANEL];
     int32_t bias[TCQ_PANEL]; // -TCQ_BIAS times the sum of the column's q, for kernels whose levels have the bias
     int8_t  q[];             // [block_size/4][TCQ_PANEL][4]
 } tcq_panel_block;
+
+// one column, one scale to a block of weights
+typedef struct {
+    int       n_blocks;
+    int8_t  * q;    // [n_blocks][block_size]
+    float   * d;    // [n_blocks]
+    int32_t * bias; // [n_blocks], -TCQ_BIAS times the sum of the block's q
+} tcq_column;
 
 // blocks of 64 have one slot
 typedef struct {
@@ -54,11 +65,15 @@ typedef struct {
 // levels of one block in the order of its weights, with TCQ_BIAS or without, as multiply wants them
 typedef void (*tcq_unpack_t)(const uint8_t * x, uint8_t * levels);
 
+// s[i] is the product of row x[i] with the column
+typedef void (*tcq_dot_rows_t)(const uint8_t * const x[TCQ_ROWS], const tcq_column * y, float s[TCQ_ROWS]);
+
 // kernels of one instruction set, by packing (0: blocks of 256, 1: blocks of 64) and rate - 1
 typedef struct {
     const char *   name;
     ggml_vec_dot_t vec_dot[2][5];
     tcq_unpack_t   unpack [2][5];
+    tcq_dot_rows_t dot_rows[2][5]; // NULL: use vec_dot
     void        (* multiply)(const tcq_tile * tile, const void * panel, float c[TCQ_TILE][TCQ_PANEL]); // NULL: use vec_dot
 } tcq_kernels;
 

@@ -1,6 +1,9 @@
-// TCQ matrix products with several columns. The columns are quantized once, 16 side by side (a panel), one scale to a
-// block of weights; then every thread takes tiles of 16 rows, decodes them to a byte a weight and multiplies them with all
-// panels. A block's two scales meet once for 256 (or 64) products, its slots are added to the integer sums.
+// TCQ matrix products. Columns are quantized with one scale to a block of weights, so a block's two scales meet once for
+// 256 (or 64) products, and its slots are added to the integer sums.
+//
+// Many columns are quantized 16 side by side (a panel); then every thread takes tiles of 16 rows, decodes them to a byte a
+// weight and multiplies them with all panels. Few columns are multiplied one by one with four rows at a time, which are
+// decoded in registers.
 
 #include "tcq-matmul.h"
 
@@ -11,8 +14,11 @@
 #include <math.h>
 #include <string.h>
 
-// with fewer columns vec_dot is as fast
+// with fewer columns decoding in registers is as fast
 #define TCQ_MIN_COLUMNS 5
+
+// the most rows that a thread takes at a time when columns are few
+#define TCQ_MAX_ROWS 64
 
 #define TCQ_MAX_EXPERTS 1024
 
@@ -27,6 +33,7 @@ typedef struct {
     size_t  panel_size; // bytes
     size_t  tile_size;  // bytes of one decoded tile: levels, scales, slots
     int     n_tiles;    // tiles that a thread decodes at a time
+    tcq_dot_rows_t dot_rows;
 } tcq_plan;
 
 // one matrix and its columns: all of src1, or what is routed to one expert
@@ -34,7 +41,7 @@ typedef struct {
     const uint8_t * weights;
     const int32_t * rows; // pairs (slot, token), or NULL
     int64_t         n_columns;
-    char          * panels;
+    char          * panels; // or, in the same space, columns
 } tcq_product;
 
 static int64_t tcq_n_panels(int64_t n_columns) {
@@ -63,6 +70,7 @@ static bool tcq_make_plan(const struct ggml_tensor * dst, tcq_plan * plan) {
     plan->panel_size = plan->n_blocks*tcq_panel_block_size(f);
     plan->tile_size  = plan->n_blocks*TCQ_TILE*(f->block_size + sizeof(float) + sizeof(tcq_slots));
     plan->n_tiles    = MAX(1, MIN(TCQ_MAX_TILES, (int) (TCQ_TILES_BYTES/plan->tile_size)));
+    plan->dot_rows   = plan->kernels->dot_rows[f->block_size == QK_TCQ_64][f->rate - 1];
     return plan->kernels->multiply != NULL;
 }
 
@@ -76,39 +84,44 @@ size_t ggml_tcq_mul_mat_wsize(int n_tasks, const struct ggml_tensor * dst) {
     return 64 + n_panels*plan.panel_size + (size_t) n_tasks*plan.n_tiles*plan.tile_size;
 }
 
+// n (a multiple of 4, at most QK_TCQ) values to int8; returns their sum
+static int tcq_quantize_block(int n, const float * x, float * d, int8_t * q) {
+    // the largest magnitude by its bits: integer comparisons vectorize
+    uint32_t max_bits = 0;
+    for (int i = 0; i < n; ++i) {
+        uint32_t bits;
+        memcpy(&bits, x + i, sizeof(bits));
+        bits &= 0x7fffffff;
+        max_bits = bits > max_bits ? bits : max_bits;
+    }
+    float max;
+    memcpy(&max, &max_bits, sizeof(max));
+
+    *d = max/127.0f;
+    const float id = max > 0.0f ? 127.0f/max : 0.0f;
+
+    int sum = 0;
+    for (int i = 0; i < n; ++i) {
+        // adding 1.5*2^23 rounds to nearest and leaves the integer in the low bits
+        const float v = x[i]*id + 12582912.0f;
+        int32_t bits;
+        memcpy(&bits, &v, sizeof(bits));
+        q[i] = (int8_t) bits;
+        sum += (int8_t) bits;
+    }
+    return sum;
+}
+
 // one block of one column into its panel; x == NULL is a column that pads the last panel
 static void tcq_pack_block(const tcq_format * f, const float * x, int column, tcq_panel_block * out) {
     const int n = f->block_size;
-    int8_t q[QK_TCQ];
+    int8_t q[QK_TCQ] = { 0 };
 
     float d   = 0.0f;
     int   sum = 0;
-    memset(q, 0, n);
-
     if (x != NULL) {
-        // the largest magnitude by its bits: integer comparisons vectorize
-        uint32_t max_bits = 0;
-        for (int i = 0; i < n; ++i) {
-            uint32_t bits;
-            memcpy(&bits, x + i, sizeof(bits));
-            bits &= 0x7fffffff;
-            max_bits = bits > max_bits ? bits : max_bits;
-        }
-        float max;
-        memcpy(&max, &max_bits, sizeof(max));
-
-        d = max/127.0f;
-        const float id = max > 0.0f ? 127.0f/max : 0.0f;
-        for (int i = 0; i < n; ++i) {
-            // adding 1.5*2^23 rounds to nearest and leaves the integer in the low bits
-            const float v = x[i]*id + 12582912.0f;
-            int32_t bits;
-            memcpy(&bits, &v, sizeof(bits));
-            q[i] = (int8_t) bits;
-            sum += (int8_t) bits;
-        }
+        sum = tcq_quantize_block(n, x, &d, q);
     }
-
     out->d   [column] = d;
     out->bias[column] = -TCQ_BIAS*sum;
     for (int g = 0; g < n/4; ++g) {
@@ -117,7 +130,7 @@ static void tcq_pack_block(const tcq_format * f, const float * x, int column, tc
 }
 
 // where column j of the product comes from and goes to
-static void tcq_column(const tcq_product * product, const struct ggml_tensor * dst, int64_t j, const char ** x, float ** y) {
+static void tcq_locate_column(const tcq_product * product, const struct ggml_tensor * dst, int64_t j, const char ** x, float ** y) {
     const struct ggml_tensor * src1 = dst->src[1];
 
     int64_t i1, i2, i3 = 0;
@@ -141,7 +154,7 @@ static void tcq_pack_panels(const tcq_plan * plan, const tcq_product * product, 
         const char * x = NULL;
         float      * y;
         if (j < product->n_columns) {
-            tcq_column(product, dst, j, &x, &y);
+            tcq_locate_column(product, dst, j, &x, &y);
         }
         // threads share every column by blocks, so that few columns keep all of them busy
         for (int64_t b = ith; b < plan->n_blocks; b += nth) {
@@ -188,7 +201,7 @@ static void tcq_multiply_rows(const tcq_plan * plan, const tcq_product * product
             for (int j = 0; j < TCQ_PANEL && p*TCQ_PANEL + j < product->n_columns; ++j) {
                 const char * x;
                 float      * y;
-                tcq_column(product, dst, p*TCQ_PANEL + j, &x, &y);
+                tcq_locate_column(product, dst, p*TCQ_PANEL + j, &x, &y);
                 for (int r = 0; r < MIN(TCQ_TILE, n - t*TCQ_TILE); ++r) {
                     y[first + t*TCQ_TILE + r] = c[r][j];
                 }
@@ -197,39 +210,108 @@ static void tcq_multiply_rows(const tcq_plan * plan, const tcq_product * product
     }
 }
 
+// few columns: all their q, then all their scales, then all their biases, which is what panels of them would take
+static tcq_column tcq_column_at(const tcq_plan * plan, const tcq_product * product, int64_t j) {
+    const size_t n = product->n_columns*plan->n_blocks;
+    char       * d = product->panels + n*plan->format->block_size;
+
+    tcq_column column;
+    column.n_blocks = (int) plan->n_blocks;
+    column.q        = (int8_t  *) product->panels + j*plan->n_blocks*plan->format->block_size;
+    column.d        = (float   *) d + j*plan->n_blocks;
+    column.bias     = (int32_t *) (d + n*sizeof(float)) + j*plan->n_blocks;
+    return column;
+}
+
+static void tcq_pack_columns(const tcq_plan * plan, const tcq_product * product, const struct ggml_tensor * dst, int ith, int nth) {
+    const int n = plan->format->block_size;
+
+    for (int64_t j = 0; j < product->n_columns; ++j) {
+        const char     * x;
+        float          * y;
+        const tcq_column column = tcq_column_at(plan, product, j);
+        tcq_locate_column(product, dst, j, &x, &y);
+        for (int64_t b = ith; b < plan->n_blocks; b += nth) {
+            column.bias[b] = -TCQ_BIAS*tcq_quantize_block(n, (const float *) x + b*n, &column.d[b], column.q + b*n);
+        }
+    }
+}
+
+// n rows of the product from first on, with every column
+static void tcq_dot_all_rows(const tcq_plan * plan, const tcq_product * product, struct ggml_tensor * dst, int64_t first, int64_t n) {
+    const size_t row_size = dst->src[0]->nb[1];
+
+    for (int64_t j = 0; j < product->n_columns; ++j) {
+        const tcq_column column = tcq_column_at(plan, product, j);
+        const char * x;
+        float      * y;
+        tcq_locate_column(product, dst, j, &x, &y);
+
+        for (int64_t r0 = first; r0 < first + n; r0 += TCQ_ROWS) {
+            const int       n_rows = (int) MIN(TCQ_ROWS, first + n - r0);
+            const uint8_t * rows[TCQ_ROWS];
+            float           s   [TCQ_ROWS];
+            for (int r = 0; r < TCQ_ROWS; ++r) {
+                rows[r] = product->weights + (r0 + MIN(r, n_rows - 1))*row_size;
+            }
+            plan->dot_rows(rows, &column, s);
+            memcpy(y + r0, s, n_rows*sizeof(float));
+        }
+    }
+}
+
+static bool tcq_has_few_columns(int64_t n_columns, int64_t n_products) {
+    return n_columns < TCQ_MIN_COLUMNS*n_products;
+}
+
 // all products on all threads; work: the tiles of every thread
 static void tcq_multiply_all(const struct ggml_compute_params * params, const tcq_plan * plan, struct ggml_tensor * dst,
-                             const tcq_product * products, int64_t n_products, char * work) {
+                             const tcq_product * products, int64_t n_products, bool few, char * work) {
     GGML_ASSERT(dst->nb[0] == sizeof(float));
 
+    const int ith = params->ith, nth = params->nth;
+
     for (int64_t i = 0; i < n_products; ++i) {
-        tcq_pack_panels(plan, &products[i], dst, params->ith, params->nth);
+        if (few) {
+            tcq_pack_columns(plan, &products[i], dst, ith, nth);
+        } else {
+            tcq_pack_panels(plan, &products[i], dst, ith, nth);
+        }
     }
-    if (params->ith == 0) {
-        ggml_threadpool_chunk_set(params->threadpool, params->nth);
+    if (ith == 0) {
+        ggml_threadpool_chunk_set(params->threadpool, nth);
     }
     ggml_barrier(params->threadpool);
 
-    const int64_t step     = plan->n_tiles*TCQ_TILE;
-    const int64_t n_chunks = (dst->src[0]->ne[1] + step - 1)/step; // of each product
+    const int64_t n_rows   = dst->src[0]->ne[1];
+    const int64_t share    = GGML_PAD((n_rows + 4*nth - 1)/(4*nth), TCQ_ROWS); // no thread waits long for the last one
+    const int64_t step     = few ? MIN(TCQ_MAX_ROWS, share) : plan->n_tiles*TCQ_TILE;
+    const int64_t n_chunks = (n_rows + step - 1)/step; // of each product
 
-    work += (size_t) params->ith*plan->n_tiles*plan->tile_size;
-    for (int64_t i = params->ith; i < n_chunks*n_products; i = ggml_threadpool_chunk_add(params->threadpool, 1)) {
-        tcq_multiply_rows(plan, &products[i/n_chunks], dst, i % n_chunks*step, work);
+    work += (size_t) ith*plan->n_tiles*plan->tile_size;
+    for (int64_t i = ith; i < n_chunks*n_products; i = ggml_threadpool_chunk_add(params->threadpool, 1)) {
+        const tcq_product * product = &products[i/n_chunks];
+        const int64_t       first   = i % n_chunks*step;
+        if (few) {
+            tcq_dot_all_rows(plan, product, dst, first, MIN(step, n_rows - first));
+        } else {
+            tcq_multiply_rows(plan, product, dst, first, work);
+        }
     }
 }
 
 bool ggml_compute_forward_mul_mat_tcq(const struct ggml_compute_params * params, struct ggml_tensor * dst) {
     const int64_t n_columns = ggml_nrows(dst->src[1]);
+    const bool    few       = tcq_has_few_columns(n_columns, 1);
 
     tcq_plan plan;
-    if (params->use_ref || n_columns < TCQ_MIN_COLUMNS || !tcq_make_plan(dst, &plan)) {
+    if (params->use_ref || !tcq_make_plan(dst, &plan) || (few && plan.dot_rows == NULL)) {
         return false;
     }
     char * panels = (char *) GGML_PAD((uintptr_t) params->wdata, 64);
 
     const tcq_product product = { (const uint8_t *) dst->src[0]->data, NULL, n_columns, panels };
-    tcq_multiply_all(params, &plan, dst, &product, 1, panels + tcq_n_panels(n_columns)*plan.panel_size);
+    tcq_multiply_all(params, &plan, dst, &product, 1, few, panels + tcq_n_panels(n_columns)*plan.panel_size);
     return true;
 }
 
@@ -251,9 +333,10 @@ bool ggml_compute_forward_mul_mat_id_tcq(const struct ggml_compute_params * para
             n_columns += row_counts[e];
         }
     }
-    if (n_columns < TCQ_MIN_COLUMNS*n_products) {
+    const bool few = tcq_has_few_columns(n_columns, n_products);
+    if (few && plan.dot_rows == NULL) {
         return false;
     }
-    tcq_multiply_all(params, &plan, dst, products, n_products, work);
+    tcq_multiply_all(params, &plan, dst, products, n_products, few, work);
     return true;
 }

@@ -236,6 +236,79 @@ TCQ_INLINE void tcq_unpack_64(int rate, const uint8_t * x, uint8_t * levels) {
 }
 
 //
+// several rows with one column: what belongs to the column is loaded once, and the sums are reduced together. An
+// accumulator starts from the bias and the slots.
+//
+
+#define TCQ_HAS_DOT_ROWS
+
+// [i]: the sum of v[i]
+TCQ_INLINE __m128 tcq_reduce_rows(const __m512 v[TCQ_ROWS]) {
+    const __m512  v01 = _mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
+    const __m512  v23 = _mm512_add_ps(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
+    const __m512  r   = _mm512_add_ps(_mm512_shuffle_ps(v01, v23, 0x44), _mm512_shuffle_ps(v01, v23, 0xee));
+    const __m256  r2  = _mm256_add_ps(_mm512_castps512_ps256(r), _mm512_extractf32x8_ps(r, 1));
+    return _mm_add_ps(_mm256_castps256_ps128(r2), _mm256_extractf128_ps(r2, 1));
+}
+
+TCQ_INLINE __m512 tcq_add_block(__m512 sum, __m512i acc, float d) {
+    return _mm512_fmadd_ps(_mm512_set1_ps(d), _mm512_cvtepi32_ps(acc), sum);
+}
+
+TCQ_INLINE void tcq_dot_rows(int rate, const uint8_t * const x[TCQ_ROWS], const tcq_column * y, float s[TCQ_ROWS]) {
+    const int       size  = 32*rate + 4;
+    const int16_t * slots = tcq_slot_values(rate);
+
+    __m512 sum[TCQ_ROWS] = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps() };
+
+    for (int b = 0; b < y->n_blocks; ++b) {
+        const int8_t * q = y->q + QK_TCQ*b;
+#pragma GCC unroll 4
+        for (int r = 0; r < TCQ_ROWS; ++r) {
+            const uint8_t * xb   = x[r] + size*b;
+            const uint8_t * tail = xb + 32*rate;
+
+            for (int j = 0; j < size; j += 64) {
+                _mm_prefetch((const char *) xb + TCQ_PREFETCH + j, _MM_HINT_T0);
+            }
+            const int32_t     outside = y->bias[b] + slots[tail[2] & 0xf]*q[tail[0]] + slots[tail[2] >> 4]*q[tail[1]];
+            const tcq_planes  planes  = tcq_load_planes(rate, xb);
+            __m512i acc = _mm512_zextsi128_si512(_mm_cvtsi32_si128(outside));
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; ++j) {
+                acc = _mm512_dpbusd_epi32(acc, tcq_levels(rate, &planes, j), _mm512_loadu_si512(q + 64*j));
+            }
+            sum[r] = tcq_add_block(sum[r], acc, y->d[b]*tcq_scale[tail[3]]);
+        }
+    }
+    _mm_storeu_ps(s, tcq_reduce_rows(sum));
+}
+
+TCQ_INLINE void tcq_dot_rows_64(int rate, const uint8_t * const x[TCQ_ROWS], const tcq_column * y, float s[TCQ_ROWS]) {
+    const int       size  = 8*rate + 2;
+    const int16_t * slots = tcq_slot_values_64(rate);
+
+    __m512 sum[TCQ_ROWS] = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps() };
+
+    for (int b = 0; b < y->n_blocks; ++b) {
+        const int8_t  * qb = y->q + QK_TCQ_64*b;
+        const __m512i   q  = _mm512_loadu_si512(qb);
+#pragma GCC unroll 4
+        for (int r = 0; r < TCQ_ROWS; ++r) {
+            const uint8_t * xb   = x[r] + size*b;
+            const uint8_t   slot = xb[8*rate];
+
+            _mm_prefetch((const char *) xb + TCQ_PREFETCH, _MM_HINT_T0);
+
+            const int32_t outside = y->bias[b] + slots[slot >> 6]*qb[slot & 0x3f];
+            const __m512i acc     = _mm512_dpbusd_epi32(_mm512_zextsi128_si512(_mm_cvtsi32_si128(outside)), tcq_levels_64(rate, xb), q);
+            sum[r] = tcq_add_block(sum[r], acc, y->d[b]*tcq_scale[xb[8*rate + 1]]);
+        }
+    }
+    _mm_storeu_ps(s, tcq_reduce_rows(sum));
+}
+
+//
 // products: a vector is one row with 16 columns
 //
 
