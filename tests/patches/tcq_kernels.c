@@ -81,14 +81,14 @@ static void check_dot_rows(const tcq_kernels * k, const tcq_format * f, const ui
             bias -= TCQ_BIAS*y[i];
         }
         const tcq_column column = { 1, y, &d, &bias };
-        for (int r = 0; r < 16; r += TCQ_ROWS) {
-            const uint8_t * rows[TCQ_ROWS];
-            float s[TCQ_ROWS];
-            for (int i = 0; i < TCQ_ROWS; ++i) {
+        for (int r = 0; r < 16; r += TCQ_DOT_ROWS) {
+            const uint8_t * rows[TCQ_DOT_ROWS];
+            float s[TCQ_DOT_ROWS];
+            for (int i = 0; i < TCQ_DOT_ROWS; ++i) {
                 rows[i] = blocks + (r + i)*f->type_size;
             }
             k->dot_rows[n == QK_TCQ_64][f->rate - 1](rows, &column, s);
-            for (int i = 0; i < TCQ_ROWS; ++i) {
+            for (int i = 0; i < TCQ_DOT_ROWS; ++i) {
                 got[r + i][c] = s[i];
             }
         }

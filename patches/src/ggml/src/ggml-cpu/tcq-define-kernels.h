@@ -18,10 +18,10 @@
 
 #if defined(TCQ_HAS_DOT_ROWS)
 #define TCQ_DEFINE_DOT_ROWS(R)                                                                                         \
-    static void tcq_dot_rows_##R     (const uint8_t * const x[TCQ_ROWS], const tcq_column * y, float s[TCQ_ROWS]) {    \
+    static void tcq_dot_rows_##R     (const uint8_t * const x[TCQ_DOT_ROWS], const tcq_column * y, float s[TCQ_DOT_ROWS]) {    \
         tcq_dot_rows(R, x, y, s);                                                                                      \
     }                                                                                                                  \
-    static void tcq_dot_rows_##R##_64(const uint8_t * const x[TCQ_ROWS], const tcq_column * y, float s[TCQ_ROWS]) {    \
+    static void tcq_dot_rows_##R##_64(const uint8_t * const x[TCQ_DOT_ROWS], const tcq_column * y, float s[TCQ_DOT_ROWS]) {    \
         tcq_dot_rows_64(R, x, y, s);                                                                                   \
     }
 #else

@@ -32,7 +32,7 @@ enum { TCQ_BIAS = 64 };
 enum { TCQ_TILE = 16, TCQ_PANEL = 16 };
 
 // rows that are multiplied with one column at a time
-enum { TCQ_ROWS = 4 };
+enum { TCQ_DOT_ROWS = 4 };
 
 // one block of 16 columns, one scale each
 typedef struct {
@@ -66,7 +66,7 @@ typedef struct {
 typedef void (*tcq_unpack_t)(const uint8_t * x, uint8_t * levels);
 
 // s[i] is the product of row x[i] with the column
-typedef void (*tcq_dot_rows_t)(const uint8_t * const x[TCQ_ROWS], const tcq_column * y, float s[TCQ_ROWS]);
+typedef void (*tcq_dot_rows_t)(const uint8_t * const x[TCQ_DOT_ROWS], const tcq_column * y, float s[TCQ_DOT_ROWS]);
 
 // kernels of one instruction set, by packing (0: blocks of 256, 1: blocks of 64) and rate - 1
 typedef struct {

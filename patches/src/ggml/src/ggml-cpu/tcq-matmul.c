@@ -247,11 +247,11 @@ static void tcq_dot_all_rows(const tcq_plan * plan, const tcq_product * product,
         float      * y;
         tcq_locate_column(product, dst, j, &x, &y);
 
-        for (int64_t r0 = first; r0 < first + n; r0 += TCQ_ROWS) {
-            const int       n_rows = (int) MIN(TCQ_ROWS, first + n - r0);
-            const uint8_t * rows[TCQ_ROWS];
-            float           s   [TCQ_ROWS];
-            for (int r = 0; r < TCQ_ROWS; ++r) {
+        for (int64_t r0 = first; r0 < first + n; r0 += TCQ_DOT_ROWS) {
+            const int       n_rows = (int) MIN(TCQ_DOT_ROWS, first + n - r0);
+            const uint8_t * rows[TCQ_DOT_ROWS];
+            float           s   [TCQ_DOT_ROWS];
+            for (int r = 0; r < TCQ_DOT_ROWS; ++r) {
                 rows[r] = product->weights + (r0 + MIN(r, n_rows - 1))*row_size;
             }
             plan->dot_rows(rows, &column, s);
@@ -284,7 +284,7 @@ static void tcq_multiply_all(const struct ggml_compute_params * params, const tc
     ggml_barrier(params->threadpool);
 
     const int64_t n_rows   = dst->src[0]->ne[1];
-    const int64_t share    = GGML_PAD((n_rows + 4*nth - 1)/(4*nth), TCQ_ROWS); // no thread waits long for the last one
+    const int64_t share    = GGML_PAD((n_rows + 4*nth - 1)/(4*nth), TCQ_DOT_ROWS); // no thread waits long for the last one
     const int64_t step     = few ? MIN(TCQ_MAX_ROWS, share) : plan->n_tiles*TCQ_TILE;
     const int64_t n_chunks = (n_rows + step - 1)/step; // of each product
 

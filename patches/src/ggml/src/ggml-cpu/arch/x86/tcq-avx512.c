@@ -243,7 +243,7 @@ TCQ_INLINE void tcq_unpack_64(int rate, const uint8_t * x, uint8_t * levels) {
 #define TCQ_HAS_DOT_ROWS
 
 // [i]: the sum of v[i]
-TCQ_INLINE __m128 tcq_reduce_rows(const __m512 v[TCQ_ROWS]) {
+TCQ_INLINE __m128 tcq_reduce_rows(const __m512 v[TCQ_DOT_ROWS]) {
     const __m512  v01 = _mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
     const __m512  v23 = _mm512_add_ps(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
     const __m512  r   = _mm512_add_ps(_mm512_shuffle_ps(v01, v23, 0x44), _mm512_shuffle_ps(v01, v23, 0xee));
@@ -255,16 +255,16 @@ TCQ_INLINE __m512 tcq_add_block(__m512 sum, __m512i acc, float d) {
     return _mm512_fmadd_ps(_mm512_set1_ps(d), _mm512_cvtepi32_ps(acc), sum);
 }
 
-TCQ_INLINE void tcq_dot_rows(int rate, const uint8_t * const x[TCQ_ROWS], const tcq_column * y, float s[TCQ_ROWS]) {
+TCQ_INLINE void tcq_dot_rows(int rate, const uint8_t * const x[TCQ_DOT_ROWS], const tcq_column * y, float s[TCQ_DOT_ROWS]) {
     const int       size  = 32*rate + 4;
     const int16_t * slots = tcq_slot_values(rate);
 
-    __m512 sum[TCQ_ROWS] = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps() };
+    __m512 sum[TCQ_DOT_ROWS] = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps() };
 
     for (int b = 0; b < y->n_blocks; ++b) {
         const int8_t * q = y->q + QK_TCQ*b;
 #pragma GCC unroll 4
-        for (int r = 0; r < TCQ_ROWS; ++r) {
+        for (int r = 0; r < TCQ_DOT_ROWS; ++r) {
             const uint8_t * xb   = x[r] + size*b;
             const uint8_t * tail = xb + 32*rate;
 
@@ -284,17 +284,17 @@ TCQ_INLINE void tcq_dot_rows(int rate, const uint8_t * const x[TCQ_ROWS], const 
     _mm_storeu_ps(s, tcq_reduce_rows(sum));
 }
 
-TCQ_INLINE void tcq_dot_rows_64(int rate, const uint8_t * const x[TCQ_ROWS], const tcq_column * y, float s[TCQ_ROWS]) {
+TCQ_INLINE void tcq_dot_rows_64(int rate, const uint8_t * const x[TCQ_DOT_ROWS], const tcq_column * y, float s[TCQ_DOT_ROWS]) {
     const int       size  = 8*rate + 2;
     const int16_t * slots = tcq_slot_values_64(rate);
 
-    __m512 sum[TCQ_ROWS] = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps() };
+    __m512 sum[TCQ_DOT_ROWS] = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps() };
 
     for (int b = 0; b < y->n_blocks; ++b) {
         const int8_t  * qb = y->q + QK_TCQ_64*b;
         const __m512i   q  = _mm512_loadu_si512(qb);
 #pragma GCC unroll 4
-        for (int r = 0; r < TCQ_ROWS; ++r) {
+        for (int r = 0; r < TCQ_DOT_ROWS; ++r) {
             const uint8_t * xb   = x[r] + size*b;
             const uint8_t   slot = xb[8*rate];
 
