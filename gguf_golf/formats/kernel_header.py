@@ -19,6 +19,13 @@ LEVEL_BIAS = 64
 
 PREV, CUR = 0, 8
 
+QUAD_ORDER = (1, 3, 5, 7, 0, 2, 4, 6)
+"""Sub-blocks of a block of 64 in the order of their bits, from bit 7 down, in a plane of one lo bit a weight."""
+
+QUAD_PAIRS = ((6, 2, 4, 0), (7, 3, 5, 1))
+"""Sub-blocks whose z0 and z1 stand at bits 0, 2, 4, 6, so that with the even and the odd plane of two lo bits a weight
+one swap of pairs makes nibbles z0 z1 lo lo (k = 4..7) and lo lo z0 z1 (k = 0..3)."""
+
 
 def parity_taps(parity: int, k: int) -> int:
     """Mask of the path bits in a parity at bit k of a byte: bits 0-7 the previous byte, bits 8-15 the current one."""
@@ -100,15 +107,20 @@ def chained_level_tables(rate: int) -> list[int]:
     return [int(v) for v in chunks.ravel()]
 
 
-def merged_level_tables(rate: int) -> list[int]:
-    """Biased levels [odd][z2 | lo >> 2 << 1][nibble]; the nibble is z0 z1 lo0 lo1 for even k, lo0 lo1 z0 z1 for odd."""
+def merged_level_tables(rate: int, pair: int = 0) -> list[int]:
+    """Biased levels [swapped][z2 | other lo bits << 1][nibble]; the nibble is z0 z1 p0 p1, or swapped p0 p1 z0 z1.
+
+    p0 and p1 are two neighbouring lo bits, from `pair` on.
+    """
     levels, tables = tcq.LEVELS[rate], []
-    for odd in range(2):
+    for swapped in range(2):
         for select in range(1 << (rate - 2)):
             for nibble in range(16):
                 low, high = nibble & 3, nibble >> 2
-                z01, lo01 = (high, low) if odd else (low, high)
-                index = z01 | (select & 1) << 2 | lo01 << 3 | (select >> 1) << 5
+                z01, lo_pair = (high, low) if swapped else (low, high)
+                others = select >> 1
+                below = others & ((1 << pair) - 1)
+                index = z01 | (select & 1) << 2 | (below | lo_pair << pair | others >> pair << (pair + 2)) << 3
                 tables.append(levels[index] + LEVEL_BIAS)
     return tables
 
@@ -161,6 +173,12 @@ def render() -> str:
         + c_table("uint8_t tcq_nibble_z01[3*16]", nibble_tables([(p, k) for k in range(4) for p in range(2)], 3)),
         "// with cur.hi: z2 of k = 0..7 at bit k\n"
         + c_table("uint8_t tcq_nibble_z2[4*16]", nibble_tables([(2, k) for k in range(8)], 4)),
+        "// for blocks of 64, with cur.hi: the same of k = 6, 2, 4, 0, then of 7, 3, 5, 1; z2 in the order of lo bits\n"
+        + c_table(
+            "uint8_t tcq_quad_z01[2*4*16]",
+            [v for ks in QUAD_PAIRS for v in nibble_tables([(p, k) for k in ks for p in range(2)], 4)],
+        )
+        + c_table("uint8_t tcq_quad_z2[4*16]", nibble_tables([(2, k) for k in reversed(QUAD_ORDER)], 4)),
         f"// levels + {LEVEL_BIAS} by index; rate 1 twice, to fill a vector\n"
         + "".join(
             c_table(
@@ -178,11 +196,13 @@ def render() -> str:
             c_table(f"uint8_t tcq{rate}_lut_chain[{8 << (rate - 1)}]", chained_level_tables(rate))
             for rate in (2, 3, 4, 5)
         ),
-        "// levels with nibbles in merged order: [k odd][z2 | lo >> 2 << 1][nibble]\n"
+        "// levels with nibbles in merged order: [swapped][z2 | lo >> 2 << 1][nibble]; rate 4 of blocks of 64 has\n"
+        "// lo >> 1 in the nibble\n"
         + "".join(
             c_table(f"uint8_t tcq{rate}_lut_merged[2*{8 << (rate - 1)}]", merged_level_tables(rate))
             for rate in (3, 4, 5)
-        ),
+        )
+        + c_table("uint8_t tcq4_64_lut_merged[2*64]", merged_level_tables(4, pair=1)),
     ]
     return "\n".join(parts)
 

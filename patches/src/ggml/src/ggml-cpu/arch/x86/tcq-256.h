@@ -85,6 +85,33 @@ TCQ_INLINE __m256i tcq_previous_bytes(__m256i path) {
     return _mm256_alignr_epi8(path, _mm256_permute2x128_si256(path, path, 1), 15);
 }
 
+TCQ_INLINE __m256i tcq_load_halves(const void * a, const void * b) {
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *) a)), _mm_loadu_si128((const __m128i *) b), 1);
+}
+
+// Blocks of 64 of four rows (a quad) are a block of 256 whose 64-bit lanes are the rows: 8 bytes of all of them go to
+// v[0], the next ones to v[1], ...
+TCQ_INLINE void tcq_load_quad(int rate, const uint8_t * const x[TCQ_DOT_ROWS], __m256i v[5]) {
+    for (int i = 0; i + 1 < rate; i += 2) {
+        const __m256i even = tcq_load_halves(x[0] + 8*i, x[2] + 8*i);
+        const __m256i odd  = tcq_load_halves(x[1] + 8*i, x[3] + 8*i);
+        v[i + 0] = _mm256_unpacklo_epi64(even, odd);
+        v[i + 1] = _mm256_unpackhi_epi64(even, odd);
+    }
+    if (rate & 1) {
+        int64_t last[TCQ_DOT_ROWS];
+        for (int r = 0; r < TCQ_DOT_ROWS; ++r) {
+            memcpy(&last[r], x[r] + 8*(rate - 1), 8);
+        }
+        v[rate - 1] = _mm256_setr_epi64x(last[0], last[1], last[2], last[3]);
+    }
+}
+
+TCQ_INLINE __m256i tcq_previous_bytes_quad(__m256i path) {
+    return _mm256_shuffle_epi8(path, _mm256_setr_epi8(7, 0, 1, 2, 3, 4, 5, 6, 15, 8, 9, 10, 11, 12, 13, 14,
+                                                      7, 0, 1, 2, 3, 4, 5, 6, 15, 8, 9, 10, 11, 12, 13, 14));
+}
+
 #if TCQ_GFNI
 
 // what the indices are linear in
@@ -102,16 +129,37 @@ TCQ_INLINE tcq_planes tcq_load_planes(int rate, const uint8_t * x) {
     return p;
 }
 
+TCQ_INLINE tcq_planes tcq_load_planes_quad(int rate, const uint8_t * const x[TCQ_DOT_ROWS]) {
+    __m256i v[5];
+    tcq_load_quad(rate, x, v);
+
+    tcq_planes p;
+    p.cur  = v[0];
+    p.prev = tcq_previous_bytes_quad(v[0]);
+    for (int i = 0; i < rate - 1; ++i) {
+        p.lo[i] = v[i + 1];
+    }
+    return p;
+}
+
 TCQ_INLINE const uint64_t * tcq_affine_lo(int rate) {
     return rate == 2 ? tcq2_affine_lo : rate == 3 ? tcq3_affine_lo : rate == 4 ? tcq4_affine_lo : tcq5_affine_lo;
+}
+
+TCQ_INLINE const uint64_t * tcq_affine_lo_64(int rate) {
+    return rate == 2 ? tcq2_64_affine_lo : rate == 3 ? tcq3_64_affine_lo : rate == 4 ? tcq4_64_affine_lo : tcq5_64_affine_lo;
 }
 
 TCQ_INLINE __m256i tcq_affine(__m256i v, const uint64_t * matrices, int k) {
     return _mm256_gf2p8affine_epi64_epi8(v, tcq_load(matrices + 4*k), 0);
 }
 
+TCQ_INLINE __m256i tcq_path_index(const tcq_planes * p, int k) {
+    return _mm256_xor_si256(tcq_affine(p->cur, tcq_affine_cur, k), tcq_affine(p->prev, tcq_affine_prev, k));
+}
+
 TCQ_INLINE __m256i tcq_levels(int rate, const tcq_planes * p, int k) {
-    __m256i index = _mm256_xor_si256(tcq_affine(p->cur, tcq_affine_cur, k), tcq_affine(p->prev, tcq_affine_prev, k));
+    __m256i index = tcq_path_index(p, k);
     if (rate >= 2) {
         index = _mm256_xor_si256(index, tcq_affine(p->lo[rate == 2 ? 0 : k >> 2], tcq_affine_lo(rate), k));
     }
@@ -121,117 +169,228 @@ TCQ_INLINE __m256i tcq_levels(int rate, const tcq_planes * p, int k) {
     return tcq_levels_by_index(rate, index);
 }
 
+TCQ_INLINE __m256i tcq_levels_quad(int rate, const tcq_planes * p, int k) {
+    __m256i index = tcq_path_index(p, k);
+    const uint64_t * m = tcq_affine_lo_64(rate) + k;
+    if (rate >= 2) {
+        const __m256i lo = p->lo[rate == 2 || rate == 4 ? 0 : k & 1];
+        index = _mm256_xor_si256(index, _mm256_gf2p8affine_epi64_epi8(lo, _mm256_set1_epi64x(m[0]), 0));
+    }
+    if (rate >= 4) {
+        const __m256i lo = p->lo[rate - 3 + (k & 1)];
+        index = _mm256_xor_si256(index, _mm256_gf2p8affine_epi64_epi8(lo, _mm256_set1_epi64x(m[8]), 0));
+    }
+    return tcq_levels_by_index(rate, index);
+}
+
 #else
 
-// nibbles: rates 1 and 2: index of sub-blocks 2i and 2i + 1; above: [i] and [i + 1] the merged z0 z1 lo0 lo1
-// of even and of odd sub-blocks
+// nibbles: rates 1 and 2: index of sub-blocks 2i and 2i + 1; above: z0 z1 and two lo bits merged.
+// z2 and lo_bit (rate 4) have one bit for each sub-block, the next one's at bit 7
 typedef struct {
-    __m256i nibbles[4], z2, lo[4];
+    __m256i nibbles[4], z2, lo_bit, lo[4];
 } tcq_planes;
 
-TCQ_INLINE tcq_planes tcq_load_planes(int rate, const uint8_t * x) {
-    tcq_planes p;
-    const __m256i cur  = tcq_load(x);
-    const __m256i prev = tcq_previous_bytes(cur);
-    const __m256i pl = tcq_low_nibbles(prev), ph = tcq_high_nibbles(prev);
-    const __m256i cl = tcq_low_nibbles(cur),  ch = tcq_high_nibbles(cur);
+// nibbles of the path
+typedef struct {
+    __m256i prev_low, prev_high, cur_low, cur_high;
+} tcq_path;
 
+TCQ_INLINE tcq_path tcq_split_path(__m256i prev, __m256i cur) {
+    return (tcq_path) { tcq_low_nibbles(prev), tcq_high_nibbles(prev), tcq_low_nibbles(cur), tcq_high_nibbles(cur) };
+}
+
+TCQ_INLINE __m256i tcq_lookup_4(const uint8_t * tables, const tcq_path * p) {
+    return _mm256_xor_si256(tcq_lookup_3(tables, p->prev_low, p->prev_high, p->cur_low), tcq_lookup(tables + 48, p->cur_high));
+}
+
+// rates 1 and 2; both packings have the lo bits alike
+TCQ_INLINE void tcq_set_subsets(int rate, tcq_planes * p, const tcq_path * path) {
+    for (int i = 0; i < 2; ++i) {
+        p->nibbles[i + 0] = tcq_lookup_3(tcq_nibble_pair + 48*i, path->prev_low,  path->prev_high, path->cur_low);
+        p->nibbles[i + 2] = tcq_lookup_3(tcq_nibble_pair + 48*i, path->prev_high, path->cur_low,   path->cur_high);
+    }
+    for (int i = 0; i < 4 && rate == 2; ++i) {
+        const __m256i lo = _mm256_and_si256(_mm256_slli_epi16(p->lo[0], i), _mm256_set1_epi8((char) 0x88));
+        p->nibbles[i] = _mm256_or_si256(p->nibbles[i], lo);
+    }
+}
+
+// pairs of bits: out[0] has those at bits 0 and 4 from a and those at bits 2 and 6 from b, out[1] the others
+TCQ_INLINE void tcq_merge_pairs(__m256i a, __m256i b, __m256i out[2]) {
+    const __m256i swap = _mm256_and_si256(_mm256_xor_si256(a, b), _mm256_set1_epi8(0x33));
+    out[0] = _mm256_xor_si256(b, swap);
+    out[1] = _mm256_xor_si256(a, swap);
+}
+
+TCQ_INLINE tcq_planes tcq_load_planes(int rate, const uint8_t * x) {
+    const __m256i  cur  = tcq_load(x);
+    const tcq_path path = tcq_split_path(tcq_previous_bytes(cur), cur);
+
+    tcq_planes p;
     for (int i = 0; i < rate - 1; ++i) {
         p.lo[i] = tcq_load(x + 32 + 32*i);
     }
     if (rate <= 2) {
-        p.nibbles[0] = tcq_lookup_3(tcq_nibble_pair, pl, ph, cl);
-        p.nibbles[1] = tcq_lookup_3(tcq_nibble_pair + 48, pl, ph, cl);
-        p.nibbles[2] = tcq_lookup_3(tcq_nibble_pair, ph, cl, ch);
-        p.nibbles[3] = tcq_lookup_3(tcq_nibble_pair + 48, ph, cl, ch);
-        for (int i = 0; i < 4 && rate == 2; ++i) {
-            const __m256i lo = _mm256_and_si256(_mm256_slli_epi16(p.lo[0], i), _mm256_set1_epi8((char) 0x88));
-            p.nibbles[i] = _mm256_or_si256(p.nibbles[i], lo);
-        }
+        tcq_set_subsets(rate, &p, &path);
     } else {
-        const __m256i z01[2] = {
-            tcq_lookup_3(tcq_nibble_z01, pl, ph, cl),
-            tcq_lookup_3(tcq_nibble_z01, ph, cl, ch),
-        };
-        for (int i = 0; i < 2; ++i) {
-            const __m256i swap = _mm256_and_si256(_mm256_xor_si256(z01[i], p.lo[i]), _mm256_set1_epi8(0x33));
-            p.nibbles[2*i + 0] = _mm256_xor_si256(p.lo[i], swap);
-            p.nibbles[2*i + 1] = _mm256_xor_si256(z01[i],  swap);
-        }
-        p.z2 = _mm256_xor_si256(tcq_lookup_3(tcq_nibble_z2, pl, ph, cl), tcq_lookup(tcq_nibble_z2 + 48, ch));
+        tcq_merge_pairs(tcq_lookup_3(tcq_nibble_z01, path.prev_low,  path.prev_high, path.cur_low),  p.lo[0], p.nibbles);
+        tcq_merge_pairs(tcq_lookup_3(tcq_nibble_z01, path.prev_high, path.cur_low,   path.cur_high), p.lo[1], p.nibbles + 2);
+        p.z2     = tcq_lookup_4(tcq_nibble_z2, &path);
+        p.lo_bit = p.lo[2];
     }
     return p;
 }
 
-TCQ_INLINE const uint8_t * tcq_lut_merged(int rate, int odd) {
-    return rate == 3 ? tcq3_lut_merged + 32*odd : rate == 4 ? tcq4_lut_merged + 64*odd : tcq5_lut_merged + 128*odd;
-}
+TCQ_INLINE tcq_planes tcq_load_planes_quad(int rate, const uint8_t * const x[TCQ_DOT_ROWS]) {
+    __m256i v[5];
+    tcq_load_quad(rate, x, v);
+    const tcq_path path = tcq_split_path(tcq_previous_bytes_quad(v[0]), v[0]);
 
-// b where bit `bit` of select's bytes is set, else a
-TCQ_INLINE __m256i tcq_select(__m256i a, __m256i b, __m256i select, int bit) {
-    return _mm256_blendv_epi8(a, b, _mm256_slli_epi16(select, 7 - bit));
-}
-
-TCQ_INLINE __m256i tcq_levels(int rate, const tcq_planes * p, int k) {
-    if (rate <= 2) {
-        const __m256i v = p->nibbles[k >> 1];
-        return tcq_lookup(rate == 1 ? tcq1_lut : tcq2_lut, k & 1 ? tcq_high_nibbles(v) : tcq_low_nibbles(v));
+    tcq_planes p;
+    for (int i = 0; i < rate - 1; ++i) {
+        p.lo[i] = v[i + 1];
     }
-    const __m256i   v   = p->nibbles[2*(k >> 2) + (k & 1)];
-    const __m256i   i   = k & 2 ? tcq_high_nibbles(v) : tcq_low_nibbles(v);
-    const uint8_t * lut = tcq_lut_merged(rate, k & 1);
+    if (rate <= 2) {
+        tcq_set_subsets(rate, &p, &path);
+    } else {
+        for (int i = 0; i < 2; ++i) {
+            tcq_merge_pairs(tcq_lookup_4(tcq_quad_z01 + 64*i, &path), p.lo[rate == 4 ? 1 + i : i], p.nibbles + 2*i);
+        }
+        p.z2     = tcq_lookup_4(tcq_quad_z2, &path);
+        p.lo_bit = p.lo[0];
+    }
+    return p;
+}
 
+// b where bit 7 of select's bytes is set, else a. GCC would turn two blends by one vector into a comparison and two blends
+TCQ_INLINE __m256i tcq_select(__m256i a, __m256i b, __m256i select) {
+    __m256i r;
+    __asm__("vpblendvb %3, %2, %1, %0" : "=x"(r) : "x"(a), "x"(b), "x"(select));
+    return r;
+}
+
+TCQ_INLINE const uint8_t * tcq_lut_merged(int rate) {
+    return rate == 3 ? tcq3_lut_merged : rate == 4 ? tcq4_lut_merged : tcq5_lut_merged;
+}
+
+// rates 3 to 5: levels by nibbles i, z2 and the lo bits outside the nibble, at rate 5 those from bit `bit` of lo on
+TCQ_INLINE __m256i tcq_levels_merged(int rate, const uint8_t * lut, __m256i i, tcq_planes * p, __m256i lo, int bit) {
     __m256i r[4];
     for (int j = 0; j < 1 << (rate - 3); ++j) {
-        r[j] = tcq_select(tcq_lookup(lut + 32*j, i), tcq_lookup(lut + 32*j + 16, i), p->z2, k);
+        r[j] = tcq_select(tcq_lookup(lut + 32*j, i), tcq_lookup(lut + 32*j + 16, i), p->z2);
     }
+    p->z2 = _mm256_add_epi8(p->z2, p->z2);
     if (rate == 4) {
-        r[0] = tcq_select(r[0], r[1], p->lo[2], k);
+        r[0]      = tcq_select(r[0], r[1], p->lo_bit);
+        p->lo_bit = _mm256_add_epi8(p->lo_bit, p->lo_bit);
     }
     if (rate == 5) {
-        const __m256i lo  = p->lo[2 + (k >> 2)];
-        const int     bit = 2*((k & 3) ^ 1);
-        r[0] = tcq_select(tcq_select(r[0], r[1], lo, bit), tcq_select(r[2], r[3], lo, bit), lo, bit + 1);
+        const __m256i low = _mm256_slli_epi16(lo, 7 - bit), high = _mm256_slli_epi16(lo, 6 - bit);
+        r[0] = tcq_select(tcq_select(r[0], r[1], low), tcq_select(r[2], r[3], low), high);
     }
     return r[0];
 }
 
+TCQ_INLINE __m256i tcq_levels_of_subset(int rate, const tcq_planes * p, int k) {
+    const __m256i v = p->nibbles[k >> 1];
+    if (rate == 1) { // bits 3 and 7 of v are zero, and lookups ignore bits 4 to 6
+        return tcq_lookup(tcq1_lut, k & 1 ? _mm256_srli_epi16(v, 4) : v);
+    }
+    return tcq_lookup(tcq2_lut, k & 1 ? tcq_high_nibbles(v) : tcq_low_nibbles(v));
+}
+
+// sub-block k of a block of 256; to be called for 7, 6, .. 0
+TCQ_INLINE __m256i tcq_levels(int rate, tcq_planes * p, int k) {
+    if (rate <= 2) {
+        return tcq_levels_of_subset(rate, p, k);
+    }
+    const __m256i v = p->nibbles[2*(k >> 2) + (k & 1)];
+    const __m256i i = k & 2 ? tcq_high_nibbles(v) : tcq_low_nibbles(v);
+    return tcq_levels_merged(rate, tcq_lut_merged(rate) + (k & 1)*(8 << (rate - 1)), i, p, p->lo[2 + (k >> 2)], 2*((k & 3) ^ 1));
+}
+
+// sub-block k of a quad; to be called for 1, 3, 5, 7, 0, 2, 4, 6
+TCQ_INLINE __m256i tcq_levels_quad(int rate, tcq_planes * p, int k) {
+    if (rate <= 2) {
+        return tcq_levels_of_subset(rate, p, k);
+    }
+    static const int bit[4] = { 4, 0, 6, 2 };
+
+    const __m256i   v   = p->nibbles[2*(k & 1) + (k < 4)];
+    const __m256i   i   = k & 2 ? tcq_low_nibbles(v) : tcq_high_nibbles(v);
+    const uint8_t * lut = rate == 4 ? tcq4_64_lut_merged : tcq_lut_merged(rate);
+    return tcq_levels_merged(rate, lut + (k < 4)*(8 << (rate - 1)), i, p, p->lo[2 + (k & 1)], bit[k >> 1]);
+}
+
 #endif
+
+#define TCQ_HAS_DOT_ROWS
+
+TCQ_INLINE __m256i tcq_first_lane(int v) {
+    return _mm256_zextsi128_si256(_mm_cvtsi32_si128(v));
+}
+
+TCQ_INLINE int tcq_dot_slots(int rate, const uint8_t * x, const int8_t * q) {
+    const int16_t * slots = tcq_slot_values(rate);
+    const uint8_t * tail  = x + 32*rate;
+    return slots[tail[2] & 0xf]*q[tail[0]] + slots[tail[2] >> 4]*q[tail[1]];
+}
+
+// levels, biased, times q
+TCQ_INLINE __m256i tcq_dot_levels(int rate, const uint8_t * x, const int8_t * q, __m256i acc) {
+    for (int j = 0; j < 32*rate + 4; j += 64) {
+        _mm_prefetch((const char *) x + TCQ_PREFETCH + j, _MM_HINT_T0);
+    }
+    tcq_planes planes = tcq_load_planes(rate, x);
+#pragma GCC unroll 8
+    for (int k = 7; k >= 0; --k) {
+        acc = tcq_mul_add(acc, tcq_levels(rate, &planes, k), tcq_load(q + 32*k));
+    }
+    return acc;
+}
 
 TCQ_INLINE void tcq_vec_dot(int rate, int n, float * s, const uint8_t * x, const block_q8_K * y) {
     assert(n % QK_TCQ == 0);
 
-    const int       size  = 32*rate + 4;
-    const int16_t * slots = tcq_slot_values(rate);
+    const int size = 32*rate + 4;
 
-    __m256 sum       = _mm256_setzero_ps();
-    float  sum_slots = 0.0f;
+    __m256 sum = _mm256_setzero_ps();
 
     for (int i = 0; i < n/QK_TCQ; ++i, x += size, ++y) {
-        const uint8_t * tail = x + 32*rate;
-        const float     d    = y->d*tcq_scale[tail[3]];
-        const int8_t  * q    = y->qs;
-
-        for (int j = 0; j < size; j += 64) {
-            _mm_prefetch((const char *) x + TCQ_PREFETCH + j, _MM_HINT_T0);
-        }
-
-        const tcq_planes planes = tcq_load_planes(rate, x);
         __m256i acc = _mm256_madd_epi16(_mm256_set1_epi16(-TCQ_BIAS), tcq_load(y->bsums));
-#pragma GCC unroll 8
-        for (int k = 0; k < 8; ++k) {
-            acc = tcq_mul_add(acc, tcq_levels(rate, &planes, k), tcq_load(q + 32*k));
-        }
-        sum        = _mm256_fmadd_ps(_mm256_set1_ps(d), _mm256_cvtepi32_ps(acc), sum);
-        sum_slots += d*(slots[tail[2] & 0xf]*q[tail[0]] + slots[tail[2] >> 4]*q[tail[1]]);
+        acc = tcq_dot_levels(rate, x, y->qs, acc);
+        acc = _mm256_add_epi32(acc, tcq_first_lane(tcq_dot_slots(rate, x, y->qs)));
+        const __m256 d = _mm256_mul_ps(_mm256_broadcast_ss(&y->d), _mm256_broadcast_ss(&tcq_scale[x[size - 1]]));
+        sum = _mm256_fmadd_ps(d, _mm256_cvtepi32_ps(acc), sum);
     }
-    *s = tcq_hsum(sum) + sum_slots;
+    *s = tcq_hsum(sum);
+}
+
+// one after the other: 16 registers hold the tables of one row
+TCQ_INLINE void tcq_dot_rows(int rate, const uint8_t * const x[TCQ_DOT_ROWS], const tcq_column * y, float s[TCQ_DOT_ROWS]) {
+    const int size = 32*rate + 4;
+
+    for (int r = 0; r < TCQ_DOT_ROWS; ++r) {
+        const uint8_t * xb = x[r];
+
+        __m256 sum = _mm256_setzero_ps();
+
+        for (int b = 0; b < y->n_blocks; ++b, xb += size) {
+            const int8_t * q   = y->q + QK_TCQ*b;
+            __m256i        acc = tcq_dot_levels(rate, xb, q, _mm256_setzero_si256());
+            acc = _mm256_add_epi32(acc, tcq_first_lane(y->bias[b] + tcq_dot_slots(rate, xb, q)));
+            const __m256 d = _mm256_mul_ps(_mm256_broadcast_ss(&y->d[b]), _mm256_broadcast_ss(&tcq_scale[xb[size - 1]]));
+            sum = _mm256_fmadd_ps(d, _mm256_cvtepi32_ps(acc), sum);
+        }
+        s[r] = tcq_hsum(sum);
+    }
 }
 
 TCQ_INLINE void tcq_unpack(int rate, const uint8_t * x, uint8_t * levels) {
-    const tcq_planes planes = tcq_load_planes(rate, x);
+    tcq_planes planes = tcq_load_planes(rate, x);
 #pragma GCC unroll 8
-    for (int k = 0; k < 8; ++k) {
+    for (int k = 7; k >= 0; --k) {
         _mm256_storeu_si256((__m256i *) (levels + 32*k), tcq_levels(rate, &planes, k));
     }
 }
@@ -242,10 +401,6 @@ TCQ_INLINE void tcq_unpack(int rate, const uint8_t * x, uint8_t * levels) {
 //
 
 #if TCQ_GFNI
-
-TCQ_INLINE const uint64_t * tcq_affine_lo_64(int rate) {
-    return rate == 2 ? tcq2_64_affine_lo : rate == 3 ? tcq3_64_affine_lo : rate == 4 ? tcq4_64_affine_lo : tcq5_64_affine_lo;
-}
 
 // matrices of k = 0, 1, 4, 5 or 2, 3, 6, 7
 TCQ_INLINE __m256i tcq_affine_64(__m256i v, const uint64_t * m, int i) {
@@ -324,10 +479,6 @@ TCQ_INLINE void tcq_levels_64(int rate, const uint8_t * x, __m256i w[2]) {
 
 #endif
 
-TCQ_INLINE __m256i tcq_load_halves(const void * a, const void * b) {
-    return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *) a)), _mm_loadu_si128((const __m128i *) b), 1);
-}
-
 // 4 sums of block y[0] | 4 of y[1]
 TCQ_INLINE __m256i tcq_dot_64(const __m256i w[2], const block_q8_0 * y) {
     const __m256i q0 = tcq_load_halves(y[0].qs,      y[1].qs);
@@ -372,6 +523,47 @@ TCQ_INLINE void tcq_vec_dot_64(int rate, int n, float * s, const uint8_t * x, co
         sum_slots += d_half[4*h]*(slots[slot >> 6]*y[h].qs[j % QK8_0]);
     }
     *s = tcq_hsum(sum) + sum_slots;
+}
+
+TCQ_INLINE __m256i tcq_broadcast_8(const void * p) {
+    int64_t v;
+    memcpy(&v, p, 8);
+    return _mm256_set1_epi64x(v);
+}
+
+// a lane of 64 bits is a row
+TCQ_INLINE void tcq_dot_rows_64(int rate, const uint8_t * const x[TCQ_DOT_ROWS], const tcq_column * y, float s[TCQ_DOT_ROWS]) {
+    static const int order[8] = { 1, 3, 5, 7, 0, 2, 4, 6 };
+
+    const int       size  = 8*rate + 2;
+    const int16_t * slots = tcq_slot_values_64(rate);
+
+    __m256 sum = _mm256_setzero_ps();
+
+    for (int b = 0; b < y->n_blocks; ++b) {
+        const int8_t  * q = y->q + QK_TCQ_64*b;
+        const uint8_t * xb[TCQ_DOT_ROWS];
+        int             outside[TCQ_DOT_ROWS]; // bias and slots
+        __m256          d[TCQ_DOT_ROWS];
+#pragma GCC unroll 4
+        for (int r = 0; r < TCQ_DOT_ROWS; ++r) {
+            xb[r] = x[r] + size*b;
+            const uint8_t slot = xb[r][8*rate];
+            outside[r] = y->bias[b] + slots[slot >> 6]*q[slot & 0x3f];
+            d[r]       = _mm256_broadcast_ss(&tcq_scale[xb[r][8*rate + 1]]);
+            _mm_prefetch((const char *) xb[r] + TCQ_PREFETCH, _MM_HINT_T0);
+        }
+        tcq_planes planes = tcq_load_planes_quad(rate, xb);
+        __m256i acc = _mm256_cvtepu32_epi64(_mm_setr_epi32(outside[0], outside[1], outside[2], outside[3]));
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; ++i) {
+            acc = tcq_mul_add(acc, tcq_levels_quad(rate, &planes, order[i]), tcq_broadcast_8(q + 8*order[i]));
+        }
+        const __m256 dw = _mm256_blend_ps(_mm256_blend_ps(d[0], d[1], 0x0c), _mm256_blend_ps(d[2], d[3], 0xc0), 0xf0);
+        sum = _mm256_fmadd_ps(_mm256_mul_ps(dw, _mm256_broadcast_ss(&y->d[b])), _mm256_cvtepi32_ps(acc), sum);
+    }
+    sum = _mm256_add_ps(sum, _mm256_movehdup_ps(sum));
+    _mm_storeu_ps(s, _mm256_castps256_ps128(_mm256_permutevar8x32_ps(sum, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6))));
 }
 
 TCQ_INLINE void tcq_unpack_64(int rate, const uint8_t * x, uint8_t * levels) {
