@@ -2,8 +2,8 @@
 
     python eval/quant_levels_example.py ../shared/models/golf-88m ../shared/data/wikitext-2 -o OUT
 
-OUT keeps the files, results.json, report.html and example.md. Finished work is kept, here and in gguf-golf's cache: a
-run that was stopped at any point, in any way, goes on where it was. What is measured: eval/suites/quant_levels.toml.
+OUT keeps the files, results.json, report.html, table.csv and example.md. Finished work is kept, here and in gguf-golf's
+cache: a run that was stopped at any point goes on where it was. What is measured: eval/suites/quant_levels.toml.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,8 @@ from gguf_golf.report import write_report
 from gguf_golf.report.axes import Value, axes
 from gguf_golf.report.merge import merge
 from gguf_golf.report.results import Results, read
-from gguf_golf.report.retained import Share, shares
+from gguf_golf.report.retained import shares
+from gguf_golf.report.words import listing
 
 LEVELS = ("q8_0", "q6_k", "q5_k", "q4_k", "q3_k", "q2_k", "tcq5", "tcq4", "tcq3", "tcq2", "tcq1")
 COMMAND = "python eval/quant_levels_example.py ../shared/models/golf-88m ../shared/data/wikitext-2 -o OUT"
@@ -68,13 +69,15 @@ tuned on what is measured here. `q4_k` and the like are the types themselves, no
 
 makes the files, measures them with [quant_levels.toml](../eval/suites/quant_levels.toml) (the axes of laptop.toml with
 fewer questions; speed on two threads of {cpu}), and writes this page, the [report](example/report.html) (one HTML file:
-open it in a browser) and its [results](example/results.json).
+open it in a browser) and [every number](example/table.csv) as CSV.
 
 ## Are the common claims true?
 
 Quality retained is (score − chance) / (score of 16 bit − chance), on each axis alone. A claim is *supported* on an axis
 if the whole 95% interval of this share lies inside what the claim means, *refuted* if it lies outside, else
-*undecided*: these data do not tell. An axis on which 16 bit itself is not above chance has nothing to retain.
+*undecided*: these data do not tell. An axis on which 16 bit itself is not above chance has nothing to retain. A share
+above 100% is a file that answered questions which 16 bit missed: another model, not a better one; with so many files
+and axes some intervals miss the truth by luck. KL divergence has no level of chance, hence no share.
 
 {claims}
 {summary}
@@ -99,7 +102,7 @@ def example(model: Path, wikitext: Path, out: Path, threads: int | None) -> None
     measured = run_suite(suite, base, quants, threads=threads)
     results, card = out / "results.json", out / "card.md"
     write_json(document(measured, suite.to_json(), COMMAND), results)
-    write_report(results, out / "report.html", markdown=card)
+    write_report(results, out / "report.html", markdown=card, csv=out / "table.csv")
     merged = merge([read(results)])
     text = TEXT.format(
         command=COMMAND, cpu=(merged.speed or {}).get("cpu"), claims=claims_table(merged), summary=summary(merged)
@@ -108,43 +111,39 @@ def example(model: Path, wikitext: Path, out: Path, threads: int | None) -> None
 
 
 def claims_table(results: Results) -> str:
-    """Every claim on every axis, with the share of each of its levels."""
-    lines = ["| claim | axis | file | retained (95%) | the claim is |", "|---|---|---|---:|---|"]
+    """Every claim on every axis that carries a verdict, with the share of each of its levels."""
+    lines = ["| claim | axis | file | retained, % (95%) | the claim is |", "|---|---|---|---:|---|"]
     for claim in CLAIMS:
         said = f"{claim.words}: {claim.means}"
         lines += [
-            f"| {said} | {share.title} | {label} | {share.show(at)} | {judged(claim, share, at)} |"
+            f"| {said} | {share.title} | {label} | {share.show(at)} | {claim.judge(value)} |"
             for share in shares(results, axes(results))
             for at, label in of_levels(results, claim.levels)
+            if (value := share.values[at]) and not share.note
         ]
     return "\n".join(lines) + "\n"
 
 
 def summary(results: Results) -> str:
-    """Each claim's verdicts by axis, in a sentence."""
+    """Each claim's verdicts in a sentence, and the axes of which these data say nothing."""
     said = []
     for claim in CLAIMS:
         verdicts: dict[str, list[str]] = {}
         for share in shares(results, axes(results)):
             for at, label in of_levels(results, claim.levels):
-                word = judged(claim, share, at).replace("*", "").partition(":")[0]
-                verdicts.setdefault(word, []).append(f"{share.title} ({label})")
-        found = "; ".join(f"{word} on {', '.join(names)}" for word, names in verdicts.items())
+                if (value := share.values[at]) and not share.note:
+                    verdicts.setdefault(claim.judge(value), []).append(f"{share.title} ({label})")
+        found = "; ".join(f"{verdict}, on {listing(names)}" for verdict, names in verdicts.items())
         said.append(f'- "{claim.words}": {found}.')
+    silent = [f"{axis.title} ({axis.no_verdict})" for axis in axes(results) if axis.no_verdict]
+    if silent:
+        said.append(f"- Nothing follows for either claim from {listing(silent)}.")
     return "\n".join(said)
 
 
 def of_levels(results: Results, levels: Sequence[str]) -> list[tuple[int, str]]:
     """(index, label) of the quantized files of these levels."""
     return [(at, model.label) for at, model in enumerate(results.quants) if model.label in levels]
-
-
-def judged(claim: Claim, share: Share, at: int) -> str:
-    """The claim on one axis for one file."""
-    value = share.values[at]
-    if share.note:
-        return "without verdict: 16 bit is not above chance"
-    return claim.judge(value) if value else "undecided: not measured"
 
 
 if __name__ == "__main__":
