@@ -24,8 +24,6 @@ class Share:
     def show(self, at: int) -> str:
         """One model's share in percent, with its interval."""
         value = self.values[at]
-        if self.note:
-            return "no verdict"
         if value is None:
             return "–"
         interval = words.interval(value.low, value.high)

@@ -100,7 +100,7 @@ def decide(results: Results, axes: list[Axis]) -> Verdict:
 
 def dominated(results: Results, axis: Axis) -> list[Model]:
     """The quantized files that another, no larger, beats by more than the error of their difference on this axis."""
-    known = _measured(results, axis)
+    known = [] if axis.no_verdict else _measured(results, axis)
     return [worse for worse in known if any(_beats(axis, better, worse) for better in known)]
 
 
@@ -310,13 +310,17 @@ def _noise(results: Results, axis: Axis) -> list[str]:
 def _others(pick: Step, ladder: list[Step], axes: list[Axis]) -> list[str]:
     """What the other axes say: nothing, the same, or the opposite."""
     said = []
+    silent: dict[str, list[str]] = {}
     for axis in axes:
         if axis.no_verdict:
-            said.append(f"{axis.title}: no conclusion, because {axis.no_verdict}.")
+            reason, _, numbers = axis.no_verdict.partition(": ")
+            silent.setdefault(reason, []).append(f"{axis.title} ({numbers})" if numbers else axis.title)
         elif axis.key.startswith("task:"):
             said += _task(pick, axis)
         elif axis.key != "kld_mean":
             said += _order(ladder, axis)
+    for reason, titles in silent.items():
+        said.append(f"No conclusion from {words.listing(titles)}, because {reason}.")
     return said
 
 

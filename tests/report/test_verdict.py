@@ -129,6 +129,17 @@ def test_an_axis_at_chance_carries_no_verdict_and_retains_nothing() -> None:
     assert share.values == [None] and share.note is not None
 
 
+def test_at_chance_no_file_is_dominated() -> None:
+    def at(score: float) -> dict[str, Any]:
+        return {"gpqa": task(score, score - 0.01, score + 0.01)}
+
+    for base_score, worse in ((0.26, []), (0.5, ["b"])):
+        chance = base(tasks={"gpqa": task(base_score, base_score - 0.1, base_score + 0.1)})
+        results = load(chance, quant("a", 1000, None, tasks=at(0.4)), quant("b", 2000, None, tasks=at(0.2)))
+        (axis,) = axes(results)
+        assert [model.label for model in dominated(results, axis)] == worse
+
+
 def test_a_task_alone_can_decide() -> None:
     kept = {"lost": ["q1"], "gained": [], "mcnemar_p": 1.0, "retained": 0.9, "retained_low": 0.8, "retained_high": 1.0}
     verdict = verdict_of(
