@@ -41,11 +41,15 @@ CALIBRATION_CHUNKS = 32
 
 @dataclass(frozen=True)
 class Ladder:
-    """Budgets in MB, chunks of text, and (MB, KLD) of llama-quantize's mixes with an imatrix of the same text."""
+    """Budgets in MB, chunks of text, and (MB, KLD) of llama-quantize's mixes with an imatrix of the same text.
+
+    `forbidden` types would give weights that come from such a type back exactly, or nearly so.
+    """
 
     budgets: tuple[int, ...]
     sensitivity_chunks: int
     evaluation_chunks: int
+    forbidden: tuple[str, ...]
     mixes: dict[str, tuple[float, float]]
 
 
@@ -54,6 +58,7 @@ LADDERS = {
         budgets=(31, 36, 41, 46, 51, 56),
         sensitivity_chunks=3,
         evaluation_chunks=40,
+        forbidden=(),
         mixes={
             "IQ2_XS": (31.1, 0.255),
             "IQ2_S": (32.5, 0.195),
@@ -75,6 +80,7 @@ LADDERS = {
         budgets=(60, 72, 84),
         sensitivity_chunks=2,
         evaluation_chunks=16,
+        forbidden=("q4_1", "q5_1", "q4_k", "q5_k"),
         mixes={
             "IQ2_XS": (84.6, 0.447),
             "Q2_K": (88.2, 0.293),
@@ -133,14 +139,15 @@ def without_feedback(known: Sensitivity, base: Path, imatrix_path: Path, threads
     return replace(known, tensors=tensors, hessian=None, hessian_sha256=None)
 
 
-def planner_of(kind: str, base: Path, sensitivity: Path, out: Path) -> Planner:
+def planner_of(kind: str, forbidden: tuple[str, ...], base: Path, sensitivity: Path, out: Path) -> Planner:
     """Plans recipes of this kind, to lie in `out`."""
     inputs = load(base, sensitivity, None, out)
     known = inputs.sensitivity
     if kind == "proxy":
         tensors = [replace(t, coefficient=1e-6 * t.proxy, exponent=1.0) for t in known.tensors]
         known = replace(known, tensors=tensors)
-    return Planner(inputs.model, known, Constraints(stock=kind == "stock"), inputs.imatrix, inputs.source)
+    constraints = Constraints(stock=kind == "stock", bans=tuple(("*", name) for name in forbidden))
+    return Planner(inputs.model, known, constraints, inputs.imatrix, inputs.source)
 
 
 def best_mix(mixes: dict[str, tuple[float, float]], megabytes: float) -> float:
@@ -175,7 +182,7 @@ def main(
     feedback, plain = ranked(base, wikitext / "wiki.valid.raw", out, ladder.sensitivity_chunks, threads)
     settings = TextSettings(wikitext / "wiki.test.raw", n_chunks=ladder.evaluation_chunks)
     for kind in kinds.split(","):
-        planner = planner_of(kind, base, feedback if kind == "feedback" else plain, out)
+        planner = planner_of(kind, ladder.forbidden, base, feedback if kind == "feedback" else plain, out)
         rows = []
         for size in sizes:
             plan = planner.plan(parse(f"{size:g}MB", open_model(base)))
