@@ -14,6 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(TCQ_X86)
+#include <cpuid.h>
+#endif
+
 #if defined(TCQ_ARM) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -88,6 +92,14 @@ static const tcq_kernels tcq_kernels_generic = {
     },
 };
 
+#if defined(TCQ_X86)
+// older compilers' __builtin_cpu_supports does not know it
+static bool tcq_cpu_has_avxvnni(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+}
+#endif
+
 int ggml_tcq_cpu_kernels(const tcq_kernels ** list) {
     int n = 0;
 #if defined(TCQ_X86)
@@ -99,7 +111,7 @@ int ggml_tcq_cpu_kernels(const tcq_kernels ** list) {
                 __builtin_cpu_supports("avx512vnni")) {
         list[n++] = &tcq_kernels_avx512;
     }
-    if (gfni && __builtin_cpu_supports("avxvnni")) { list[n++] = &tcq_kernels_avxvnni; }
+    if (gfni && tcq_cpu_has_avxvnni())             { list[n++] = &tcq_kernels_avxvnni; }
     if (gfni)                                      { list[n++] = &tcq_kernels_gfni;    }
     if (avx2)                                      { list[n++] = &tcq_kernels_avx2;    }
 #elif defined(TCQ_ARM)
