@@ -68,6 +68,9 @@ typedef void (*tcq_unpack_t)(const uint8_t * x, uint8_t * levels);
 // s[i] is the product of row x[i] with the column
 typedef void (*tcq_dot_rows_t)(const uint8_t * const x[TCQ_DOT_ROWS], const tcq_column * y, float s[TCQ_DOT_ROWS]);
 
+// the same block of the rows that come after x, which no hardware prefetcher expects: into L2, long rows would fill L1
+#define TCQ_PREFETCH_ROWS(x, block) __builtin_prefetch((block) + TCQ_DOT_ROWS*((x)[1] - (x)[0]), 0, 2)
+
 // kernels of one instruction set, by packing (0: blocks of 256, 1: blocks of 64) and rate - 1
 typedef struct {
     const char *   name;

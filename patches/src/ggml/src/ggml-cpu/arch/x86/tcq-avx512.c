@@ -269,7 +269,7 @@ TCQ_INLINE void tcq_dot_rows(int rate, const uint8_t * const x[TCQ_DOT_ROWS], co
             const uint8_t * tail = xb + 32*rate;
 
             for (int j = 0; j < size; j += 64) {
-                _mm_prefetch((const char *) xb + TCQ_PREFETCH + j, _MM_HINT_T0);
+                TCQ_PREFETCH_ROWS(x, xb + j);
             }
             const int32_t     outside = y->bias[b] + slots[tail[2] & 0xf]*q[tail[0]] + slots[tail[2] >> 4]*q[tail[1]];
             const tcq_planes  planes  = tcq_load_planes(rate, xb);
@@ -298,7 +298,7 @@ TCQ_INLINE void tcq_dot_rows_64(int rate, const uint8_t * const x[TCQ_DOT_ROWS],
             const uint8_t * xb   = x[r] + size*b;
             const uint8_t   slot = xb[8*rate];
 
-            _mm_prefetch((const char *) xb + TCQ_PREFETCH, _MM_HINT_T0);
+            TCQ_PREFETCH_ROWS(x, xb);
 
             const int32_t outside = y->bias[b] + slots[slot >> 6]*qb[slot & 0x3f];
             const __m512i acc     = _mm512_dpbusd_epi32(_mm512_zextsi128_si512(_mm_cvtsi32_si128(outside)), tcq_levels_64(rate, xb), q);
