@@ -18,7 +18,7 @@
 #define TCQ_MIN_COLUMNS 5
 
 // the most rows that a thread takes at a time when columns are few
-#define TCQ_MAX_ROWS 64
+#define TCQ_MAX_ROWS 256
 
 #define TCQ_MAX_EXPERTS 1024
 
