@@ -46,10 +46,15 @@ class QuantType:
 
     @property
     def activations(self) -> str | None:
-        """What llama.cpp's CPU backend rounds the other factor of a product to: one scale for 256 numbers or for 32."""
+        """What the CPU backend rounds the other factor of a product to: 8 bits, with a scale for 256, 64 or 32 numbers.
+
+        Products with TCQ have one scale for each block of weights (ggml-cpu/tcq-matmul.c), whatever ggml's traits say.
+        """
         if not self.is_quantized:
             return None
-        return "q8_k" if self.block_size == 256 else "q8_0"
+        if self.block_size == 256:
+            return "q8_k"
+        return "q8_64" if self in TCQ.values() else "q8_0"
 
     def divides(self, row_length: int) -> bool:
         """Whether rows of this length can be stored in this type."""

@@ -1,6 +1,7 @@
 """How far llama.cpp moves activations: in products with quantized weights its CPU backend rounds them to 8 bits.
 
-How coarsely, the weight's type decides: one scale for 256 activations (Q8_K) or for 32 (Q8_0). Beside a massive
+How coarsely, the weight's type decides: one scale for 256 activations (Q8_K), for 64 (TCQ's blocks of 64) or for 32
+(Q8_0). Beside a massive
 activation all others of its block are rounded as coarsely as it needs. No plan avoids this error, but it is smaller in
 some types than in others.
 """
@@ -12,7 +13,7 @@ from gguf_golf.calibrate.hessian import Rows
 
 FloatArray = NDArray[np.float32]
 
-SCALE_SPANS = {"q8_k": 256, "q8_0": 32}
+SCALE_SPANS = {"q8_k": 256, "q8_64": 64, "q8_0": 32}
 """Activations that share a scale, by activation type."""
 
 
