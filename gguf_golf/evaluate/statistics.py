@@ -33,6 +33,7 @@ def retained(
     `scores` and `base` hold each question's score, 0 to 1, in the same order. All None where the base is not above
     chance: Wilson's lower bound of its score does not exceed `chance`. The interval counts two questions more, one lost
     and one gained: a sample without flips does not prove that there are none, and this bounds them at the usual 3 in n.
+    Resamples in which the base is not above chance say nothing of a share and are left out; few questions have some.
     """
     ours, theirs = np.asarray(scores, np.float64), np.asarray(base, np.float64)
     if not above_chance(float(theirs.sum()), len(theirs), chance):
@@ -40,9 +41,8 @@ def retained(
     generator = np.random.default_rng(SEED)
     n = len(ours) + 2
     weights = generator.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n
-    with np.errstate(divide="ignore", invalid="ignore"):
-        samples = (weights @ [*ours, 0, 1] - chance) / (weights @ [*theirs, 1, 0] - chance)
-    low, high = np.nanquantile(samples, (0.025, 0.975))
+    kept, whole = weights @ [*ours, 0, 1] - chance, weights @ [*theirs, 1, 0] - chance
+    low, high = np.quantile(kept[whole > 0] / whole[whole > 0], (0.025, 0.975))
     share = (ours.mean() - chance) / (theirs.mean() - chance)
     return float(share), float(low), float(high)
 

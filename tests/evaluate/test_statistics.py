@@ -40,6 +40,16 @@ def test_retained_is_relative_to_chance_with_an_interval_around_it() -> None:
     assert high == pytest.approx(1 + 3 / 800 / 0.5, abs=2e-3)
 
 
+@given(
+    answers=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=12),
+    chance=st.sampled_from([0.0, 0.25, 0.5]),
+)
+def test_few_questions_have_a_finite_interval_or_none(answers: list[tuple[int, int]], chance: float) -> None:
+    ours, theirs = zip(*answers, strict=True)
+    found = statistics.retained(ours, theirs, chance)
+    assert found == (None, None, None) or np.isfinite(found).all()
+
+
 def test_a_base_at_chance_carries_no_verdict() -> None:
     base = np.tile([1.0, 0, 0, 0], 25)
     assert statistics.retained(base, base, 0.25) == (None, None, None)
