@@ -17,7 +17,8 @@ def wilson(right: float, n: int) -> tuple[float, float]:
     square = Z95**2
     center = (share + square / (2 * n)) / (1 + square / n)
     half = Z95 / (1 + square / n) * math.sqrt(share * (1 - share) / n + square / (4 * n**2))
-    return max(0.0, center - half), min(1.0, center + half)
+    # rounding must not turn none right into a score above nothing
+    return 0.0 if right <= 0 else max(0.0, center - half), 1.0 if right >= n else min(1.0, center + half)
 
 
 def mcnemar(lost: int, gained: int) -> float:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -14,6 +14,7 @@ def test_wilson_is_scipys(n: int, share: float) -> None:
     right = round(share * n)
     expected = stats.binomtest(right, n).proportion_ci(0.95, method="wilson")
     assert statistics.wilson(right, n) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert (statistics.wilson(0, n)[0], statistics.wilson(n, n)[1]) == (0, 1)
 
 
 def test_mcnemar_is_the_sign_test_of_discordant_pairs() -> None:
@@ -44,6 +45,8 @@ def test_retained_is_relative_to_chance_with_an_interval_around_it() -> None:
     answers=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=12),
     chance=st.sampled_from([0.0, 0.25, 0.5]),
 )
+@example(answers=[(0, 0)] * 7, chance=0.0)
+@example(answers=[(1, 1)] + [(0, 0)] * 4, chance=0.0)
 def test_few_questions_have_a_finite_interval_or_none(answers: list[tuple[int, int]], chance: float) -> None:
     ours, theirs = zip(*answers, strict=True)
     found = statistics.retained(ours, theirs, chance)
