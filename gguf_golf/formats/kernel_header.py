@@ -26,6 +26,30 @@ QUAD_PAIRS = ((6, 2, 4, 0), (7, 3, 5, 1))
 """Sub-blocks whose z0 and z1 stand at bits 0, 2, 4, 6, so that with the even and the odd plane of two lo bits a weight
 one swap of pairs makes nibbles z0 z1 lo lo (k = 4..7) and lo lo z0 z1 (k = 0..3)."""
 
+HALVES = ((1, 5), (0, 4), (3, 7), (2, 6))
+"""Of blocks of 256, by vector i = 0..3: the sub-blocks in its halves, whose stored pairs of bits are at bit 2i."""
+
+PARITY_BITS = {
+    1: ((0, 1, 2), (0, 1, 2), (3, 4, 5), (3, 4, 5)),
+    2: ((0, 1, 2, 3), (0, 1, 2, 3), (4, 5, 6, 7), (4, 5, 6, 7)),
+    3: ((3, 4, 5), (0, 1, 2), (0, 1, 2), (3, 4, 5)),
+    4: ((4, 5, 6, 7), (0, 1, 4, 5), (0, 1, 2, 3), (2, 3, 6, 7)),
+    5: ((2, 3, 4), (0, 1, 6), (0, 1, 6), (2, 3, 4)),
+}
+"""By rate, then vector: bits of a byte that affine transforms make of z0, z1, z2 and the lo bit that is stored alone.
+
+Those of the vectors i and i + 2 share the byte. They are chosen so that pairs of bits take few shifts to join them.
+"""
+
+LUT_BITS: dict[int, tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]] = {
+    1: (((0, 1, 2), ()), ((3, 4, 5), ())),
+    2: (((0, 1, 2), (3,)),),
+    3: (((0, 1, 2), (4, 5)), ((3, 4, 5), (0, 1))),
+    4: (((0, 1, 2), (4, 5, 3)), ((0, 1, 4), (2, 3, 5))),
+    5: (((0, 1, 6), (4, 5, 2, 3)), ((2, 3, 4), (0, 1, 5, 6))),
+}
+"""By rate, then table: the bits of an index for z0, z1, z2 and for the lo bits (a pair, then another or one alone)."""
+
 
 def parity_taps(parity: int, k: int) -> int:
     """Mask of the path bits in a parity at bit k of a byte: bits 0-7 the previous byte, bits 8-15 the current one."""
@@ -63,26 +87,34 @@ def lo_matrices(fmt: tcq.TcqFormat) -> list[int]:
     return matrices
 
 
-def paired_matrices(by_k: list[int], extra_bit: bool = False) -> list[int]:
-    """For 64 bytes, the path twice: matrices that put index bits 0-2 of two sub-blocks into the nibbles of a byte.
+def parity_matrices(by_k: list[int], rate: int, single: bool = False) -> list[int]:
+    """Matrices for 64 bytes, halves alike, that make parts of the indices of vectors i and i + 2 of HALVES; i = 0, 1.
 
-    The low nibble is for sub-blocks 4i (bytes 0-31) and 4i + 1 (bytes 32-63), the high one for 4i + 2 and 4i + 3;
-    i = 0, then 1. With extra_bit, by_k sets just one bit of the index, which becomes bit 3 of the nibble.
+    `by_k` makes index bits 0-2, which go where PARITY_BITS has z0, z1, z2; with `single`, by_k makes just the lo bit
+    that is stored alone, and it goes where PARITY_BITS has its fourth bit.
     """
 
-    def to_nibble(matrix: int, k: int) -> int:
+    def place(matrix: int, bits: tuple[int, ...]) -> int:
         rows = {i: matrix >> (8 * (7 - i)) & 0xFF for i in range(8)}
-        shift = 4 * (k >> 1 & 1)
-        if extra_bit:
-            return affine_matrix({3 + shift: sum(rows.values())})
-        return affine_matrix({i + shift: rows[i] for i in range(3)})
+        return affine_matrix({bits[3]: sum(rows.values())} if single else {bits[z]: rows[z] for z in range(3)})
 
+    bits = PARITY_BITS[rate]
     return [
-        to_nibble(by_k[k], k) | to_nibble(by_k[k + 2], k + 2)
+        place(by_k[HALVES[i][half]], bits[i]) | place(by_k[HALVES[i + 2][half]], bits[i + 2])
         for i in range(2)
-        for k in (4 * i, 4 * i + 1)
+        for half in range(2)
         for _ in range(4)
     ]
+
+
+def halves_level_tables(rate: int) -> list[int]:
+    """Biased levels by the indices whose bits LUT_BITS names, table after table; 64 or 128 entries each."""
+    levels = []
+    for z_bits, lo_bits in LUT_BITS[rate]:
+        for index in range(128 if rate == 5 else 64):
+            natural = sum((index >> bit & 1) << i for i, bit in enumerate(z_bits + lo_bits))
+            levels.append(tcq.LEVELS[rate][natural] + LEVEL_BIAS)
+    return levels
 
 
 def nibble_tables(outputs: list[tuple[int, int]], n_nibbles: int) -> list[int]:
@@ -151,18 +183,22 @@ def render() -> str:
             for name, fmt in types.TCQ_FORMATS.items()
             if fmt.rate > 1
         ),
-        "// the same for 64 bytes, by i: sub-blocks 4i and 4i + 1 in the low nibbles, 4i + 2 and 4i + 3 in the high\n"
-        "// ones; for bit 3 rate 2 has its lo bit, rate 4 its last one\n"
-        + c_table("uint64_t tcq_affine_paired_cur[2*8]", hexadecimal(paired_matrices(path_matrices(CUR))))
-        + c_table("uint64_t tcq_affine_paired_prev[2*8]", hexadecimal(paired_matrices(path_matrices(PREV))))
+        "// for 64 bytes whose halves are sub-blocks of 256: path byte, previous path byte and lo bit stored alone ->\n"
+        "// parts of the indices of the vectors i and i + 2; i = 0, 1 (kernel_header.py: HALVES, PARITY_BITS)\n"
+        + "".join(
+            c_table(f"uint64_t tcq{rate}_parity_{part}[2*8]", hexadecimal(parity_matrices(path_matrices(offset), rate)))
+            for rate in tcq.LEVELS
+            for part, offset in (("cur", CUR), ("prev", PREV))
+        )
         + "".join(
             c_table(
-                f"uint64_t {name}_affine_paired_lo[2*8]",
-                hexadecimal(
-                    paired_matrices(lo_matrices(types.TCQ_FORMATS[name])[8 * plane : 8 * plane + 8], extra_bit=True)
-                ),
+                f"uint64_t {name}_parity_lo[2*8]",
+                hexadecimal(parity_matrices(lo_matrices(fmt)[8 * plane :][:8], fmt.rate, single=True)),
             )
-            for name, plane in (("tcq2", 0), ("tcq4", 1))
+            for name, fmt, plane in (
+                ("tcq2", types.TCQ_FORMATS["tcq2"], 0),
+                ("tcq4", types.TCQ_FORMATS["tcq4"], 1),
+            )
         ),
         "// XOR of [nibble] over prev.lo, prev.hi, cur.lo: subset of k | subset of k + 1 << 4, for k = 0 and k = 2\n"
         + c_table(
@@ -186,10 +222,12 @@ def render() -> str:
             )
             for rate, levels in tcq.LEVELS.items()
         ),
-        "// rate 4 with lo >> 2 as bit 3 of the index\n"
-        + c_table(
-            "uint8_t tcq4_lut_paired[64]",
-            np.array(tcq.LEVELS[4]).reshape(2, 4, 8).transpose(1, 0, 2).ravel() + LEVEL_BIAS,
+        "// levels + 64 by those indices (kernel_header.py: LUT_BITS)\n"
+        + "".join(
+            c_table(
+                f"uint8_t tcq{rate}_lut_halves[{len(tables)}*{128 if rate == 5 else 64}]", halves_level_tables(rate)
+            )
+            for rate, tables in LUT_BITS.items()
         ),
         "// levels by 16, each but the first XORed with the one before: XOR of the first n is the n-th\n"
         + "".join(

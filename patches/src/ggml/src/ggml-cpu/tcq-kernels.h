@@ -44,9 +44,10 @@ typedef struct {
 // one column, one scale to a block of weights
 typedef struct {
     int       n_blocks;
-    int8_t  * q;    // [n_blocks][block_size]
-    float   * d;    // [n_blocks]
-    int32_t * bias; // [n_blocks], -TCQ_BIAS times the sum of the block's q
+    int8_t  * q;     // [n_blocks][block_size]
+    float   * d;     // [n_blocks]
+    int32_t * bias;  // [n_blocks], -TCQ_BIAS times the sum of the block's q
+    ptrdiff_t ahead; // bytes from a block of weights to the one to prefetch meanwhile
 } tcq_column;
 
 // blocks of 64 have one slot
@@ -67,9 +68,6 @@ typedef void (*tcq_unpack_t)(const uint8_t * x, uint8_t * levels);
 
 // s[i] is the product of row x[i] with the column
 typedef void (*tcq_dot_rows_t)(const uint8_t * const x[TCQ_DOT_ROWS], const tcq_column * y, float s[TCQ_DOT_ROWS]);
-
-// the same block of the rows that come after x, which no hardware prefetcher expects: into L2, long rows would fill L1
-#define TCQ_PREFETCH_ROWS(x, block) __builtin_prefetch((block) + TCQ_DOT_ROWS*((x)[1] - (x)[0]), 0, 2)
 
 // kernels of one instruction set, by packing (0: blocks of 256, 1: blocks of 64) and rate - 1
 typedef struct {

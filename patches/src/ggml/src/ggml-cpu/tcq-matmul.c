@@ -20,6 +20,9 @@
 // the most rows that a thread takes at a time when columns are few
 #define TCQ_MAX_ROWS 256
 
+// the rows to prefetch are so far ahead, or a little further
+#define TCQ_PREFETCH_BYTES 8192
+
 #define TCQ_MAX_EXPERTS 1024
 
 // rows decoded together: a column panel is read once for all of them
@@ -212,14 +215,16 @@ static void tcq_multiply_rows(const tcq_plan * plan, const tcq_product * product
 
 // few columns: all their q, then all their scales, then all their biases, which is what panels of them would take
 static tcq_column tcq_column_at(const tcq_plan * plan, const tcq_product * product, int64_t j) {
-    const size_t n = product->n_columns*plan->n_blocks;
-    char       * d = product->panels + n*plan->format->block_size;
+    const size_t    n    = product->n_columns*plan->n_blocks;
+    char          * d    = product->panels + n*plan->format->block_size;
+    const ptrdiff_t rows = TCQ_DOT_ROWS*plan->n_blocks*plan->format->type_size;
 
     tcq_column column;
     column.n_blocks = (int) plan->n_blocks;
     column.q        = (int8_t  *) product->panels + j*plan->n_blocks*plan->format->block_size;
     column.d        = (float   *) d + j*plan->n_blocks;
     column.bias     = (int32_t *) (d + n*sizeof(float)) + j*plan->n_blocks;
+    column.ahead    = (TCQ_PREFETCH_BYTES + rows - 1)/rows*rows;
     return column;
 }
 

@@ -551,7 +551,7 @@ TCQ_INLINE void tcq_dot_rows_64(int rate, const uint8_t * const x[TCQ_DOT_ROWS],
             const uint8_t slot = xb[r][8*rate];
             outside[r] = y->bias[b] + slots[slot >> 6]*q[slot & 0x3f];
             d[r]       = _mm256_broadcast_ss(&tcq_scale[xb[r][8*rate + 1]]);
-            TCQ_PREFETCH_ROWS(x, xb[r]);
+            _mm_prefetch((const char *) xb[r] + y->ahead, _MM_HINT_T1); // long rows would fill L1
         }
         tcq_planes planes = tcq_load_planes_quad(rate, xb);
         __m256i acc = _mm256_cvtepu32_epi64(_mm_setr_epi32(outside[0], outside[1], outside[2], outside[3]));

@@ -1,7 +1,7 @@
 // TCQ vec_dots with AVX-512 (BW, VL, VBMI, VNNI) and GFNI: 64 weights at once.
 //
 // The index of a level is linear in bits: one affine transform for each byte that it depends on, then one byte permutation.
-// Levels come as unsigned bytes, level + 64, for dpbusd. `rate` is always constant after inlining.
+// Levels come as unsigned bytes, level + 64, for dpbusd. `rate` and `i` are always constants after inlining.
 
 #include "tcq-kernels.h"
 
@@ -51,10 +51,6 @@ TCQ_INLINE __m512i tcq_select(__m512i mask, __m512i a, __m512i b) {
     return _mm512_ternarylogic_epi64(mask, a, b, 0xca);
 }
 
-TCQ_INLINE __m512i tcq_halves_epi16(int a, int b) {
-    return _mm512_inserti64x4(_mm512_set1_epi16(a), _mm256_set1_epi16(b), 1);
-}
-
 TCQ_INLINE __m512i tcq_levels_by_index(int rate, __m512i index) {
     switch (rate) {
         case 1:  return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_load_si128((const __m128i *) tcq1_lut)), index);
@@ -66,66 +62,108 @@ TCQ_INLINE __m512i tcq_levels_by_index(int rate, __m512i index) {
 }
 
 //
-// blocks of 256: byte y of each half is path byte y; the halves are the sub-blocks 2j and 2j + 1, 64 weights in a row
+// blocks of 256. Vector i of four has in its halves the two sub-blocks whose stored pairs of bits begin at bit 2i of a
+// byte: i ^ 1 and the fourth after it. The vectors i and i + 2 share the bytes that the affine transforms make
 //
+
+typedef struct {
+    __m512i parities[2]; // of the vectors i, i + 2: the index but for stored pairs of bits
+    __m512i pairs[2];    // rates 3 to 5: bytes with a pair of bits for each vector; rate 5 has two
+} tcq_planes;
+
+#define TCQ_BY_RATE(rate, name) \
+    ((rate) == 1 ? tcq1##name : (rate) == 2 ? tcq2##name : (rate) == 3 ? tcq3##name : (rate) == 4 ? tcq4##name : tcq5##name)
 
 TCQ_INLINE __m512i tcq_affine(__m512i v, const uint64_t * matrices, int i) {
     return _mm512_gf2p8affine_epi64_epi8(v, _mm512_load_si512(matrices + 8*i), 0);
 }
-
-// pairs: up to rate 4, index bits of sub-blocks 4i and 4i + 1 in the low nibbles, of 4i + 2 and 4i + 3 in the high ones
-typedef struct {
-    __m512i cur, prev, lo[4], pairs[2]; // 32 bytes twice
-} tcq_planes;
 
 TCQ_INLINE tcq_planes tcq_load_planes(int rate, const uint8_t * x) {
     static const uint8_t previous[32] = {
         31,  0,  1,  2,  3,  4,  5,  6,  7,  8,  9, 10, 11, 12, 13, 14,
         15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30,
     };
+    const __m512i cur  = tcq_load_32_twice(x);
+    const __m512i prev = _mm512_permutexvar_epi8(tcq_load_32_twice(previous), cur);
+
     tcq_planes p;
-    p.cur  = tcq_load_32_twice(x);
-    p.prev = _mm512_permutexvar_epi8(tcq_load_32_twice(previous), p.cur);
-    for (int i = 0; i < rate - 1; ++i) {
-        p.lo[i] = tcq_load_32_twice(x + 32 + 32*i);
-    }
-    for (int i = 0; i < 2 && rate <= 4; ++i) {
-        const __m512i cur  = tcq_affine(p.cur,  tcq_affine_paired_cur,  i);
-        const __m512i prev = tcq_affine(p.prev, tcq_affine_paired_prev, i);
-        switch (rate) {
-            case 2:  p.pairs[i] = tcq_xor3(cur, prev, tcq_affine(p.lo[0], tcq2_affine_paired_lo, i)); break;
-            case 4:  p.pairs[i] = tcq_xor3(cur, prev, tcq_affine(p.lo[2], tcq4_affine_paired_lo, i)); break;
-            default: p.pairs[i] = _mm512_xor_si512(cur, prev);
+    for (int i = 0; i < 2; ++i) {
+        const __m512i of_cur  = tcq_affine(cur,  TCQ_BY_RATE(rate, _parity_cur),  i);
+        const __m512i of_prev = tcq_affine(prev, TCQ_BY_RATE(rate, _parity_prev), i);
+        if (rate == 2 || rate == 4) {
+            const __m512i lo = tcq_load_32_twice(x + 32*(rate - 1));
+            p.parities[i] = tcq_xor3(of_cur, of_prev, tcq_affine(lo, rate == 2 ? tcq2_parity_lo : tcq4_parity_lo, i));
+        } else {
+            p.parities[i] = _mm512_xor_si512(of_cur, of_prev);
         }
+    }
+    if (rate >= 3) {
+        p.pairs[0] = _mm512_loadu_si512(x + 32);
+    }
+    if (rate == 5) {
+        p.pairs[1] = _mm512_loadu_si512(x + 96);
     }
     return p;
 }
 
-// two bits of each weight from bit {2, 0, 6, 4}[k & 3] of a byte to bits `to` and `to` + 1; other bits are arbitrary
-TCQ_INLINE __m512i tcq_shift_lo(__m512i lo, int j, int to) {
-    return j & 1 ? _mm512_srlv_epi16(lo, tcq_halves_epi16(6 - to, 4 - to)) : _mm512_sllv_epi16(lo, tcq_halves_epi16(to - 2, to));
+// two bits of a weight in place of those of the index
+TCQ_INLINE __m512i tcq_insert(int bits, __m512i pairs, __m512i index) {
+    return tcq_select(_mm512_set1_epi8(bits), pairs, index);
 }
 
-TCQ_INLINE __m512i tcq_levels(int rate, const tcq_planes * p, int j) {
-    if (rate == 5) {
-        const __m512i index = tcq_xor3(tcq_affine(p->cur, tcq_affine_cur, j), tcq_affine(p->prev, tcq_affine_prev, j),
-                                       tcq_affine(p->lo[j >> 1], tcq5_affine_lo, j));
-        return tcq_levels_by_index(5, _mm512_xor_si512(index, tcq_affine(p->lo[2 + (j >> 1)], tcq5_affine_lo, 4 + j)));
-    }
-    // the permutations below look at as many bits as the rate needs, so the other nibble need not be masked
-    __m512i index = j & 1 ? _mm512_srli_epi16(p->pairs[j >> 1], 4) : p->pairs[j >> 1];
+// level + 64 of vector i. Permutations look at as many bits as the table has entries for
+TCQ_INLINE __m512i tcq_levels(int rate, const tcq_planes * p, int i) {
+    const __m512i   v = p->parities[i & 1], a = p->pairs[0], b = p->pairs[1];
+    const uint8_t * lut;
+    __m512i         index;
+
     switch (rate) {
         case 1:
-            return _mm512_permutexvar_epi8(index, _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *) tcq1_lut)));
+            index = v;
+            lut   = tcq1_lut_halves + 64*(i >> 1);
+            break;
         case 2:
-            return _mm512_permutexvar_epi8(index, _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *) tcq2_lut)));
+            index = i < 2 ? v : _mm512_srli_epi16(v, 4);
+            lut   = tcq2_lut_halves;
+            break;
         case 3:
-            index = tcq_select(_mm512_set1_epi8(0x18), tcq_shift_lo(p->lo[j >> 1], j, 3), index);
-            return _mm512_permutexvar_epi8(index, tcq_load_32_twice(tcq3_lut));
+            switch (i) {
+                case 0:  index = tcq_insert(0x03, a, v);                          break;
+                case 1:  index = tcq_insert(0x30, _mm512_slli_epi16(a, 2), v);    break;
+                case 2:  index = tcq_insert(0x30, a, v);                          break;
+                default: index = tcq_insert(0x03, _mm512_srli_epi16(a, 6), v);    break;
+            }
+            lut = tcq3_lut_halves + 64*(i == 0 || i == 3);
+            break;
+        case 4:
+            switch (i) {
+                case 0:  index = tcq_insert(0x30, _mm512_slli_epi16(a, 4), _mm512_srli_epi16(v, 4)); break;
+                case 1:  index = tcq_insert(0x0c, a, v);                                             break;
+                case 2:  index = tcq_insert(0x30, a, v);                                             break;
+                default: index = tcq_insert(0x0c, _mm512_srli_epi16(a, 4), _mm512_srli_epi16(v, 2)); break;
+            }
+            lut = tcq4_lut_halves + 64*(i & 1);
+            break;
         default:
-            index = tcq_select(_mm512_set1_epi8(0x30), tcq_shift_lo(p->lo[j >> 1], j, 4), index);
-            return _mm512_permutexvar_epi8(index, _mm512_load_si512(tcq4_lut_paired));
+            switch (i) {
+                case 0:  index = tcq_insert(0x60, _mm512_slli_epi16(b, 5), tcq_insert(0x03, a, v));                       break;
+                case 1:  index = tcq_insert(0x0c, b, tcq_insert(0x30, _mm512_slli_epi16(a, 2), v));                       break;
+                case 2:  index = tcq_insert(0x0c, _mm512_srli_epi16(b, 2), tcq_insert(0x30, a, v));                       break;
+                default: index = tcq_insert(0x60, _mm512_srli_epi16(b, 1), tcq_insert(0x03, _mm512_srli_epi16(a, 6), v)); break;
+            }
+            lut = tcq5_lut_halves + 128*(i == 0 || i == 3);
+            return _mm512_permutex2var_epi8(_mm512_load_si512(lut), index, _mm512_load_si512(lut + 64));
     }
+    return _mm512_permutexvar_epi8(index, _mm512_load_si512(lut));
+}
+
+// the 32 weights in the lower half of vector i; those in the upper half are 128 further on
+TCQ_INLINE int tcq_first_of_vector(int i) {
+    return 32*(i ^ 1);
+}
+
+TCQ_INLINE __m512i tcq_load_q(const int8_t * q, int i) {
+    return tcq_load_halves(q + tcq_first_of_vector(i), q + tcq_first_of_vector(i) + 128);
 }
 
 TCQ_INLINE void tcq_vec_dot(int rate, int n, float * s, const uint8_t * x, const block_q8_K * y) {
@@ -137,7 +175,7 @@ TCQ_INLINE void tcq_vec_dot(int rate, int n, float * s, const uint8_t * x, const
     __m512 sum       = _mm512_setzero_ps();
     float  sum_slots = 0.0f;
 
-    for (int i = 0; i < n/QK_TCQ; ++i, x += size, ++y) {
+    for (int b = 0; b < n/QK_TCQ; ++b, x += size, ++y) {
         const uint8_t * tail = x + 32*rate;
         const float     d    = y->d*tcq_scale[tail[3]];
         const int8_t  * q    = y->qs;
@@ -149,8 +187,8 @@ TCQ_INLINE void tcq_vec_dot(int rate, int n, float * s, const uint8_t * x, const
         const tcq_planes planes = tcq_load_planes(rate, x);
         __m512i acc = _mm512_zextsi256_si512(_mm256_madd_epi16(_mm256_set1_epi16(-TCQ_BIAS), _mm256_loadu_si256((const __m256i *) y->bsums)));
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j) {
-            acc = _mm512_dpbusd_epi32(acc, tcq_levels(rate, &planes, j), _mm512_loadu_si512(q + 64*j));
+        for (int i = 0; i < 4; ++i) {
+            acc = _mm512_dpbusd_epi32(acc, tcq_levels(rate, &planes, i), tcq_load_q(q, i));
         }
         sum        = _mm512_fmadd_ps(_mm512_set1_ps(d), _mm512_cvtepi32_ps(acc), sum);
         sum_slots += d*(slots[tail[2] & 0xf]*q[tail[0]] + slots[tail[2] >> 4]*q[tail[1]]);
@@ -161,13 +199,16 @@ TCQ_INLINE void tcq_vec_dot(int rate, int n, float * s, const uint8_t * x, const
 TCQ_INLINE void tcq_unpack(int rate, const uint8_t * x, uint8_t * levels) {
     const tcq_planes planes = tcq_load_planes(rate, x);
 #pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) {
-        _mm512_storeu_si512(levels + 64*j, tcq_levels(rate, &planes, j));
+    for (int i = 0; i < 4; ++i) {
+        const __m512i v = tcq_levels(rate, &planes, i);
+        uint8_t     * l = levels + tcq_first_of_vector(i);
+        _mm256_storeu_si256((__m256i *) l,         _mm512_castsi512_si256(v));
+        _mm256_storeu_si256((__m256i *) (l + 128), _mm512_extracti64x4_epi64(v, 1));
     }
 }
 
 //
-// blocks of 64: qword k is sub-block k
+// one block of 64: qword k is sub-block k
 //
 
 TCQ_INLINE const uint64_t * tcq_affine_lo_64(int rate) {
@@ -236,11 +277,26 @@ TCQ_INLINE void tcq_unpack_64(int rate, const uint8_t * x, uint8_t * levels) {
 }
 
 //
-// several rows with one column: what belongs to the column is loaded once, and the sums are reduced together. An
-// accumulator starts from the bias and the slots.
+// several rows with one column: what belongs to the column is loaded once. An accumulator starts from the bias and the slots
 //
 
 #define TCQ_HAS_DOT_ROWS
+
+// rows of blocks of 256 whose instructions are interleaved
+enum { TCQ_INTERLEAVED = 2 };
+
+// Of four rows, one after the other in memory, the blocks b: fetches as many bytes of later rows into L2 (long rows would
+// fill L1), and what comes soon in these rows from there, as no hardware prefetcher follows several short rows
+TCQ_INLINE void tcq_prefetch(const uint8_t * const x[TCQ_DOT_ROWS], int b, int size, ptrdiff_t ahead) {
+    for (int j = 0; j < TCQ_DOT_ROWS*size; j += 64) {
+        _mm_prefetch((const char *) x[0] + ahead + TCQ_DOT_ROWS*size*b + j, _MM_HINT_T1);
+    }
+    for (int r = 0; r < TCQ_DOT_ROWS; ++r) {
+        for (int j = 0; j < size; j += 64) {
+            _mm_prefetch((const char *) x[r] + size*b + 256 + j, _MM_HINT_T0);
+        }
+    }
+}
 
 // [i]: the sum of v[i]
 TCQ_INLINE __m128 tcq_reduce_rows(const __m512 v[TCQ_DOT_ROWS]) {
@@ -263,22 +319,34 @@ TCQ_INLINE void tcq_dot_rows(int rate, const uint8_t * const x[TCQ_DOT_ROWS], co
 
     for (int b = 0; b < y->n_blocks; ++b) {
         const int8_t * q = y->q + QK_TCQ*b;
+        __m512i        qv[4];
+        for (int i = 0; i < 4; ++i) {
+            qv[i] = tcq_load_q(q, i);
+        }
+        tcq_prefetch(x, b, size, y->ahead);
 #pragma GCC unroll 4
-        for (int r = 0; r < TCQ_DOT_ROWS; ++r) {
-            const uint8_t * xb   = x[r] + size*b;
-            const uint8_t * tail = xb + 32*rate;
-
-            for (int j = 0; j < size; j += 64) {
-                TCQ_PREFETCH_ROWS(x, xb + j);
-            }
-            const int32_t     outside = y->bias[b] + slots[tail[2] & 0xf]*q[tail[0]] + slots[tail[2] >> 4]*q[tail[1]];
-            const tcq_planes  planes  = tcq_load_planes(rate, xb);
-            __m512i acc = _mm512_zextsi128_si512(_mm_cvtsi32_si128(outside));
+        for (int r0 = 0; r0 < TCQ_DOT_ROWS; r0 += TCQ_INTERLEAVED) {
+            tcq_planes planes[TCQ_INTERLEAVED];
+            __m512i    acc   [TCQ_INTERLEAVED];
 #pragma GCC unroll 4
-            for (int j = 0; j < 4; ++j) {
-                acc = _mm512_dpbusd_epi32(acc, tcq_levels(rate, &planes, j), _mm512_loadu_si512(q + 64*j));
+            for (int r = 0; r < TCQ_INTERLEAVED; ++r) {
+                const uint8_t * xb   = x[r0 + r] + size*b;
+                const uint8_t * tail = xb + 32*rate;
+                const int32_t   outside = y->bias[b] + slots[tail[2] & 0xf]*q[tail[0]] + slots[tail[2] >> 4]*q[tail[1]];
+                planes[r] = tcq_load_planes(rate, xb);
+                acc[r]    = _mm512_zextsi128_si512(_mm_cvtsi32_si128(outside));
             }
-            sum[r] = tcq_add_block(sum[r], acc, y->d[b]*tcq_scale[tail[3]]);
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; ++i) {
+#pragma GCC unroll 4
+                for (int r = 0; r < TCQ_INTERLEAVED; ++r) {
+                    acc[r] = _mm512_dpbusd_epi32(acc[r], tcq_levels(rate, &planes[r], i), qv[i]);
+                }
+            }
+#pragma GCC unroll 4
+            for (int r = 0; r < TCQ_INTERLEAVED; ++r) {
+                sum[r0 + r] = tcq_add_block(sum[r0 + r], acc[r], y->d[b]*tcq_scale[x[r0 + r][size*(b + 1) - 1]]);
+            }
         }
     }
     _mm_storeu_ps(s, tcq_reduce_rows(sum));
@@ -293,12 +361,11 @@ TCQ_INLINE void tcq_dot_rows_64(int rate, const uint8_t * const x[TCQ_DOT_ROWS],
     for (int b = 0; b < y->n_blocks; ++b) {
         const int8_t  * qb = y->q + QK_TCQ_64*b;
         const __m512i   q  = _mm512_loadu_si512(qb);
+        tcq_prefetch(x, b, size, y->ahead);
 #pragma GCC unroll 4
         for (int r = 0; r < TCQ_DOT_ROWS; ++r) {
             const uint8_t * xb   = x[r] + size*b;
             const uint8_t   slot = xb[8*rate];
-
-            TCQ_PREFETCH_ROWS(x, xb);
 
             const int32_t outside = y->bias[b] + slots[slot >> 6]*qb[slot & 0x3f];
             const __m512i acc     = _mm512_dpbusd_epi32(_mm512_zextsi128_si512(_mm_cvtsi32_si128(outside)), tcq_levels_64(rate, xb), q);
