@@ -14,6 +14,15 @@ void ggml_abort(const char * file, int line, const char * format, ...) {
     abort();
 }
 
+void * ggml_aligned_malloc(size_t size) {
+    return aligned_alloc(64, (size + 63)/64*64);
+}
+
+void ggml_aligned_free(void * ptr, size_t size) {
+    (void) size;
+    free(ptr);
+}
+
 static float * read_floats(size_t n) {
     float * x = malloc(n*sizeof(float));
     if (fread(x, sizeof(float), n, stdin) != n) {

@@ -1,8 +1,9 @@
 // TCQ encoder: scale, outlier slots and trellis path of each block, minimizing importance-weighted squared error.
-// Thread-safe: all state lives on the stack. The same bytes on every machine: no step depends on the instruction set,
+// Thread-safe: all state is a call's own. The same bytes on every machine: no step depends on the instruction set,
 // provided that the compiler does not contract multiplications and additions (-ffp-contract=off).
 
 #include "ggml-tcq-encode.h"
+#include "ggml-impl.h"
 #include "ggml-tcq-tables.h"
 
 #include <float.h>
@@ -107,28 +108,29 @@ void tcq_add_slots(const tcq_format * f, const uint8_t * slots, int16_t * q) {
     }
 }
 
-// encodes at one scale with one choice of slots, keeps the encoding if it is the best so far;
-// returns the scale that would fit its levels best
-static float tcq_try(tcq_encoder * e, int scale, int rank, int n_seams) {
-    const tcq_format * f = e->trellis.f;
-    const int   n = f->block_size;
+// targets of the trellis at one scale with one choice of slots, which are written; returns what every path costs besides
+static float tcq_set_block(tcq_encoder * e, int scale, int rank, uint8_t * slots) {
+    const int   n = e->trellis.f->block_size;
     const float d = tcq_scale[scale];
 
-    float   target[QK_TCQ], xt[QK_TCQ], wt[QK_TCQ];
-    uint8_t u[QK_TCQ], lo[QK_TCQ], slots[3];
-    int16_t q[QK_TCQ];
-
+    float target[QK_TCQ], xt[QK_TCQ];
     for (int j = 0; j < n; ++j) {
         target[j] = e->x[j]/d;
     }
     tcq_place_slots(e, target, rank, slots);
     for (int i = 0; i < n; ++i) {
-        const int j = n/8*(i & 7) + (i >> 3);
-        xt[i] = target[j];
-        wt[i] = e->w[j];
+        xt[i] = target[n/8*(i & 7) + (i >> 3)];
     }
-    tcq_trellis_search_cycle(&e->trellis, xt, wt, e->unit, n_seams, u, lo);
+    return tcq_trellis_set_cycle(&e->trellis, xt, e->wt, e->unit);
+}
 
+// error of an encoding; *fit becomes the scale that would suit its levels best
+static float tcq_block_error(const tcq_encoder * e, int scale, const uint8_t * slots, const uint8_t * u, const uint8_t * lo, float * fit) {
+    const tcq_format * f = e->trellis.f;
+    const int   n = f->block_size;
+    const float d = tcq_scale[scale];
+
+    int16_t  q[QK_TCQ];
     unsigned window = 0;
     for (int i = n - 8; i < n; ++i) {
         window = window << 1 | u[i];
@@ -149,19 +151,65 @@ static float tcq_try(tcq_encoder * e, int scale, int rank, int n_seams) {
             qq   [k] += e->w[j + k]*v*v;
         }
     }
-    const float sum_error = (error[0] + error[1]) + (error[2] + error[3]);
-    const float sum_xq    = (xq[0] + xq[1]) + (xq[2] + xq[3]);
-    const float sum_qq    = (qq[0] + qq[1]) + (qq[2] + qq[3]);
+    const float sum_xq = (xq[0] + xq[1]) + (xq[2] + xq[3]);
+    const float sum_qq = (qq[0] + qq[1]) + (qq[2] + qq[3]);
+    *fit = sum_xq > 0.0f ? sum_xq/sum_qq : d;
+    return (error[0] + error[1]) + (error[2] + error[3]);
+}
 
-    if (sum_error < e->best_error || e->scale == 0) {
-        e->best_error = sum_error;
+// encodes at one scale with one choice of slots, keeps the encoding if it is the best so far;
+// returns the scale that would fit its levels best, or 0 if the path's cost says that it cannot be
+static float tcq_try(tcq_encoder * e, int scale, int rank, int n_seams) {
+    const int   n = e->trellis.f->block_size;
+    const float d = tcq_scale[scale];
+
+    uint8_t slots[3], seams[TCQ_SEAMS], u[QK_TCQ], lo[QK_TCQ];
+    int     seam;
+    const float paid = tcq_set_block(e, scale, rank, slots);
+    tcq_trellis_seams(&e->trellis, n == QK_TCQ ? 1 : TCQ_SEAMS, seams);
+    const uint32_t path_cost = tcq_trellis_search_cycle(&e->trellis, seams, n_seams, &seam);
+
+    // rounding made no step dearer by more than 1/2
+    const float least_error = d*d*e->unit*((float) path_cost - 0.5f*n + paid);
+    if (e->scale != 0 && 0.999f*least_error > e->best_error) {
+        return 0.0f;
+    }
+    tcq_trellis_cycle(&e->trellis, seams, seam, u, lo);
+
+    float fit;
+    const float error = tcq_block_error(e, scale, slots, u, lo, &fit);
+    if (error < e->best_error || e->scale == 0) {
+        e->best_error = error;
         e->scale      = scale;
         e->rank       = rank;
+        e->n_seams    = n_seams;
+        e->path_cost  = path_cost;
         memcpy(e->u,     u,     sizeof(u));
         memcpy(e->lo,    lo,    sizeof(lo));
         memcpy(e->slots, slots, sizeof(slots));
+        memcpy(e->seams, seams, sizeof(seams));
     }
-    return sum_xq > 0.0f ? sum_xq/sum_qq : d;
+    return fit;
+}
+
+// the seams of the best encoding that were not searched
+static void tcq_try_other_seams(tcq_encoder * e) {
+    const uint8_t * seams = e->seams + e->n_seams;
+
+    uint8_t slots[3];
+    int     seam;
+    tcq_set_block(e, e->scale, e->rank, slots);
+    if (tcq_trellis_search_cycle(&e->trellis, seams, TCQ_SEAMS - e->n_seams, &seam) < e->path_cost) {
+        uint8_t u[QK_TCQ], lo[QK_TCQ];
+        float   fit;
+        tcq_trellis_cycle(&e->trellis, seams, seam, u, lo);
+        const float error = tcq_block_error(e, e->scale, slots, u, lo, &fit);
+        if (error < e->best_error) {
+            e->best_error = error;
+            memcpy(e->u,  u,  sizeof(u));
+            memcpy(e->lo, lo, sizeof(lo));
+        }
+    }
 }
 
 void tcq_pack_block(const tcq_encoder * e, uint8_t * block) {
@@ -205,6 +253,10 @@ bool tcq_encode_block(tcq_encoder * e, const float * x, const float * importance
     }
     if (!(norm > 0.0f)) {
         return false;
+    }
+
+    for (int i = 0; i < n; ++i) {
+        e->wt[i] = e->w[n/8*(i & 7) + (i >> 3)];
     }
 
     const bool wide = n == QK_TCQ;
@@ -251,23 +303,25 @@ bool tcq_encode_block(tcq_encoder * e, const float * x, const float * importance
         tcq_try(e, scale, rank, 1);
     }
     if (!wide) {
-        tcq_try(e, scale, e->rank, 4);
+        tcq_try_other_seams(e);
     }
     return e->best_error < norm; // what is too small for any scale is better zero
 }
 
 void tcq_encode_rows(const tcq_format * f, const float * src, uint8_t * dst, int64_t nrows, int64_t n_per_row, const float * importance) {
-    tcq_encoder e;
-    tcq_trellis_init(&e.trellis, f);
+    tcq_encoder * e = ggml_aligned_malloc(sizeof(tcq_encoder));
+    GGML_ASSERT(e != NULL);
+    tcq_trellis_init(&e->trellis, f);
 
     for (int64_t r = 0; r < nrows; ++r) {
         for (int64_t j = 0; j < n_per_row; j += f->block_size) {
-            if (tcq_encode_block(&e, src + r*n_per_row + j, importance ? importance + j : NULL)) {
-                tcq_pack_block(&e, dst);
+            if (tcq_encode_block(e, src + r*n_per_row + j, importance ? importance + j : NULL)) {
+                tcq_pack_block(e, dst);
             } else {
                 memset(dst, 0, f->type_size); // scale 0 is an all-zero block
             }
             dst += f->type_size;
         }
     }
+    ggml_aligned_free(e, sizeof(tcq_encoder));
 }

@@ -11,12 +11,14 @@ extern "C" {
 #endif
 
 #define TCQ_CANDIDATES 8 // weights that may get a slot
+#define TCQ_SEAMS      4 // seams that a block of 64 may try
 
 // the block being encoded, and the best encoding of it so far
 typedef struct {
     tcq_trellis   trellis;
     const float * x;
-    float   w[QK_TCQ];                  // importance
+    float   w[QK_TCQ];                  // importance,
+    float   wt[QK_TCQ];                 // and by time
     float   mse;                        // expected error, squared level units
     float   unit;                       // weighted squared error that costs 1 in the trellis, squared level units
     uint8_t candidates[TCQ_CANDIDATES]; // the weights of most energy
@@ -25,6 +27,9 @@ typedef struct {
     int     scale;                      // 0 before any encoding
     int     rank;                       // of the choice of slots
     uint8_t slots[3];
+    uint8_t seams[TCQ_SEAMS];           // the most promising ones,
+    int     n_seams;                    // how many of them were searched,
+    uint32_t path_cost;                 // and what their best path costs
     uint8_t u [QK_TCQ];                 // path bits and lo bits, by time
     uint8_t lo[QK_TCQ];
 } tcq_encoder;

@@ -5,6 +5,7 @@
 // are still to come. What depends on the Hessian alone is prepared by the caller (gguf_golf/quantize/feedback.py).
 
 #include "ggml-tcq-encode.h"
+#include "ggml-impl.h"
 #include "ggml-tcq-tables.h"
 
 #include <stdlib.h>
@@ -129,8 +130,7 @@ static void tcq_decide_section(tcq_trellis * t, const float * x, const float * w
     t->set_targets(t, 0, target, w, n, tcq_cost_unit(f, w, n));
 
     unsigned window = row->state;
-    row->state = tcq_trellis_search(t, 0, n, row->state, at_end ? row->seam : -1, section,
-                                    row->u + first, row->lo + first, NULL);
+    row->state = tcq_trellis_search(t, 0, n, row->state, at_end ? row->seam : -1, section, row->u + first, row->lo + first);
     for (int i = 0; i < section; ++i) {
         window = (window << 1 | row->u[first + i]) & 0x1ff;
         const int level = f->levels[tcq_subset[window] | row->lo[first + i] << 3];
@@ -157,13 +157,13 @@ size_t quantize_tcq_feedback(enum ggml_type type, const float * GGML_RESTRICT sr
     const int64_t row_size = n_per_row/n*f->type_size;
     const tcq_propagate_t propagate = tcq_select_propagate();
 
-    tcq_encoder e;
-    tcq_trellis_init(&e.trellis, f);
+    tcq_encoder * e = ggml_aligned_malloc(sizeof(tcq_encoder));
 
     float       * x       = malloc(TCQ_SLAB*n_per_row*sizeof(float)); // columns in chain order
     float       * error   = malloc(TCQ_SLAB*QK_TCQ*sizeof(float));    // of one block
     tcq_pending * pending = malloc(TCQ_SLAB*sizeof(tcq_pending));
-    GGML_ASSERT(x && error && pending);
+    GGML_ASSERT(e && x && error && pending);
+    tcq_trellis_init(&e->trellis, f);
 
     for (int64_t slab = 0; slab < nrows; slab += TCQ_SLAB) {
         const int n_rows = (int) (nrows - slab < TCQ_SLAB ? nrows - slab : TCQ_SLAB);
@@ -175,12 +175,12 @@ size_t quantize_tcq_feedback(enum ggml_type type, const float * GGML_RESTRICT sr
         }
         for (int64_t b = 0; b < n_per_row; b += n) {
             for (int r = 0; r < n_rows; ++r) {
-                tcq_begin_block(&e, x + r*n_per_row + b, feedback->block_weights + b, &pending[r]);
+                tcq_begin_block(e, x + r*n_per_row + b, feedback->block_weights + b, &pending[r]);
             }
             for (int i = 0; i < n; i += feedback->section) {
                 const float * w = feedback->section_weights + (b + i)/feedback->section*(feedback->section + feedback->look_ahead);
                 for (int r = 0; r < n_rows; ++r) {
-                    tcq_decide_section(&e.trellis, x + r*n_per_row + b, w, i, feedback->section, feedback->look_ahead,
+                    tcq_decide_section(&e->trellis, x + r*n_per_row + b, w, i, feedback->section, feedback->look_ahead,
                                        &pending[r], error + r*QK_TCQ + i);
                 }
                 propagate(x, error + i, feedback->propagation + (b + i)*n_per_row, n_per_row, n_rows, feedback->section, b + i + feedback->section, b + n);
@@ -188,12 +188,13 @@ size_t quantize_tcq_feedback(enum ggml_type type, const float * GGML_RESTRICT sr
             // later blocks get the errors of the whole block at once
             propagate(x, error, feedback->propagation + b*n_per_row, n_per_row, n_rows, n, b + n, n_per_row);
             for (int r = 0; r < n_rows; ++r) {
-                tcq_finish_block(&e, &pending[r], (uint8_t *) dst + (slab + r)*row_size + b/n*f->type_size);
+                tcq_finish_block(e, &pending[r], (uint8_t *) dst + (slab + r)*row_size + b/n*f->type_size);
             }
         }
     }
     free(pending);
     free(error);
     free(x);
+    ggml_aligned_free(e, sizeof(tcq_encoder));
     return nrows*row_size;
 }

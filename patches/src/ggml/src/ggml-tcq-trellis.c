@@ -5,8 +5,9 @@
 // nothing else, so the states 2m and 2m + 1 share a butterfly:
 //     next[2m]     = min(cost[m] + metric[z],     cost[m + 128] + metric[z ^ 4])
 //     next[2m + 1] = min(cost[m] + metric[z ^ 4], cost[m + 128] + metric[z]),     z = subset[2m]
-// Step costs are at most TCQ_MAX_METRIC and any state reaches any other in 8 steps, so the costs of all states lie
-// within 8*TCQ_MAX_METRIC; subtracting the least every 8 steps keeps 16 bits exact.
+// Step costs are at most TCQ_MAX_METRIC and any state reaches any other in 8 steps, so no cost is more than
+// 8*TCQ_MAX_METRIC above the least of 8 steps before. Subtracting the least every 8 steps keeps 16 bits exact; it is that
+// of the step before, which need not be waited for.
 
 #include "ggml-tcq-trellis.h"
 #include "ggml-tcq-tables.h"
@@ -17,6 +18,13 @@
 #include <string.h>
 
 #define TCQ_MAX_METRIC  4095
+#define TCQ_UNREACHABLE 0x8000 // more than 8 steps cost, and 8 steps more fit in 16 bits
+
+#if defined(__GNUC__) || defined(__clang__)
+#define TCQ_PREFETCH(p) __builtin_prefetch(p)
+#else
+#define TCQ_PREFETCH(p) ((void) (p))
+#endif
 
 #if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
 #include <immintrin.h>
@@ -25,42 +33,31 @@
 #include <arm_neon.h>
 #endif
 
-// survivors: bit m & 31 of word 2*(m >> 5) + (s & 1), m = s >> 1
-static inline int tcq_survivor(const uint32_t * survivors, int s) {
-    return survivors[2*(s >> 6) + (s & 1)] >> (s >> 1 & 31) & 1;
-}
+static uint32_t tcq_advance_ref(const tcq_code * code, uint16_t (*cost)[TCQ_STATES], const uint16_t (*metric)[8], int stride, int n) {
+    uint32_t subtracted = 0;
 
-static inline uint16_t tcq_add_saturate(uint16_t a, uint16_t b) {
-    const unsigned c = (unsigned) a + b;
-    return (uint16_t) (c > 0xffff ? 0xffff : c);
-}
-
-static void tcq_advance_ref(const tcq_code * code, uint16_t * cost, const uint16_t (*metric)[8],
-                            uint32_t (*survivors)[TCQ_STATES/32], int n) {
-    for (int i = 0; i < n; ++i) {
-        uint16_t next[TCQ_STATES];
-        memset(survivors[i], 0, sizeof(survivors[i]));
+    for (int i = 0; i < n; ++i, metric += stride) {
+        uint16_t * next = cost[i + 1];
         for (int m = 0; m < TCQ_STATES/2; ++m) {
             const int      z = code->subset[2*m];
-            const uint16_t p = metric[i][z], q = metric[i][z ^ 4];
-            const uint16_t a0 = tcq_add_saturate(cost[m], p), b0 = tcq_add_saturate(cost[m + TCQ_STATES/2], q);
-            const uint16_t a1 = tcq_add_saturate(cost[m], q), b1 = tcq_add_saturate(cost[m + TCQ_STATES/2], p);
+            const uint16_t p = metric[0][z], q = metric[0][z ^ 4];
+            const uint16_t a0 = (uint16_t) (cost[i][m] + p), b0 = (uint16_t) (cost[i][m + TCQ_STATES/2] + q);
+            const uint16_t a1 = (uint16_t) (cost[i][m] + q), b1 = (uint16_t) (cost[i][m + TCQ_STATES/2] + p);
             next[2*m]     = b0 < a0 ? b0 : a0;
             next[2*m + 1] = b1 < a1 ? b1 : a1;
-            survivors[i][2*(m >> 5)]     |= (uint32_t) (b0 < a0) << (m & 31);
-            survivors[i][2*(m >> 5) + 1] |= (uint32_t) (b1 < a1) << (m & 31);
         }
-        memcpy(cost, next, sizeof(next));
         if ((i & 7) == 7) {
-            uint16_t least = cost[0];
+            uint16_t least = cost[i][0];
             for (int s = 1; s < TCQ_STATES; ++s) {
-                least = cost[s] < least ? cost[s] : least;
+                least = cost[i][s] < least ? cost[i][s] : least;
             }
             for (int s = 0; s < TCQ_STATES; ++s) {
-                cost[s] = (uint16_t) (cost[s] - least);
+                next[s] = (uint16_t) (next[s] - least);
             }
+            subtracted += least;
         }
     }
+    return subtracted;
 }
 
 // The SIMD versions look metrics up with byte shuffles of a step's 16 bytes. The subset is linear over the window's
@@ -72,183 +69,144 @@ static void tcq_advance_ref(const tcq_code * code, uint16_t * cost, const uint16
 #define TCQ_LOAD_512(p) _mm512_loadu_si512((const void *) (p))
 
 __attribute__((target("avx2")))
-static void tcq_advance_avx2(const tcq_code * code, uint16_t * cost, const uint16_t (*metric)[8],
-                             uint32_t (*survivors)[TCQ_STATES/32], int n) {
-    __m256i pattern[8];
-    for (int k = 0; k < 8; ++k) {
-        pattern[k] = TCQ_LOAD_256(code->pattern[k]);
-    }
+static uint32_t tcq_advance_avx2(const tcq_code * code, uint16_t (*cost)[TCQ_STATES], const uint16_t (*metric)[8], int stride, int n) {
+    uint32_t subtracted = 0;
 
-    uint16_t buffer[TCQ_STATES];
-    uint16_t * from = cost;
-    uint16_t * to   = buffer; // n is even: the last step writes to cost again
+    for (int i = 0; i < n; ++i, metric += stride) {
+        const uint16_t * from = cost[i];
+        uint16_t       * to   = cost[i + 1];
 
-    for (int i = 0; i < n; ++i) {
-        const __m256i bm = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) metric[i]));
-        for (int m = 0; m < TCQ_STATES/2; m += 32) {
-            __m256i taken[2][2];
-            for (int h = 0; h < 2; ++h) {
-                const int     z = code->subset[2*(m + 16*h)];
-                const __m256i a = TCQ_LOAD_256(from + m + 16*h);
-                const __m256i b = TCQ_LOAD_256(from + m + 16*h + TCQ_STATES/2);
-                const __m256i p = _mm256_shuffle_epi8(bm, pattern[z]);
-                const __m256i q = _mm256_shuffle_epi8(bm, pattern[z ^ 4]);
+        const __m256i bm = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) metric[0]));
+        __m256i metrics[8];
+        for (int k = 0; k < 8; ++k) {
+            metrics[k] = _mm256_shuffle_epi8(bm, TCQ_LOAD_256(code->pattern[k]));
+        }
+        for (int m = 0; m < TCQ_STATES/2; m += 16) {
+            const int     z = code->subset[2*m];
+            const __m256i a = TCQ_LOAD_256(from + m);
+            const __m256i b = TCQ_LOAD_256(from + m + TCQ_STATES/2);
+            const __m256i p = metrics[z];
+            const __m256i q = metrics[z ^ 4];
 
-                const __m256i b0   = _mm256_adds_epu16(b, q);
-                const __m256i b1   = _mm256_adds_epu16(b, p);
-                const __m256i a0   = _mm256_adds_epu16(a, p);
-                const __m256i a1   = _mm256_adds_epu16(a, q);
-                const __m256i even = _mm256_min_epu16(a0, b0);
-                const __m256i odd  = _mm256_min_epu16(a1, b1);
-
-                taken[0][h] = _mm256_cmpeq_epi16(even, a0); // the first predecessor, also where they tie
-                taken[1][h] = _mm256_cmpeq_epi16(odd,  a1);
-
-                const __m256i low  = _mm256_unpacklo_epi16(even, odd);
-                const __m256i high = _mm256_unpackhi_epi16(even, odd);
-                _mm256_storeu_si256((__m256i *) (to + 2*(m + 16*h)),      _mm256_permute2x128_si256(low, high, 0x20));
-                _mm256_storeu_si256((__m256i *) (to + 2*(m + 16*h) + 16), _mm256_permute2x128_si256(low, high, 0x31));
-            }
-            for (int odd = 0; odd < 2; ++odd) {
-                const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(taken[odd][0], taken[odd][1]), 0xd8);
-                survivors[i][m/16 + odd] = ~(uint32_t) _mm256_movemask_epi8(bytes);
-            }
+            const __m256i even = _mm256_min_epu16(_mm256_add_epi16(a, p), _mm256_add_epi16(b, q));
+            const __m256i odd  = _mm256_min_epu16(_mm256_add_epi16(a, q), _mm256_add_epi16(b, p));
+            const __m256i low  = _mm256_unpacklo_epi16(even, odd);
+            const __m256i high = _mm256_unpackhi_epi16(even, odd);
+            _mm256_storeu_si256((__m256i *) (to + 2*m),      _mm256_permute2x128_si256(low, high, 0x20));
+            _mm256_storeu_si256((__m256i *) (to + 2*m + 16), _mm256_permute2x128_si256(low, high, 0x31));
         }
         if ((i & 7) == 7) {
-            __m256i least = TCQ_LOAD_256(to);
+            __m256i least = TCQ_LOAD_256(from);
             for (int s = 16; s < TCQ_STATES; s += 16) {
-                least = _mm256_min_epu16(least, TCQ_LOAD_256(to + s));
+                least = _mm256_min_epu16(least, TCQ_LOAD_256(from + s));
             }
             const __m128i halves = _mm_min_epu16(_mm256_castsi256_si128(least), _mm256_extracti128_si256(least, 1));
-            const __m256i offset = _mm256_broadcastw_epi16(_mm_minpos_epu16(halves));
+            const __m128i minpos = _mm_minpos_epu16(halves);
+            const __m256i offset = _mm256_broadcastw_epi16(minpos);
             for (int s = 0; s < TCQ_STATES; s += 16) {
                 _mm256_storeu_si256((__m256i *) (to + s), _mm256_sub_epi16(TCQ_LOAD_256(to + s), offset));
             }
+            subtracted += (uint16_t) _mm_extract_epi16(minpos, 0);
         }
-        uint16_t * swap = from; from = to; to = swap;
     }
+    return subtracted;
 }
 
 __attribute__((target("avx512f,avx512bw")))
-static void tcq_advance_avx512(const tcq_code * code, uint16_t * cost, const uint16_t (*metric)[8],
-                               uint32_t (*survivors)[TCQ_STATES/32], int n) {
-    __m512i pattern[8];
-    for (int k = 0; k < 8; ++k) {
-        pattern[k] = TCQ_LOAD_512(code->pattern[k]);
+static uint32_t tcq_advance_avx512(const tcq_code * code, uint16_t (*cost)[TCQ_STATES], const uint16_t (*metric)[8], int stride, int n) {
+    // lanes 2k and 2k + 1 of the lower or upper half: lane k of the first vector and of the second
+    static const uint16_t alternate[2][32] = {
+        {  0, 32,  1, 33,  2, 34,  3, 35,  4, 36,  5, 37,  6, 38,  7, 39,  8, 40,  9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47 },
+        { 16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55, 24, 56, 25, 57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63 },
+    };
+    const __m512i lower = TCQ_LOAD_512(alternate[0]);
+    const __m512i upper = TCQ_LOAD_512(alternate[1]);
+
+    __m512i pattern[4][2];
+    for (int v = 0; v < 4; ++v) {
+        pattern[v][0] = TCQ_LOAD_512(code->pattern[code->subset[64*v]]);
+        pattern[v][1] = TCQ_LOAD_512(code->pattern[code->subset[64*v] ^ 4]);
     }
-
-    const __m512i lower = _mm512_setr_epi64(0, 1,  8,  9, 2, 3, 10, 11);
-    const __m512i upper = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
-
     __m512i c[8];
     for (int v = 0; v < 8; ++v) {
-        c[v] = TCQ_LOAD_512(cost + 32*v);
+        c[v] = TCQ_LOAD_512(cost[0] + 32*v);
     }
+    uint32_t subtracted = 0;
 
-    for (int i = 0; i < n; ++i) {
-        const __m512i bm = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) metric[i]));
+    for (int i = 0; i < n; ++i, metric += stride) {
+        const __m512i bm = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) metric[0]));
         __m512i next[8];
 
         for (int v = 0; v < 4; ++v) {
-            const int     z = code->subset[64*v];
-            const __m512i p = _mm512_shuffle_epi8(bm, pattern[z]);
-            const __m512i q = _mm512_shuffle_epi8(bm, pattern[z ^ 4]);
+            const __m512i p = _mm512_shuffle_epi8(bm, pattern[v][0]);
+            const __m512i q = _mm512_shuffle_epi8(bm, pattern[v][1]);
 
-            const __m512i a0   = _mm512_adds_epu16(c[v],     p);
-            const __m512i a1   = _mm512_adds_epu16(c[v],     q);
-            const __m512i b0   = _mm512_adds_epu16(c[v + 4], q);
-            const __m512i b1   = _mm512_adds_epu16(c[v + 4], p);
-            const __m512i even = _mm512_min_epu16(a0, b0);
-            const __m512i odd  = _mm512_min_epu16(a1, b1);
-
-            survivors[i][2*v]     = _mm512_cmplt_epu16_mask(b0, a0);
-            survivors[i][2*v + 1] = _mm512_cmplt_epu16_mask(b1, a1);
-
-            const __m512i low  = _mm512_unpacklo_epi16(even, odd);
-            const __m512i high = _mm512_unpackhi_epi16(even, odd);
-            next[2*v]     = _mm512_permutex2var_epi64(low, lower, high);
-            next[2*v + 1] = _mm512_permutex2var_epi64(low, upper, high);
+            const __m512i even = _mm512_min_epu16(_mm512_add_epi16(c[v], p), _mm512_add_epi16(c[v + 4], q));
+            const __m512i odd  = _mm512_min_epu16(_mm512_add_epi16(c[v], q), _mm512_add_epi16(c[v + 4], p));
+            next[2*v]     = _mm512_permutex2var_epi16(even, lower, odd);
+            next[2*v + 1] = _mm512_permutex2var_epi16(even, upper, odd);
         }
         if ((i & 7) == 7) {
-            __m512i least = next[0];
+            __m512i least = c[0];
             for (int v = 1; v < 8; ++v) {
-                least = _mm512_min_epu16(least, next[v]);
+                least = _mm512_min_epu16(least, c[v]);
             }
             const __m256i quarter = _mm256_min_epu16(_mm512_castsi512_si256(least), _mm512_extracti64x4_epi64(least, 1));
             const __m128i eighth  = _mm_min_epu16(_mm256_castsi256_si128(quarter), _mm256_extracti128_si256(quarter, 1));
-            const __m512i offset  = _mm512_broadcastw_epi16(_mm_minpos_epu16(eighth));
+            const __m128i minpos  = _mm_minpos_epu16(eighth);
+            const __m512i offset  = _mm512_broadcastw_epi16(minpos);
             for (int v = 0; v < 8; ++v) {
                 next[v] = _mm512_sub_epi16(next[v], offset);
             }
+            subtracted += (uint16_t) _mm_extract_epi16(minpos, 0);
         }
-        memcpy(c, next, sizeof(c));
+        for (int v = 0; v < 8; ++v) {
+            c[v] = next[v];
+            _mm512_storeu_si512((void *) (cost[i + 1] + 32*v), c[v]);
+        }
     }
-    for (int v = 0; v < 8; ++v) {
-        _mm512_storeu_si512((void *) (cost + 32*v), c[v]);
-    }
+    return subtracted;
 }
 
 #elif defined(__ARM_NEON) && defined(__aarch64__)
 
-static void tcq_advance_neon(const tcq_code * code, uint16_t * cost, const uint16_t (*metric)[8],
-                             uint32_t (*survivors)[TCQ_STATES/32], int n) {
-    static const uint8_t bit_of_lane[16] = { 1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128 };
-    const uint8x16_t bits = vld1q_u8(bit_of_lane);
+static uint32_t tcq_advance_neon(const tcq_code * code, uint16_t (*cost)[TCQ_STATES], const uint16_t (*metric)[8], int stride, int n) {
+    uint32_t subtracted = 0;
 
-    uint16_t buffer[TCQ_STATES];
-    uint16_t * from = cost;
-    uint16_t * to   = buffer; // n is even: the last step writes to cost again
+    for (int i = 0; i < n; ++i, metric += stride) {
+        const uint16_t * from = cost[i];
+        uint16_t       * to   = cost[i + 1];
 
-    for (int i = 0; i < n; ++i) {
-        const uint8x16_t bm = vreinterpretq_u8_u16(vld1q_u16(metric[i]));
+        const uint8x16_t bm = vreinterpretq_u8_u16(vld1q_u16(metric[0]));
         uint16x8_t metrics[8];
         for (int k = 0; k < 8; ++k) {
             metrics[k] = vreinterpretq_u16_u8(vqtbl1q_u8(bm, vld1q_u8(code->pattern[k])));
         }
-        for (int m = 0; m < TCQ_STATES/2; m += 32) {
-            uint8x16_t taken[2][2]; // [odd][half]: lanes of 0xff where the second predecessor is better
-            for (int h = 0; h < 2; ++h) {
-                uint16x8_t better[2][2];
-                for (int g = 0; g < 2; ++g) {
-                    const int        at = m + 16*h + 8*g;
-                    const int        z  = code->subset[2*at];
-                    const uint16x8_t a  = vld1q_u16(from + at);
-                    const uint16x8_t b  = vld1q_u16(from + at + TCQ_STATES/2);
+        for (int m = 0; m < TCQ_STATES/2; m += 8) {
+            const uint16x8_t p = metrics[code->subset[2*m]];
+            const uint16x8_t q = metrics[code->subset[2*m] ^ 4];
+            const uint16x8_t a = vld1q_u16(from + m);
+            const uint16x8_t b = vld1q_u16(from + m + TCQ_STATES/2);
 
-                    const uint16x8_t a0   = vqaddq_u16(a, metrics[z]);
-                    const uint16x8_t a1   = vqaddq_u16(a, metrics[z ^ 4]);
-                    const uint16x8_t b0   = vqaddq_u16(b, metrics[z ^ 4]);
-                    const uint16x8_t b1   = vqaddq_u16(b, metrics[z]);
-                    const uint16x8_t even = vminq_u16(a0, b0);
-                    const uint16x8_t odd  = vminq_u16(a1, b1);
-
-                    better[0][g] = vcltq_u16(b0, a0);
-                    better[1][g] = vcltq_u16(b1, a1);
-                    vst1q_u16(to + 2*at,     vzip1q_u16(even, odd));
-                    vst1q_u16(to + 2*at + 8, vzip2q_u16(even, odd));
-                }
-                for (int odd = 0; odd < 2; ++odd) {
-                    taken[odd][h] = vandq_u8(bits, vuzp1q_u8(vreinterpretq_u8_u16(better[odd][0]),
-                                                             vreinterpretq_u8_u16(better[odd][1])));
-                }
-            }
-            const uint8x16_t even = vpaddq_u8(taken[0][0], taken[0][1]);
-            const uint8x16_t odd  = vpaddq_u8(taken[1][0], taken[1][1]);
-            const uint8x16_t both = vpaddq_u8(even, odd);
-            vst1_u8((uint8_t *) &survivors[i][m/16], vget_low_u8(vpaddq_u8(both, both)));
+            const uint16x8_t even = vminq_u16(vaddq_u16(a, p), vaddq_u16(b, q));
+            const uint16x8_t odd  = vminq_u16(vaddq_u16(a, q), vaddq_u16(b, p));
+            vst1q_u16(to + 2*m,     vzip1q_u16(even, odd));
+            vst1q_u16(to + 2*m + 8, vzip2q_u16(even, odd));
         }
         if ((i & 7) == 7) {
-            uint16x8_t least = vld1q_u16(to);
+            uint16x8_t least = vld1q_u16(from);
             for (int s = 8; s < TCQ_STATES; s += 8) {
-                least = vminq_u16(least, vld1q_u16(to + s));
+                least = vminq_u16(least, vld1q_u16(from + s));
             }
-            const uint16x8_t offset = vdupq_n_u16(vminvq_u16(least));
+            const uint16_t   offset  = vminvq_u16(least);
+            const uint16x8_t offsets = vdupq_n_u16(offset);
             for (int s = 0; s < TCQ_STATES; s += 8) {
-                vst1q_u16(to + s, vsubq_u16(vld1q_u16(to + s), offset));
+                vst1q_u16(to + s, vsubq_u16(vld1q_u16(to + s), offsets));
             }
+            subtracted += offset;
         }
-        uint16_t * swap = from; from = to; to = swap;
     }
+    return subtracted;
 }
 
 #endif
@@ -260,8 +218,9 @@ static inline int tcq_bin(float x) {
     return (int) (2.0f*inner + 128.0f); // not negative: the cast is floor
 }
 
-static void tcq_set_targets_ref(tcq_trellis * t, int first, const float * x, const float * w, int n, float unit) {
+static float tcq_set_targets_ref(tcq_trellis * t, int first, const float * x, const float * w, int n, float unit) {
     const float per_unit = 1.0f/unit;
+    float paid = 0.0f;
 
     for (int i = 0; i < n; ++i) {
         const int bin = tcq_bin(x[i]);
@@ -272,23 +231,26 @@ static void tcq_set_targets_ref(tcq_trellis * t, int first, const float * x, con
             cost[z] = e*e;
             least   = cost[z] < least ? cost[z] : least;
         }
-        // what every path pays cancels; what is out of all proportion is merely forbidding
+        // what every path pays is left out; what is out of all proportion is merely forbidding
         const float weight = w[i]*per_unit;
+        paid += weight*least;
         for (int z = 0; z < 8; ++z) {
             const float scaled = weight*(cost[z] - least) + 0.5f;
             t->metric[first + i][z] = (uint16_t) (scaled < TCQ_MAX_METRIC ? scaled : TCQ_MAX_METRIC);
         }
         memcpy(t->step_lo[first + i], t->lo[bin], 8);
     }
+    return paid;
 }
 
 #ifdef TCQ_X86
 
 __attribute__((target("avx2")))
-static void tcq_set_targets_avx2(tcq_trellis * t, int first, const float * x, const float * w, int n, float unit) {
+static float tcq_set_targets_avx2(tcq_trellis * t, int first, const float * x, const float * w, int n, float unit) {
     const float  per_unit = 1.0f/unit;
     const __m256 half     = _mm256_set1_ps(0.5f);
     const __m256 most     = _mm256_set1_ps(TCQ_MAX_METRIC);
+    __m256 paid = _mm256_setzero_ps();
 
     for (int i = 0; i < n; ++i) {
         const int    bin    = tcq_bin(x[i]);
@@ -297,13 +259,45 @@ static void tcq_set_targets_avx2(tcq_trellis * t, int first, const float * x, co
         const __m256 least4 = _mm256_min_ps(cost,   _mm256_permute2f128_ps(cost, cost, 1));
         const __m256 least2 = _mm256_min_ps(least4, _mm256_permute_ps(least4, 0x4e));
         const __m256 least  = _mm256_min_ps(least2, _mm256_permute_ps(least2, 0xb1));
-        const __m256 scaled = _mm256_add_ps(_mm256_mul_ps(_mm256_set1_ps(w[i]*per_unit), _mm256_sub_ps(cost, least)), half);
+        const __m256 weight = _mm256_set1_ps(w[i]*per_unit);
+        const __m256 scaled = _mm256_add_ps(_mm256_mul_ps(weight, _mm256_sub_ps(cost, least)), half);
+        paid = _mm256_add_ps(paid, _mm256_mul_ps(weight, least));
 
         const __m256i metric = _mm256_cvttps_epi32(_mm256_min_ps(scaled, most));
         _mm_storeu_si128((__m128i *) t->metric[first + i],
                          _mm_packus_epi32(_mm256_castsi256_si128(metric), _mm256_extracti128_si256(metric, 1)));
         memcpy(t->step_lo[first + i], t->lo[bin], 8);
     }
+    return _mm256_cvtss_f32(paid);
+}
+
+// two steps at a time
+__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
+static float tcq_set_targets_avx512(tcq_trellis * t, int first, const float * x, const float * w, int n, float unit) {
+    const float  per_unit = 1.0f/unit;
+    const __m512 half     = _mm512_set1_ps(0.5f);
+    const __m512 most     = _mm512_set1_ps(TCQ_MAX_METRIC);
+    __m512 paid = _mm512_setzero_ps();
+
+    for (int i = 0; i < n; i += 2) {
+        const int    bin0   = tcq_bin(x[i]), bin1 = tcq_bin(x[i + 1]);
+        const __m512 level  = _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(t->level[bin0])), _mm256_loadu_ps(t->level[bin1]), 1);
+        const __m512 target = _mm512_insertf32x8(_mm512_set1_ps(x[i]), _mm256_set1_ps(x[i + 1]), 1);
+        const __m512 weight = _mm512_insertf32x8(_mm512_set1_ps(w[i]*per_unit), _mm256_set1_ps(w[i + 1]*per_unit), 1);
+        const __m512 e      = _mm512_sub_ps(target, level);
+        const __m512 cost   = _mm512_mul_ps(e, e);
+        const __m512 least4 = _mm512_min_ps(cost,   _mm512_shuffle_f32x4(cost, cost, 0xb1));
+        const __m512 least2 = _mm512_min_ps(least4, _mm512_permute_ps(least4, 0x4e));
+        const __m512 least  = _mm512_min_ps(least2, _mm512_permute_ps(least2, 0xb1));
+        const __m512 scaled = _mm512_add_ps(_mm512_mul_ps(weight, _mm512_sub_ps(cost, least)), half);
+        paid = _mm512_add_ps(paid, _mm512_mul_ps(weight, least));
+
+        const __m512i metric = _mm512_cvttps_epi32(_mm512_min_ps(scaled, most));
+        _mm256_storeu_si256((__m256i *) t->metric[first + i], _mm512_cvtepi32_epi16(metric));
+        memcpy(t->step_lo[first + i],     t->lo[bin0], 8);
+        memcpy(t->step_lo[first + i + 1], t->lo[bin1], 8);
+    }
+    return _mm512_cvtss_f32(paid) + _mm256_cvtss_f32(_mm512_extractf32x8_ps(paid, 1));
 }
 
 #endif
@@ -312,7 +306,7 @@ static int tcq_simd_cap = 2;
 
 int tcq_trellis_simd(void) {
 #ifdef TCQ_X86
-    const int have = __builtin_cpu_supports("avx512bw") ? 2 : __builtin_cpu_supports("avx2") ? 1 : 0;
+    const int have = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") ? 2 : __builtin_cpu_supports("avx2") ? 1 : 0;
 #elif defined(__ARM_NEON) && defined(__aarch64__)
     const int have = 1;
 #else
@@ -369,7 +363,7 @@ void tcq_trellis_init(tcq_trellis * t, const tcq_format * f) {
     const int simd = tcq_trellis_simd();
     if (simd >= 1) {
         t->advance     = simd >= 2 ? tcq_advance_avx512 : tcq_advance_avx2;
-        t->set_targets = tcq_set_targets_avx2;
+        t->set_targets = simd >= 2 ? tcq_set_targets_avx512 : tcq_set_targets_avx2;
     }
 #elif defined(__ARM_NEON) && defined(__aarch64__)
     if (tcq_trellis_simd() >= 1) {
@@ -397,82 +391,109 @@ void tcq_trellis_init(tcq_trellis * t, const tcq_format * f) {
 }
 
 static int tcq_cheapest_state(const uint16_t * cost) {
-    int best = 0;
+    uint16_t least = cost[0];
     for (int s = 1; s < TCQ_STATES; ++s) {
-        best = cost[s] < cost[best] ? s : best;
+        least = cost[s] < least ? cost[s] : least;
+    }
+    int best = 0;
+    while (cost[best] != least) {
+        ++best;
     }
     return best;
 }
 
-int tcq_trellis_search(tcq_trellis * t, int first, int n, int start, int end, int n_keep,
-                       uint8_t * u, uint8_t * lo, uint32_t * path_cost) {
-    memset(t->cost, start < 0 ? 0 : 0xff, sizeof(t->cost)); // 0xffff: additions saturate, it stays above all real costs
-    if (start >= 0) {
-        t->cost[start] = 0;
+// costs of all states after 0, 1, .. n steps from step `first` on, but for what is returned; start is a state or -1
+static uint32_t tcq_run(tcq_trellis * t, int first, int n, int start, uint16_t (*cost)[TCQ_STATES]) {
+    const uint16_t others = start < 0 ? 0 : TCQ_UNREACHABLE;
+    for (int s = 0; s < TCQ_STATES; ++s) {
+        cost[0][s] = others;
     }
-    t->advance(&t->forward, t->cost, (const uint16_t (*)[8]) t->metric + first, t->survivors + first, n);
+    if (start >= 0) {
+        cost[0][start] = 0;
+    }
+    return t->advance(&t->forward, cost, (const uint16_t (*)[8]) t->metric + first, 1, n);
+}
 
-    int      s     = end < 0 ? tcq_cheapest_state(t->cost) : end;
-    int      kept  = s;
-    uint32_t total = 0;
+// path and lo bits of the first n_keep of n steps that end in state s; returns the state after n_keep steps
+static int tcq_trace_back(const tcq_trellis * t, int first, int n, int s, const uint16_t (*cost)[TCQ_STATES],
+                          int n_keep, uint8_t * u, uint8_t * lo) {
+    const uint8_t * subset = t->forward.subset;
+
+    int kept = s;
+    int z    = subset[s];
     for (int i = n - 1; i >= 0; --i) {
         if (i == n_keep - 1) {
             kept = s;
         }
-        const int window = tcq_survivor(t->survivors[first + i], s) << 8 | s;
-        const int z      = t->forward.subset[window];
-        total += t->metric[first + i][z];
+        // all that the next step may want: early costs are in L2 by now
+        for (int k = 0; k < 4 && i > 0; ++k) {
+            TCQ_PREFETCH(&cost[i - 1][s >> 2 | k*TCQ_STATES/4]);
+        }
+        // the second predecessor only if it is better; its window has another z2
+        const uint16_t * metric = t->metric[first + i];
+        const int second = cost[i][s >> 1 | TCQ_STATES/2] + metric[z ^ 4] < cost[i][s >> 1] + metric[z];
         if (i < n_keep) {
             u [i] = (uint8_t) (s & 1);
-            lo[i] = t->step_lo[first + i][z];
+            lo[i] = t->step_lo[first + i][z ^ second << 2];
         }
-        s = window >> 1;
-    }
-    if (path_cost) {
-        *path_cost = total;
+        // subsets are linear: the lookup need not wait for the decision
+        z = subset[s >> 1] ^ (-second & subset[TCQ_STATES/2]);
+        s = s >> 1 | second << 7;
     }
     return kept;
 }
 
-void tcq_trellis_seams(tcq_trellis * t, int first, int n, uint8_t * seams) {
-    uint16_t reversed[TCQ_SETTLE][8];
-    for (int i = 0; i < TCQ_SETTLE; ++i) {
-        memcpy(reversed[i], t->metric[first + TCQ_SETTLE - 1 - i], sizeof(reversed[i]));
-    }
-    uint16_t after[TCQ_STATES] = { 0 };
-    memset(t->cost, 0, sizeof(t->cost));
-    t->advance(&t->backward, after, (const uint16_t (*)[8]) reversed, t->survivors, TCQ_SETTLE);
-    t->advance(&t->forward, t->cost, (const uint16_t (*)[8]) t->metric + first - TCQ_SETTLE, t->survivors, TCQ_SETTLE);
+int tcq_trellis_search(tcq_trellis * t, int first, int n, int start, int end, int n_keep, uint8_t * u, uint8_t * lo) {
+    tcq_run(t, first, n, start, t->cost);
 
+    const int s = end < 0 ? tcq_cheapest_state(t->cost[n]) : end;
+    return tcq_trace_back(t, first, n, s, (const uint16_t (*)[TCQ_STATES]) t->cost, n_keep, u, lo);
+}
+
+float tcq_trellis_set_cycle(tcq_trellis * t, const float * x, const float * w, float unit) {
+    const int   n    = t->f->block_size;
+    const float paid = t->set_targets(t, TCQ_SETTLE, x, w, n, unit);
+    memcpy(t->metric[0], t->metric[n], sizeof(t->metric[0])*TCQ_SETTLE);
+    return paid;
+}
+
+void tcq_trellis_seams(tcq_trellis * t, int n, uint8_t * seams) {
+    uint16_t (*after)[TCQ_STATES] = t->cost, (*before)[TCQ_STATES] = t->cost + TCQ_SETTLE + 1;
+
+    memset(after[0], 0, sizeof(after[0]));
+    t->advance(&t->backward, after, (const uint16_t (*)[8]) t->metric + 2*TCQ_SETTLE - 1, -1, TCQ_SETTLE);
+    tcq_run(t, 0, TCQ_SETTLE, -1, before);
+
+    int32_t key[TCQ_STATES]; // orders states by cost, then by number
     for (int s = 0; s < TCQ_STATES; ++s) {
-        t->cost[s] = tcq_add_saturate(t->cost[s], after[t->mirrored[s]]);
+        key[s] = (before[TCQ_SETTLE][s] + after[TCQ_SETTLE][t->mirrored[s]])*TCQ_STATES + s;
     }
     for (int k = 0; k < n; ++k) {
-        seams[k] = (uint8_t) tcq_cheapest_state(t->cost);
-        t->cost[seams[k]] = 0xffff;
+        int32_t least = key[0];
+        for (int s = 1; s < TCQ_STATES; ++s) {
+            least = key[s] < least ? key[s] : least;
+        }
+        seams[k] = (uint8_t) (least % TCQ_STATES);
+        key[seams[k]] = INT32_MAX;
     }
 }
 
-void tcq_trellis_search_cycle(tcq_trellis * t, const float * x, const float * w, float unit, int n_seams,
-                              uint8_t * u, uint8_t * lo) {
+uint32_t tcq_trellis_search_cycle(tcq_trellis * t, const uint8_t * seams, int n_seams, int * best) {
     const int n = t->f->block_size;
 
-    t->set_targets(t, TCQ_SETTLE, x, w, n, unit);
-    memcpy(t->metric[0], t->metric[n], sizeof(t->metric[0])*TCQ_SETTLE);
-
-    uint8_t seams[TCQ_STATES];
-    tcq_trellis_seams(t, TCQ_SETTLE, n_seams, seams);
-
-    uint32_t best_cost;
-    tcq_trellis_search(t, TCQ_SETTLE, n, seams[0], seams[0], n, u, lo, &best_cost);
-    for (int k = 1; k < n_seams; ++k) {
-        uint8_t  ku[QK_TCQ], klo[QK_TCQ];
-        uint32_t cost;
-        tcq_trellis_search(t, TCQ_SETTLE, n, seams[k], seams[k], n, ku, klo, &cost);
-        if (cost < best_cost) {
-            best_cost = cost;
-            memcpy(u,  ku,  n);
-            memcpy(lo, klo, n);
+    uint32_t least_cost = 0;
+    for (int k = 0; k < n_seams; ++k) {
+        uint16_t     (*cost)[TCQ_STATES] = t->cost + k*(n + 1);
+        const uint32_t path_cost = tcq_run(t, TCQ_SETTLE, n, seams[k], cost) + cost[n][seams[k]];
+        if (k == 0 || path_cost < least_cost) {
+            least_cost = path_cost;
+            *best      = k;
         }
     }
+    return least_cost;
+}
+
+void tcq_trellis_cycle(const tcq_trellis * t, const uint8_t * seams, int k, uint8_t * u, uint8_t * lo) {
+    const int n = t->f->block_size;
+    tcq_trace_back(t, TCQ_SETTLE, n, seams[k], (const uint16_t (*)[TCQ_STATES]) t->cost + k*(n + 1), n, u, lo);
 }

@@ -12,24 +12,33 @@ extern "C" {
 #define TCQ_STATES    256
 #define TCQ_SETTLE     64 // steps after which the best path no longer depends on where it started
 #define TCQ_MAX_STEPS (QK_TCQ + TCQ_SETTLE)
+#define TCQ_COST_ROWS (QK_TCQ + 4)  // one search in a block of 256, or four in one of 64
+
+#if defined(_MSC_VER)
+#define TCQ_ALIGN __declspec(align(64))
+#else
+#define TCQ_ALIGN __attribute__((aligned(64)))
+#endif
 
 // the trellis in one direction of time
 typedef struct {
     uint8_t subset [2*TCQ_STATES]; // by window
-    uint8_t pattern[8][64];        // for byte shuffles of 8 metrics: byte pairs of metric[subset[2m] ^ k], m = 0..31
+    TCQ_ALIGN uint8_t pattern[8][64]; // for byte shuffles of 8 metrics: byte pairs of metric[subset[2m] ^ k], m = 0..31
 } tcq_code;
 
-// advances the costs of all states by n steps (a multiple of 8)
-typedef void (*tcq_advance_t)(const tcq_code * code, uint16_t * cost, const uint16_t (*metric)[8],
-                              uint32_t (*survivors)[TCQ_STATES/32], int n);
+// costs of all states after 1, 2, .. n steps (a multiple of 8) from those in cost[0]; returns what was subtracted from
+// all costs on the way. They tell which predecessor was better as well, so nothing else need be kept. Step i has
+// metric[i*stride]
+typedef uint32_t (*tcq_advance_t)(const tcq_code * code, uint16_t (*cost)[TCQ_STATES], const uint16_t (*metric)[8],
+                                  int stride, int n);
 
 typedef struct tcq_trellis tcq_trellis;
 
-// step costs for targets x (level units) with weights w, n of them in chain order, stored from step `first` on;
-// `unit` is the weighted squared error that costs 1
-typedef void (*tcq_set_targets_t)(tcq_trellis * t, int first, const float * x, const float * w, int n, float unit);
+// step costs for targets x (level units) with weights w, n of them (even) in chain order, stored from step `first` on;
+// `unit` is the weighted squared error that costs 1. Returns what every path costs besides
+typedef float (*tcq_set_targets_t)(tcq_trellis * t, int first, const float * x, const float * w, int n, float unit);
 
-// one search at a time: each encoder thread has one of these on its stack (35 KB)
+// one search at a time: each encoder thread has one of these (170 KB, too much for small stacks)
 struct tcq_trellis {
     const tcq_format * f;
     tcq_advance_t      advance;
@@ -40,26 +49,28 @@ struct tcq_trellis {
     uint8_t  lo    [256][8];                          // that level's lo bits
     uint16_t metric[TCQ_MAX_STEPS][8];                // cost of a step, by time and subset
     uint8_t  step_lo[TCQ_MAX_STEPS][8];               // lo bits that reach that cost
-    uint32_t survivors[TCQ_MAX_STEPS][TCQ_STATES/32]; // the top bit that the better predecessor had, by time and state
-    uint16_t cost[TCQ_STATES];
+    TCQ_ALIGN uint16_t cost[TCQ_COST_ROWS][TCQ_STATES];
     uint8_t  mirrored[TCQ_STATES];                    // by state: the same seen backwards, its newest bit the oldest
 };
 
 void tcq_trellis_init(tcq_trellis * t, const tcq_format * f);
 
 // n steps (a multiple of 8) from step `first` on; start and end are states, or -1 for any.
-// Writes the path bit and the lo bits of the first n_keep steps (NULL: not wanted) and their cost in all steps;
-// returns the state after n_keep steps.
-int tcq_trellis_search(tcq_trellis * t, int first, int n, int start, int end, int n_keep,
-                       uint8_t * u, uint8_t * lo, uint32_t * path_cost);
+// Writes the path bit and the lo bits of the first n_keep steps; returns the state after n_keep steps.
+int tcq_trellis_search(tcq_trellis * t, int first, int n, int start, int end, int n_keep, uint8_t * u, uint8_t * lo);
 
-// a cyclic path of block_size steps for targets x with weights w: the cheapest of those through the n_seams
-// most promising states at the seam
-void tcq_trellis_search_cycle(tcq_trellis * t, const float * x, const float * w, float unit, int n_seams,
-                              uint8_t * u, uint8_t * lo);
+// targets x with weights w of a block [block_size] by time, whose path shall be cyclic; returns what every path costs besides
+float tcq_trellis_set_cycle(tcq_trellis * t, const float * x, const float * w, float unit);
 
-// the n most promising states between step first - 1 and step first, by TCQ_SETTLE steps on both sides
-void tcq_trellis_seams(tcq_trellis * t, int first, int n, uint8_t * seams);
+// its n most promising states between the last step and the first, by TCQ_SETTLE steps on both sides
+void tcq_trellis_seams(tcq_trellis * t, int n, uint8_t * seams);
+
+// cost of the cheapest cyclic path through one of these seams, of which there may be four in a block of 64 and one in a
+// block of 256; *best becomes the seam's number
+uint32_t tcq_trellis_search_cycle(tcq_trellis * t, const uint8_t * seams, int n_seams, int * best);
+
+// the path bits and the lo bits of the path that this search found through seam k
+void tcq_trellis_cycle(const tcq_trellis * t, const uint8_t * seams, int k, uint8_t * u, uint8_t * lo);
 
 // weighted squared error (level units) that should cost 1 in a search with weights w [n]: an average step then costs
 // some 32, which loses less than 0.01 dB. Roots, so that a few great weights leave resolution for the others
