@@ -38,6 +38,8 @@ DRIVER = r"""
 #include "ggml-tcq.h"
 #include <stdlib.h>
 void ggml_abort(const char * file, int line, const char * format, ...) { (void) file; (void) line; (void) format; abort(); }
+void * ggml_aligned_malloc(size_t size) { return aligned_alloc(64, (size + 63)/64*64); }
+void ggml_aligned_free(void * p, size_t size) { (void) size; free(p); }
 
 // rows as they come back from a type, with its own levels or others, with slots or with slots that add nothing
 void there_and_back(int type, const int8_t * levels, int slots, const float * x, float * y, uint8_t * blocks, int64_t n, int64_t k, const float * importance) {
