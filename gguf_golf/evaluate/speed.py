@@ -95,6 +95,16 @@ def cpu_name() -> str:
     return match[1].strip() if match else platform.processor() or platform.machine()
 
 
+def peak_resident_bytes() -> int:
+    """The most memory that this process has had resident, without what its parent had when it was started."""
+    status = Path("/proc/self/status")
+    match = re.search(r"^VmHWM:\s*(\d+) kB$", status.read_text(), re.MULTILINE) if status.is_file() else None
+    if match:  # Linux counts the parent's peak in ru_maxrss
+        return int(match[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
 def _median(runs: Sequence[dict[str, Any]]) -> Speed:
     prompt = [run["prompt_tps"] for run in runs]
     generate = [run["generate_tps"] for run in runs]
@@ -139,11 +149,10 @@ def _measure_here(path: Path, n_prompt: int, n_generate: int, threads: int) -> d
             context.clear()
             prompt = feed(0, n_prompt)
             generate = sum(feed(at, at + 1) for at in range(n_prompt, n_ctx))
-    unit = 1 if sys.platform == "darwin" else 1024
     return {
         "prompt_tps": n_prompt / prompt,
         "generate_tps": n_generate / generate,
-        "resident_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "resident_bytes": peak_resident_bytes(),
         "load_seconds": loaded - start,
     }
 

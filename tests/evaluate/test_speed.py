@@ -1,0 +1,28 @@
+"""Speed and memory: a model's memory is its own, and finished runs are not repeated."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from gguf_golf.evaluate import speed
+
+SETTINGS = speed.SpeedSettings(n_prompt=16, n_generate=2, repeats=1, threads=1)
+
+
+def test_memory_is_the_models_and_not_that_of_whoever_asks(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    small, large = tiny("q3_k"), tiny("bf16")
+    ours = np.ones(1 << 29, np.uint8)  # 512 MB, resident
+    found = speed.measure([small, large], SETTINGS, tmp_path / "runs.jsonl")
+    assert speed.peak_resident_bytes() > ours.nbytes
+    for path, one in zip([small, large], found, strict=True):
+        assert path.stat().st_size < one.resident_bytes < ours.nbytes
+
+
+def test_finished_runs_are_kept(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    kept = tmp_path / "runs.jsonl"
+    first = speed.measure([tiny("q3_k")], SETTINGS, kept)
+    assert len(kept.read_text().splitlines()) == 1
+    assert json.loads(kept.read_text())["prompt_tps"] == first[0].prompt_tps
+    assert speed.measure([tiny("q3_k")], SETTINGS, kept) == first
