@@ -41,6 +41,9 @@ PARITY_BITS = {
 Those of the vectors i and i + 2 share the byte. They are chosen so that pairs of bits take few shifts to join them.
 """
 
+SINGLE_PLANE = {2: 0, 4: 1}
+"""By rate, where blocks of 256 store a lo bit alone: its plane, as lo_matrices counts them."""
+
 LUT_BITS: dict[int, tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]] = {
     1: (((0, 1, 2), ()), ((3, 4, 5), ())),
     2: (((0, 1, 2), (3,)),),
@@ -192,13 +195,12 @@ def render() -> str:
         )
         + "".join(
             c_table(
-                f"uint64_t {name}_parity_lo[2*8]",
-                hexadecimal(parity_matrices(lo_matrices(fmt)[8 * plane :][:8], fmt.rate, single=True)),
+                f"uint64_t tcq{rate}_parity_lo[2*8]",
+                hexadecimal(
+                    parity_matrices(lo_matrices(types.TCQ_FORMATS[f"tcq{rate}"])[8 * plane :][:8], rate, single=True)
+                ),
             )
-            for name, fmt, plane in (
-                ("tcq2", types.TCQ_FORMATS["tcq2"], 0),
-                ("tcq4", types.TCQ_FORMATS["tcq4"], 1),
-            )
+            for rate, plane in SINGLE_PLANE.items()
         ),
         "// XOR of [nibble] over prev.lo, prev.hi, cur.lo: subset of k | subset of k + 1 << 4, for k = 0 and k = 2\n"
         + c_table(

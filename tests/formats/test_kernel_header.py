@@ -38,7 +38,6 @@ def test_affine_matrices_give_the_index() -> None:
 
 def test_parity_matrices_serve_two_vectors() -> None:
     rng = np.random.default_rng(1)
-    single_plane = {2: 0, 4: 1}
     for fmt in (fmt for fmt in types.TCQ_FORMATS.values() if fmt.block_size == 256):
         block = rng.integers(0, 256, (1, fmt.type_size), np.uint8)
         index = tcq.level_indices(fmt, block)[0]
@@ -47,8 +46,8 @@ def test_parity_matrices_serve_two_vectors() -> None:
             for offset in (kernel_header.CUR, kernel_header.PREV)
         )
         lo = [0] * 16
-        if fmt.rate in single_plane:
-            lo = kernel_header.lo_matrices(fmt)[8 * single_plane[fmt.rate] :][:8]
+        if fmt.rate in kernel_header.SINGLE_PLANE:
+            lo = kernel_header.lo_matrices(fmt)[8 * kernel_header.SINGLE_PLANE[fmt.rate] :][:8]
             lo = kernel_header.parity_matrices(lo, fmt.rate, single=True)
         for i, bits in enumerate(kernel_header.PARITY_BITS[fmt.rate]):
             for half, k in enumerate(kernel_header.HALVES[i]):

@@ -306,7 +306,8 @@ static int tcq_simd_cap = 2;
 
 int tcq_trellis_simd(void) {
 #ifdef TCQ_X86
-    const int have = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") ? 2 : __builtin_cpu_supports("avx2") ? 1 : 0;
+    const bool avx512 = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    const int  have   = avx512 ? 2 : __builtin_cpu_supports("avx2") ? 1 : 0;
 #elif defined(__ARM_NEON) && defined(__aarch64__)
     const int have = 1;
 #else
@@ -361,9 +362,12 @@ void tcq_trellis_init(tcq_trellis * t, const tcq_format * f) {
     t->set_targets = tcq_set_targets_ref;
 #ifdef TCQ_X86
     const int simd = tcq_trellis_simd();
-    if (simd >= 1) {
-        t->advance     = simd >= 2 ? tcq_advance_avx512 : tcq_advance_avx2;
-        t->set_targets = simd >= 2 ? tcq_set_targets_avx512 : tcq_set_targets_avx2;
+    if (simd >= 2) {
+        t->advance     = tcq_advance_avx512;
+        t->set_targets = tcq_set_targets_avx512;
+    } else if (simd == 1) {
+        t->advance     = tcq_advance_avx2;
+        t->set_targets = tcq_set_targets_avx2;
     }
 #elif defined(__ARM_NEON) && defined(__aarch64__)
     if (tcq_trellis_simd() >= 1) {

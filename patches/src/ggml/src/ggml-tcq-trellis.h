@@ -38,7 +38,7 @@ typedef struct tcq_trellis tcq_trellis;
 // `unit` is the weighted squared error that costs 1. Returns what every path costs besides
 typedef float (*tcq_set_targets_t)(tcq_trellis * t, int first, const float * x, const float * w, int n, float unit);
 
-// one search at a time: each encoder thread has one of these (170 KB, too much for small stacks)
+// one search at a time: each encoder thread has one of these (150 KB, too much for small stacks)
 struct tcq_trellis {
     const tcq_format * f;
     tcq_advance_t      advance;

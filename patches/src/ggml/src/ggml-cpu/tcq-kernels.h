@@ -25,6 +25,10 @@
 #define TCQ_ARM
 #endif
 
+// one of a table's five versions; rate is constant wherever it matters
+#define TCQ_BY_RATE(rate, name) \
+    ((rate) == 1 ? tcq1##name : (rate) == 2 ? tcq2##name : (rate) == 3 ? tcq3##name : (rate) == 4 ? tcq4##name : tcq5##name)
+
 // added to the levels of the lookup tables: x86 multiplies unsigned by signed bytes (and cannot saturate, |level| being <= 63)
 enum { TCQ_BIAS = 64 };
 

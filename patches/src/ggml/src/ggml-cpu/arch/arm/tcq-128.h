@@ -63,15 +63,6 @@ TCQ_INLINE int32x4_t tcq_mul_add(int32x4_t acc, int8x16_t w, int8x16_t q) {
 #endif
 }
 
-TCQ_INLINE const int16_t * tcq_slot_values(int rate) {
-    return rate == 1 ? tcq1_slots : rate == 2 ? tcq2_slots : rate == 3 ? tcq3_slots : rate == 4 ? tcq4_slots : tcq5_slots;
-}
-
-TCQ_INLINE const int16_t * tcq_slot_values_64(int rate) {
-    return rate == 1 ? tcq1_64_slots : rate == 2 ? tcq2_64_slots : rate == 3 ? tcq3_64_slots :
-           rate == 4 ? tcq4_64_slots : tcq5_64_slots;
-}
-
 //
 // blocks of 256: path bytes 16*half..16*half + 15, of every sub-block k the weights 32*k + 16*half..
 //
@@ -121,7 +112,7 @@ TCQ_INLINE int8x16_t tcq_levels(int rate, const tcq_planes * p, int k) {
 TCQ_INLINE void tcq_vec_dot(int rate, int n, float * s, const uint8_t * x, const block_q8_K * y) {
     assert(n % QK_TCQ == 0);
 
-    const int16_t * slots = tcq_slot_values(rate);
+    const int16_t * slots = TCQ_BY_RATE(rate, _slots);
 
     float32x4_t sum       = vdupq_n_f32(0.0f);
     float       sum_slots = 0.0f;
@@ -202,7 +193,7 @@ TCQ_INLINE void tcq_levels_64(int rate, const uint8_t * x, int8x16_t w[4]) {
 TCQ_INLINE void tcq_vec_dot_64(int rate, int n, float * s, const uint8_t * x, const block_q8_0 * y) {
     assert(n % QK_TCQ_64 == 0);
 
-    const int16_t * slots = tcq_slot_values_64(rate);
+    const int16_t * slots = TCQ_BY_RATE(rate, _64_slots);
 
     float32x4_t sum       = vdupq_n_f32(0.0f);
     float       sum_slots = 0.0f;

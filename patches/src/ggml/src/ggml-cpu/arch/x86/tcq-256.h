@@ -68,15 +68,6 @@ TCQ_INLINE float tcq_hsum(__m256 v) {
     return _mm_cvtss_f32(r);
 }
 
-TCQ_INLINE const int16_t * tcq_slot_values(int rate) {
-    return rate == 1 ? tcq1_slots : rate == 2 ? tcq2_slots : rate == 3 ? tcq3_slots : rate == 4 ? tcq4_slots : tcq5_slots;
-}
-
-TCQ_INLINE const int16_t * tcq_slot_values_64(int rate) {
-    return rate == 1 ? tcq1_64_slots : rate == 2 ? tcq2_64_slots : rate == 3 ? tcq3_64_slots :
-           rate == 4 ? tcq4_64_slots : tcq5_64_slots;
-}
-
 //
 // blocks of 256: byte y of each vector is path byte y, and weight 32k + y of sub-block k
 //
@@ -332,7 +323,7 @@ TCQ_INLINE __m256i tcq_first_lane(int v) {
 }
 
 TCQ_INLINE int tcq_dot_slots(int rate, const uint8_t * x, const int8_t * q) {
-    const int16_t * slots = tcq_slot_values(rate);
+    const int16_t * slots = TCQ_BY_RATE(rate, _slots);
     const uint8_t * tail  = x + 32*rate;
     return slots[tail[2] & 0xf]*q[tail[0]] + slots[tail[2] >> 4]*q[tail[1]];
 }
@@ -498,7 +489,7 @@ TCQ_INLINE __m256i tcq_dot_64(const __m256i w[2], const block_q8_0 * y) {
 TCQ_INLINE void tcq_vec_dot_64(int rate, int n, float * s, const uint8_t * x, const block_q8_0 * y) {
     assert(n % QK_TCQ_64 == 0);
 
-    const int16_t * slots = tcq_slot_values_64(rate);
+    const int16_t * slots = TCQ_BY_RATE(rate, _64_slots);
 
     __m256 sum       = _mm256_setzero_ps();
     float  sum_slots = 0.0f;
@@ -536,7 +527,7 @@ TCQ_INLINE void tcq_dot_rows_64(int rate, const uint8_t * const x[TCQ_DOT_ROWS],
     static const int order[8] = { 1, 3, 5, 7, 0, 2, 4, 6 };
 
     const int       size  = 8*rate + 2;
-    const int16_t * slots = tcq_slot_values_64(rate);
+    const int16_t * slots = TCQ_BY_RATE(rate, _64_slots);
 
     __m256 sum = _mm256_setzero_ps();
 

@@ -33,15 +33,6 @@ TCQ_INLINE __m512i tcq_load_halves(const void * a, const void * b) {
                               _mm256_loadu_si256((const __m256i *) b), 1);
 }
 
-TCQ_INLINE const int16_t * tcq_slot_values(int rate) {
-    return rate == 1 ? tcq1_slots : rate == 2 ? tcq2_slots : rate == 3 ? tcq3_slots : rate == 4 ? tcq4_slots : tcq5_slots;
-}
-
-TCQ_INLINE const int16_t * tcq_slot_values_64(int rate) {
-    return rate == 1 ? tcq1_64_slots : rate == 2 ? tcq2_64_slots : rate == 3 ? tcq3_64_slots :
-           rate == 4 ? tcq4_64_slots : tcq5_64_slots;
-}
-
 TCQ_INLINE __m512i tcq_xor3(__m512i a, __m512i b, __m512i c) {
     return _mm512_ternarylogic_epi64(a, b, c, 0x96);
 }
@@ -70,9 +61,6 @@ typedef struct {
     __m512i parities[2]; // of the vectors i, i + 2: the index but for stored pairs of bits
     __m512i pairs[2];    // rates 3 to 5: bytes with a pair of bits for each vector; rate 5 has two
 } tcq_planes;
-
-#define TCQ_BY_RATE(rate, name) \
-    ((rate) == 1 ? tcq1##name : (rate) == 2 ? tcq2##name : (rate) == 3 ? tcq3##name : (rate) == 4 ? tcq4##name : tcq5##name)
 
 TCQ_INLINE __m512i tcq_affine(__m512i v, const uint64_t * matrices, int i) {
     return _mm512_gf2p8affine_epi64_epi8(v, _mm512_load_si512(matrices + 8*i), 0);
@@ -170,7 +158,7 @@ TCQ_INLINE void tcq_vec_dot(int rate, int n, float * s, const uint8_t * x, const
     assert(n % QK_TCQ == 0);
 
     const int       size  = 32*rate + 4;
-    const int16_t * slots = tcq_slot_values(rate);
+    const int16_t * slots = TCQ_BY_RATE(rate, _slots);
 
     __m512 sum       = _mm512_setzero_ps();
     float  sum_slots = 0.0f;
@@ -244,7 +232,7 @@ TCQ_INLINE __m512i tcq_levels_64(int rate, const uint8_t * x) {
 TCQ_INLINE void tcq_vec_dot_64(int rate, int n, float * s, const uint8_t * x, const block_q8_0 * y) {
     assert(n % QK_TCQ_64 == 0);
 
-    const int16_t * slots = tcq_slot_values_64(rate);
+    const int16_t * slots = TCQ_BY_RATE(rate, _64_slots);
 
     __m512 sum       = _mm512_setzero_ps();
     float  sum_slots = 0.0f;
@@ -313,7 +301,7 @@ TCQ_INLINE __m512 tcq_add_block(__m512 sum, __m512i acc, float d) {
 
 TCQ_INLINE void tcq_dot_rows(int rate, const uint8_t * const x[TCQ_DOT_ROWS], const tcq_column * y, float s[TCQ_DOT_ROWS]) {
     const int       size  = 32*rate + 4;
-    const int16_t * slots = tcq_slot_values(rate);
+    const int16_t * slots = TCQ_BY_RATE(rate, _slots);
 
     __m512 sum[TCQ_DOT_ROWS] = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps() };
 
@@ -354,7 +342,7 @@ TCQ_INLINE void tcq_dot_rows(int rate, const uint8_t * const x[TCQ_DOT_ROWS], co
 
 TCQ_INLINE void tcq_dot_rows_64(int rate, const uint8_t * const x[TCQ_DOT_ROWS], const tcq_column * y, float s[TCQ_DOT_ROWS]) {
     const int       size  = 8*rate + 2;
-    const int16_t * slots = tcq_slot_values_64(rate);
+    const int16_t * slots = TCQ_BY_RATE(rate, _64_slots);
 
     __m512 sum[TCQ_DOT_ROWS] = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps() };
 
