@@ -62,6 +62,7 @@ def _command_line() -> str:
 @click.option("--hessian", type=PATH, help="Encode TCQ types with error feedback (gguf-golf imatrix --hessian).")
 @click.option("--allow-requantize", is_flag=True, help="Take a source that is already quantized.")
 @click.option("--threads", default=0, help="CPU threads; 0 means all.")
+@click.option("--gpu", "on_gpu", is_flag=True, help="Encode TCQ on an NVIDIA GPU; the bytes are the same.")
 def convert(
     model: Path,
     out: Path,
@@ -71,6 +72,7 @@ def convert(
     hessian: Path | None,
     allow_requantize: bool,
     threads: int,
+    on_gpu: bool,
 ) -> None:
     """Convert MODEL, a Hugging Face directory or a GGUF, to a GGUF of one type."""
     done = convert_model(
@@ -82,6 +84,7 @@ def convert(
         hessian_path=hessian,
         allow_requantize=allow_requantize,
         threads=threads,
+        on_gpu=on_gpu,
     )
     for note in done.assignment.notes:
         click.echo(f"note: {note}")
@@ -331,6 +334,7 @@ def plan_command(
 @click.option("--hessian", type=PATH, help="Encode TCQ types with error feedback (gguf-golf imatrix --hessian).")
 @click.option("--allow-requantize", is_flag=True, help="Take a source that is already quantized.")
 @click.option("--threads", default=0, help="CPU threads; 0 means all. The bytes do not depend on it.")
+@click.option("--gpu", "on_gpu", is_flag=True, help="Encode TCQ on an NVIDIA GPU; the bytes are the same.")
 def quantize_command(
     model: Path,
     recipe: Path,
@@ -339,6 +343,7 @@ def quantize_command(
     hessian: Path | None,
     allow_requantize: bool,
     threads: int,
+    on_gpu: bool,
 ) -> None:
     """Write the GGUF of MODEL that a recipe describes."""
     done = quantize(
@@ -349,6 +354,7 @@ def quantize_command(
         hessian_path=hessian,
         allow_requantize=allow_requantize,
         threads=threads,
+        on_gpu=on_gpu,
     )
     for note in done.notes:
         click.echo(f"note: {note}")

@@ -31,6 +31,7 @@ def convert(
     hessian_path: Path | None = None,
     allow_requantize: bool = False,
     threads: int = 0,
+    on_gpu: bool = False,
     progress: bool = True,
 ) -> Conversion:
     """Convert a Hugging Face directory or a GGUF to a GGUF with one type for the linear layers.
@@ -54,6 +55,7 @@ def convert(
         imatrix=imatrix,
         hessians=hessians,
         threads=threads,
+        on_gpu=on_gpu,
         progress=progress,
     )
     return Conversion(written, assignment, bits_per_weight(model, written))

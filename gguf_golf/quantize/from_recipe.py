@@ -36,6 +36,7 @@ def quantize(
     hessian_path: Path | None = None,
     allow_requantize: bool = False,
     threads: int = 0,
+    on_gpu: bool = False,
     progress: bool = True,
 ) -> Quantized:
     """Write `out` from a Hugging Face directory or GGUF as the recipe says; the file holds the recipe and hashes.
@@ -76,6 +77,7 @@ def quantize(
         imatrix=imatrix,
         hessians=hessians,
         threads=threads,
+        on_gpu=on_gpu,
         progress=progress,
     )
     if recipe.predicted_bytes not in (None, written.file_bytes):

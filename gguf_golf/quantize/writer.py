@@ -19,11 +19,11 @@ from gguf_golf.calibrate import feedback
 from gguf_golf.calibrate.hessian import Hessians
 from gguf_golf.calibrate.imatrix import Imatrix
 from gguf_golf.errors import InputError
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats.types import TCQ, QuantType
 from gguf_golf.models import LazyTensor, MetadataField, Model
 from gguf_golf.plan.layout import Layout, lay_out
 from gguf_golf.quantize.assignment import check_imatrix
-from gguf_golf.runtime import ggml
+from gguf_golf.runtime import ggml, gpu
 
 SLAB_WEIGHTS = 1 << 23
 """Weights read and quantized at a time: bounds memory, and is long enough to keep every thread busy."""
@@ -47,15 +47,20 @@ def write(
     imatrix: Imatrix | None = None,
     hessians: Hessians | None = None,
     threads: int = 0,
+    on_gpu: bool = False,
     progress: bool = True,
 ) -> Written:
     """Write `out` with every tensor of the model in its chosen type. `metadata` replaces the model's own if given.
 
-    With `hessians`, TCQ types are encoded with error feedback wherever there is a Hessian.
+    With `hessians`, TCQ types are encoded with error feedback wherever there is a Hessian. With `on_gpu`, TCQ types
+    without feedback are encoded on a GPU; the bytes are the same.
 
-    Raises InputError for types that need an imatrix or tensors that the imatrix lacks, DataError for NaN weights.
+    Raises InputError for types that need an imatrix or tensors that the imatrix lacks, DataError for NaN weights, and
+    BuildError where there is no GPU or no runtime for it.
     """
     check_imatrix(chosen, imatrix is not None)
+    if on_gpu:
+        gpu.check()
     layout = lay_out(model, chosen, model.metadata if metadata is None else metadata)
     job = _job_hash(model, chosen, layout, imatrix, hessians)
     prepared = None if hessians is None else feedback.Prepared(hessians)
@@ -64,7 +69,14 @@ def write(
         out.parent.mkdir(parents=True, exist_ok=True)
         with _PartialFile(partial, journal, layout, job) as target:
             _write_tensors(
-                model, chosen, target, imatrix, prepared, threads=threads or os.cpu_count() or 1, progress=progress
+                model,
+                chosen,
+                target,
+                imatrix,
+                prepared,
+                threads=threads or os.cpu_count() or 1,
+                on_gpu=on_gpu,
+                progress=progress,
             )
         os.replace(partial, out)
         journal.unlink(missing_ok=True)
@@ -132,6 +144,7 @@ def _write_tensors(
     prepared: feedback.Prepared | None,
     *,
     threads: int,
+    on_gpu: bool,
     progress: bool,
 ) -> None:
     todo = [tensor for tensor in model.tensors if tensor.name not in target.done]
@@ -149,6 +162,8 @@ def _write_tensors(
                 answer = prepared and prepared.get(tensor.name, expert, n_experts, quant_type, rows.shape[1])
                 if answer:
                     target.write(feedback.quantize(quant_type, rows, answer, threads))
+                elif on_gpu and quant_type in TCQ.values():
+                    target.write(gpu.quantize(quant_type.id, rows, importance))
                 else:
                     target.write(ggml.quantize(quant_type.id, rows, importance, threads))
                 bar.update(rows.size)

@@ -25,11 +25,11 @@ def load() -> ModuleType:
     and components that this environment's last build had. $LLAMA_CPP_LIB_PATH, which the bindings know too, names
     a folder of libraries to take unseen instead. Raises BuildError.
     """
-    folder = _folder()
+    chosen = folder()
     if "llama_cpp" not in sys.modules:
         # rather than by the link, which another process may be changing; and not for children, as it is an override
         before = os.environ.get(_OVERRIDE)
-        os.environ[_OVERRIDE] = str(folder)
+        os.environ[_OVERRIDE] = str(chosen)
         try:
             importlib.import_module("llama_cpp")
         finally:
@@ -37,10 +37,10 @@ def load() -> ModuleType:
             os.environ.update({} if before is None else {_OVERRIDE: before})
     module = sys.modules["llama_cpp"]
     loaded = Path(sys.modules["llama_cpp.llama_cpp"]._lib._name).resolve().parent
-    if loaded != folder:
+    if loaded != chosen:
         raise BuildError(
             f"llama_cpp was imported before gguf-golf could choose its libraries, and runs on {loaded} "
-            f"instead of {folder}: call gguf_golf.runtime.load() first"
+            f"instead of {chosen}: call gguf_golf.runtime.load() first"
         )
     return module
 
@@ -48,7 +48,7 @@ def load() -> ModuleType:
 @cache
 def libggml() -> ctypes.CDLL:
     """The patched libggml, through which all symbols of ggml-base and ggml-cpu are found. Raises BuildError."""
-    path = _folder() / ("libggml.dylib" if sys.platform == "darwin" else "libggml.so")
+    path = folder() / ("libggml.dylib" if sys.platform == "darwin" else "libggml.so")
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
@@ -96,7 +96,10 @@ def manifest(runtime: Path) -> dict[str, Any]:
 
 
 @cache
-def _folder() -> Path:
-    """Where this process loads its libraries from: decided once, so that ggml and llama stay of one build."""
+def folder() -> Path:
+    """Where this process loads its libraries from: decided once, so that ggml and llama stay of one build.
+
+    Raises BuildError.
+    """
     override = os.environ.get(_OVERRIDE)
     return (Path(override) if override else current() / "lib").resolve()

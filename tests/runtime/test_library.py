@@ -27,7 +27,7 @@ def python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 def test_load_runs_the_bindings_on_the_patched_libraries() -> None:
     assert load().llama_supports_mmap()
-    assert Path(load().llama_cpp._lib._name).parent == library._folder()
+    assert Path(load().llama_cpp._lib._name).parent == library.folder()
 
 
 def test_a_program_that_does_not_know_us_gets_the_patched_libraries(runtime: Path) -> None:

@@ -33,6 +33,12 @@ typedef struct {
     int   value;
 } tcq_slot;
 
+// mean squared error of a weight that the levels suit, squared level units
+static float tcq_expected_error(const tcq_format * f) {
+    const float rms = tcq_level_rms(f);
+    return rms*rms/(float) (1 << 2*f->rate);
+}
+
 // the e5m3 byte whose scale is nearest to d, at least 1
 static int tcq_nearest_scale(float d) {
     int lo = 1, hi = 255;
@@ -261,7 +267,7 @@ bool tcq_encode_block(tcq_encoder * e, const float * x, const float * importance
 
     const bool wide = n == QK_TCQ;
     e->x          = x;
-    e->mse        = rms*rms/(float) (1 << 2*f->rate);
+    e->mse        = tcq_expected_error(f);
     e->unit       = tcq_cost_unit(f, e->w, n);
     e->best_error = FLT_MAX;
     e->scale      = 0; // none yet
@@ -324,4 +330,31 @@ void tcq_encode_rows(const tcq_format * f, const float * src, uint8_t * dst, int
         }
     }
     ggml_aligned_free(e, sizeof(tcq_encoder));
+}
+
+void tcq_get_encoder_tables(const tcq_format * f, tcq_encoder_tables * tables) {
+    tcq_trellis * t = ggml_aligned_malloc(sizeof(tcq_trellis));
+    GGML_ASSERT(t != NULL);
+    tcq_trellis_init(t, f);
+
+    memset(tables, 0, sizeof(*tables));
+    tables->rate       = f->rate;
+    tables->block_size = f->block_size;
+    tables->type_size  = f->type_size;
+    tables->n_mags     = f->n_mags;
+    tables->level_rms  = tcq_level_rms(f);
+    tables->mse        = tcq_expected_error(f);
+    memcpy(tables->marginal_cost, tcq_marginal_cost[f->rate], sizeof(tables->marginal_cost));
+    memcpy(tables->scale,         tcq_scale,                  sizeof(tables->scale));
+    memcpy(tables->level,         t->level,                   sizeof(tables->level));
+    memcpy(tables->lo,            t->lo,                      sizeof(tables->lo));
+    memcpy(tables->subset[0],     t->forward.subset,          sizeof(tables->subset[0]));
+    memcpy(tables->subset[1],     t->backward.subset,         sizeof(tables->subset[1]));
+    memcpy(tables->mirrored,      t->mirrored,                sizeof(tables->mirrored));
+    memcpy(tables->levels,        f->levels,                  8*f->n_lo*sizeof(int8_t));
+    memcpy(tables->slots,         f->slots,                   2*f->n_mags*sizeof(int16_t));
+    if (f->rate > 1) {
+        memcpy(tables->lo_position, f->lo_position, f->block_size*(f->rate - 1)*sizeof(uint16_t));
+    }
+    ggml_aligned_free(t, sizeof(tcq_trellis));
 }

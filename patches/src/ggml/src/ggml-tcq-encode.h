@@ -43,6 +43,27 @@ void tcq_pack_block(const tcq_encoder * e, uint8_t * block);
 // adds what the slots say to q [block_size], in level units
 void tcq_add_slots(const tcq_format * f, const uint8_t * slots, int16_t * q);
 
+// All that an encoder looks up, in one piece: for encoders on other devices
+typedef struct {
+    int      rate;
+    int      block_size;
+    int      type_size;
+    int      n_mags;
+    float    level_rms;
+    float    mse;                           // as tcq_encoder's
+    float    marginal_cost[9];
+    float    scale        [256];
+    float    level        [256][8];         // as tcq_trellis'
+    uint8_t  lo           [256][8];
+    uint8_t  subset       [2][2*TCQ_STATES]; // by window, forward and backward
+    uint8_t  mirrored     [TCQ_STATES];
+    int8_t   levels       [8 << 4];
+    int16_t  slots        [16];
+    uint16_t lo_position  [4*QK_TCQ];
+} tcq_encoder_tables;
+
+GGML_API void tcq_get_encoder_tables(const tcq_format * f, tcq_encoder_tables * tables);
+
 #ifdef __cplusplus
 }
 #endif

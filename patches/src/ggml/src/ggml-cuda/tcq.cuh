@@ -1,4 +1,4 @@
-// TCQ on CUDA: how one thread decodes 32 weights, the dot product of mmvq, and the host entry points.
+// TCQ on CUDA: how one thread decodes 32 weights, and the host entry points.
 //
 // The path of a block is one little-endian string of bits. A thread takes one of its 32-bit words: a parity of all 32
 // times is a few funnel shifts and XORs, and bit k of byte y belongs to weight y of sub-block k. Sub-blocks kk and
@@ -70,23 +70,29 @@ static constexpr __host__ __device__ tcq_lo_bit tcq_get_lo_bit(int block_size, i
     return { first + (k & 1), 4*(1 - (k >> 1 & 1)) + 2*(k >> 2 & 1) + b - first };
 }
 
+// 32 bits of a block; blocks of 64 are aligned to 2 bytes only
 template <typename T>
-static __device__ __forceinline__ uint32_t tcq_load_word(const uint8_t * block, int word) {
+static __device__ __forceinline__ uint32_t tcq_load_word(const uint8_t * at) {
     if constexpr (T::block_size == QK_TCQ) {
-        return ((const uint32_t *) block)[word];
-    } else { // blocks of 64 are aligned to 2 bytes only
-        const uint16_t * halves = (const uint16_t *) block;
-        return halves[2*word] | (uint32_t) halves[2*word + 1] << 16;
+        return *(const uint32_t *) at;
+    } else {
+        return ((const uint16_t *) at)[0] | (uint32_t) ((const uint16_t *) at)[1] << 16;
     }
+}
+
+// the word of the path before this one
+template <typename T>
+static __device__ __forceinline__ uint32_t tcq_load_previous_word(const uint8_t * block, uint32_t word) {
+    return tcq_load_word<T>(block + 4*((word + T::n_words - 1) % T::n_words));
 }
 
 // the block's last bytes: positions, values and scale, or slot and scale
 template <typename T>
 static __device__ __forceinline__ uint32_t tcq_load_tail(const uint8_t * block) {
     if constexpr (T::block_size == QK_TCQ) {
-        return ((const uint32_t *) block)[T::rate*T::n_words];
+        return *(const uint32_t *) (block + T::rate*T::n_bytes);
     } else {
-        return ((const uint16_t *) block)[T::rate*T::n_words*2];
+        return *(const uint16_t *) (block + T::rate*T::n_bytes);
     }
 }
 
@@ -110,11 +116,25 @@ static __device__ __forceinline__ uint32_t tcq_prmt(uint32_t a, uint32_t b, uint
     return r;
 }
 
+// a where the mask has ones, else b: one instruction, of which the compiler makes two when the mask is a constant
+static __device__ __forceinline__ uint32_t tcq_select(uint32_t mask, uint32_t a, uint32_t b) {
+    uint32_t r;
+    asm("lop3.b32 %0, %1, %2, %3, 0xe4;" : "=r"(r) : "r"(a), "r"(b), "r"(mask));
+    return r;
+}
+
+// a & mask, out of the compiler's sight, which would move the mask into the selections that follow
+static __device__ __forceinline__ uint32_t tcq_and(uint32_t a, uint32_t mask) {
+    uint32_t r;
+    asm("and.b32 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(mask));
+    return r;
+}
+
 // ---------------------------------------------------------------------------------------------------------------
 // levels
 
 template <int rate>
-static __device__ constexpr uint32_t tcq_level_word(int i) {
+static __host__ __device__ constexpr uint32_t tcq_level_word(int i) {
     const int8_t * levels = rate == 1 ? tcq1_levels : rate == 2 ? tcq2_levels : rate == 3 ? tcq3_levels :
                             rate == 4 ? tcq4_levels : tcq5_levels;
     return (uint32_t) (uint8_t) levels[4*i + 0]       | (uint32_t) (uint8_t) levels[4*i + 1] <<  8 |
@@ -130,12 +150,31 @@ static constexpr __host__ __device__ bool tcq_levels_in_shared(int rate) {
 // Rate 4 in blocks of 256 has one plane in the path's own order: its bit joins the three parities in a nibble, and the
 // two other lo bits come above it.
 template <typename T>
-static constexpr __device__ bool tcq_has_plain_plane() {
+static constexpr __host__ __device__ bool tcq_has_plain_plane() {
     return T::rate == 4 && T::block_size == QK_TCQ;
 }
 
-static __shared__ uint32_t tcq_shared_levels[32];
-static __shared__ int16_t  tcq_shared_slots [16];
+template <typename T>
+struct tcq_level_table {
+    uint32_t words[1 << T::rate];
+
+    constexpr tcq_level_table() : words() {
+        for (int i = 0; i < 1 << T::rate; ++i) { // plain plane: index 4*i.. = subset, its bit << 3, the other two << 4
+            words[i] = tcq_level_word<T::rate>(tcq_has_plain_plane<T>() ? (i & 1) + 2*(i >> 2) + 8*(i >> 1 & 1) : i);
+        }
+    }
+};
+
+template <typename T>
+static __device__ const tcq_level_table<T> tcq_level_table_of;
+
+struct tcq_shared_tables {
+    uint32_t levels[32];
+    int16_t  slots [16];
+};
+
+// aligned, so that the low byte of its address is free for the index of a level
+static __shared__ __align__(256) tcq_shared_tables tcq_shared;
 
 // every thread of a kernel that decodes TCQ calls this before it does; it holds a barrier
 template <ggml_type type>
@@ -143,16 +182,12 @@ static __device__ __forceinline__ void tcq_init_levels() {
     if constexpr (tcq_is_type(type)) {
         using T = tcq_traits<type>;
         if constexpr (tcq_levels_in_shared(T::rate)) {
-            const int i0 = threadIdx.y*blockDim.x + threadIdx.x;
-            for (int i = i0; i < 1 << T::rate; i += blockDim.x*blockDim.y) {
-                if constexpr (tcq_has_plain_plane<T>()) { // word i: index 4*i.. = subset, h << 3, pair << 4
-                    tcq_shared_levels[i] = tcq_level_word<T::rate>((i & 1) + 2*(i >> 2) + 8*(i >> 1 & 1));
-                } else {
-                    tcq_shared_levels[i] = tcq_level_word<T::rate>(i);
-                }
+            const int i = threadIdx.y*blockDim.x + threadIdx.x; // of a warp at least
+            if (i < 1 << T::rate) {
+                tcq_shared.levels[i] = tcq_level_table_of<T>.words[i];
             }
-            if (T::block_size == QK_TCQ && i0 < 16) {
-                tcq_shared_slots[i0] = T::slot(i0);
+            if (T::block_size == QK_TCQ && i < 16) {
+                tcq_shared.slots[i] = T::slot(i);
             }
             __syncthreads();
         }
@@ -163,7 +198,7 @@ template <ggml_type type>
 static __device__ __forceinline__ int tcq_get_slot_value(uint32_t tail, int slot) {
     using T = tcq_traits<type>;
     if constexpr (T::block_size == QK_TCQ && tcq_levels_in_shared(T::rate)) {
-        return tcq_shared_slots[tail >> (16 + 4*slot) & 0xf];
+        return tcq_shared.slots[tail >> (16 + 4*slot) & 0xf];
     } else if constexpr (T::block_size == QK_TCQ) {
         // two byte permutes look the magnitude up
         constexpr uint32_t lo0 = (T::slot(0) & 0xff) | (T::slot(1) & 0xff) << 8 | (T::slot(2) & 0xff) << 16 | (uint32_t) (T::slot(3) & 0xff) << 24;
@@ -187,20 +222,25 @@ static __device__ __forceinline__ uint32_t tcq_byte_mask(uint32_t a, uint32_t b)
     return tcq_prmt(a, b, selector | 0x8888);
 }
 
-// The lo bits of sub-block k as bits 3.. of every byte; a plain plane is not among them, and the others come above it.
+// the lo bits of sub-block k as bits 3.. of every byte, for types without a plain plane
 template <typename T, int k>
 static __device__ __forceinline__ uint32_t tcq_lo_index(const uint32_t (&lo)[5]) {
-    constexpr int first = tcq_has_plain_plane<T>() ? 4 : 3;
-    constexpr int n     = tcq_has_plain_plane<T>() ? 2 : T::rate - 1;
-
     uint32_t index = 0;
 #pragma unroll
-    for (int b = 0; b < n; ++b) {
+    for (int b = 0; b < T::rate - 1; ++b) {
         const tcq_lo_bit at = tcq_get_lo_bit(T::block_size, T::rate, k, b);
-        const int shift = first + b - at.bit;
-        index |= (shift < 0 ? lo[at.plane] >> -shift : lo[at.plane] << shift) & 0x01010101u << (first + b);
+        const int shift = 3 + b - at.bit;
+        index |= (shift < 0 ? lo[at.plane] >> -shift : lo[at.plane] << shift) & 0x08080808u << b;
     }
     return index;
+}
+
+// the two lo bits of sub-block k that are not in the plain plane, as bits 4 and 5 of every byte; bits 6 and 7 are clear
+template <typename T, int k>
+static __device__ __forceinline__ uint32_t tcq_lo_pair(const uint32_t (&lo)[5]) {
+    constexpr tcq_lo_bit at = tcq_get_lo_bit(T::block_size, T::rate, k, 0);
+    const uint32_t pairs = tcq_and(lo[at.plane] >> (at.bit & 2), 0x33333333);
+    return at.bit & 4 ? pairs : pairs << 4;
 }
 
 static __device__ __forceinline__ uint32_t tcq_mad(uint32_t a, uint32_t b, uint32_t c) {
@@ -209,39 +249,77 @@ static __device__ __forceinline__ uint32_t tcq_mad(uint32_t a, uint32_t b, uint3
     return r;
 }
 
-// four levels: bytes 2*h and 2*h + 1 of sub-blocks kk and kk + 4; selectors has the subsets as nibbles
+static __device__ __forceinline__ uint32_t tcq_load_shared(uint32_t address) {
+    uint32_t r;
+    asm volatile("ld.shared.u8 %0, [%1];" : "=r"(r) : "r"(address)); // volatile: stays after the barrier
+    return r;
+}
+
+// byte k of the index under the address of the tables, on the pipe of multiplications where there is such an instruction
+template <int k>
+static __device__ __forceinline__ uint32_t tcq_level_address(uint32_t index, uint32_t tables) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= GGML_CUDA_CC_DP4A
+    uint32_t r;
+    asm("dp4a.u32.u32 %0, %1, %2, %3;" : "=r"(r) : "r"(index), "r"(1u << 8*k), "r"(tables));
+    return r;
+#else
+    return tcq_prmt(index, tables, 0x7650 + k);
+#endif
+}
+
+// Four levels by the bytes first and first + 1 of two indices. To take a byte out and put it under the table's address is
+// one instruction; half of them and the packing are left to the pipe of multiplications, because the integer pipe, with
+// shifts, logic and byte permutes, has more to do.
+template <int first>
+static __device__ __forceinline__ uint32_t tcq_look_up(uint32_t index0, uint32_t index1) {
+    const uint32_t tables = (uint32_t) __cvta_generic_to_shared(&tcq_shared);
+    const uint32_t l0 = tcq_load_shared(tcq_level_address<first>(index0, tables));
+    const uint32_t l1 = tcq_load_shared(tcq_level_address<first>(index1, tables));
+    const uint32_t l2 = tcq_load_shared(tcq_prmt(index0, tables, 0x7650 + first + 1));
+    const uint32_t l3 = tcq_load_shared(tcq_prmt(index1, tables, 0x7650 + first + 1));
+    return tcq_mad(tcq_mad(l3, 256, l2), 65536, tcq_mad(l1, 256, l0));
+}
+
+// the levels of bytes 2*h and 2*h + 1 of sub-blocks kk and kk + 4, from registers
 template <typename T, int kk, int h>
-static __device__ __forceinline__ uint32_t tcq_get_levels(uint32_t selectors, const uint32_t (&lo)[5]) {
+static __device__ __forceinline__ uint32_t tcq_permute(uint32_t selectors, const uint32_t (&lo)[5]) {
+    constexpr int n_lo = 1 << (T::rate - 1);
+    uint32_t v[n_lo];
+#pragma unroll
+    for (int t = 0; t < n_lo; ++t) {
+        v[t] = tcq_prmt(tcq_level_word<T::rate>(2*t), tcq_level_word<T::rate>(2*t + 1), selectors >> 16*h);
+    }
+#pragma unroll
+    for (int b = 0; b < T::rate - 1; ++b) {
+        constexpr uint32_t order = h == 0 ? 0x5140 : 0x7362; // byte, its twin, next byte, its twin
+        const tcq_lo_bit at0 = tcq_get_lo_bit(T::block_size, T::rate, kk,     b);
+        const tcq_lo_bit at1 = tcq_get_lo_bit(T::block_size, T::rate, kk + 4, b);
+        const uint32_t mask = tcq_byte_mask<order>(lo[at0.plane] << (7 - at0.bit), lo[at1.plane] << (7 - at1.bit));
+#pragma unroll
+        for (int t = 0; t < n_lo >> (b + 1); ++t) {
+            v[t] = tcq_select(mask, v[2*t + 1], v[2*t]);
+        }
+    }
+    return v[0];
+}
+
+// eight levels: the four bytes of sub-blocks kk and kk + 4; selectors has the subsets as nibbles
+template <typename T, int kk>
+static __device__ __forceinline__ void tcq_get_levels(uint32_t selectors, const uint32_t (&lo)[5], uint32_t * v) {
     if constexpr (!tcq_levels_in_shared(T::rate)) {
-        constexpr int n_lo = 1 << (T::rate - 1);
-        uint32_t v[n_lo];
-#pragma unroll
-        for (int t = 0; t < n_lo; ++t) {
-            v[t] = tcq_prmt(tcq_level_word<T::rate>(2*t), tcq_level_word<T::rate>(2*t + 1), selectors >> 16*h);
-        }
-#pragma unroll
-        for (int b = 0; b < T::rate - 1; ++b) {
-            constexpr uint32_t order = h == 0 ? 0x5140 : 0x7362; // byte, its twin, next byte, its twin
-            const tcq_lo_bit at0 = tcq_get_lo_bit(T::block_size, T::rate, kk,     b);
-            const tcq_lo_bit at1 = tcq_get_lo_bit(T::block_size, T::rate, kk + 4, b);
-            const uint32_t mask = tcq_byte_mask<order>(lo[at0.plane] << (7 - at0.bit), lo[at1.plane] << (7 - at1.bit));
-#pragma unroll
-            for (int t = 0; t < n_lo >> (b + 1); ++t) {
-                v[t] = (v[2*t] & ~mask) | (v[2*t + 1] & mask);
-            }
-        }
-        return v[0];
+        v[0] = tcq_permute<T, kk, 0>(selectors, lo);
+        v[1] = tcq_permute<T, kk, 1>(selectors, lo);
     } else {
-        constexpr uint32_t low = tcq_has_plain_plane<T>() ? 0x0f0f0f0f : 0x07070707;
-        const uint32_t index0 = (selectors      & low) | tcq_lo_index<T, kk    >(lo);
-        const uint32_t index1 = (selectors >> 4 & low) | tcq_lo_index<T, kk + 4>(lo);
-        // integer units are the bound: one byte permute takes a byte out, multiply-adds on the other pipe pack four
-        const uint8_t * levels = (const uint8_t *) tcq_shared_levels;
-        const uint32_t l0 = levels[tcq_prmt(index0, 0, 0x4440 + 2*h)];
-        const uint32_t l1 = levels[tcq_prmt(index1, 0, 0x4440 + 2*h)];
-        const uint32_t l2 = levels[tcq_prmt(index0, 0, 0x4441 + 2*h)];
-        const uint32_t l3 = levels[tcq_prmt(index1, 0, 0x4441 + 2*h)];
-        return tcq_mad(tcq_mad(l3, 256, l2), 65536, tcq_mad(l1, 256, l0));
+        uint32_t index0, index1;
+        if constexpr (tcq_has_plain_plane<T>()) {
+            index0 = tcq_select(0x0f0f0f0f, selectors,      tcq_lo_pair<T, kk    >(lo));
+            index1 = tcq_select(0x0f0f0f0f, selectors >> 4, tcq_lo_pair<T, kk + 4>(lo));
+        } else {
+            index0 = (selectors      & 0x07070707) | tcq_lo_index<T, kk    >(lo);
+            index1 = (selectors >> 4 & 0x07070707) | tcq_lo_index<T, kk + 4>(lo);
+        }
+        v[0] = tcq_look_up<0>(index0, index1);
+        v[1] = tcq_look_up<2>(index0, index1);
     }
 }
 
@@ -257,14 +335,14 @@ static __device__ __forceinline__ uint32_t tcq_parity(const uint32_t (&delayed)[
     return z;
 }
 
-// The 32 levels of one word of the path, as int8 in the order at the top of this file; prev is the word before it.
+// The 32 levels of one word of the path, as int8 in the order at the top of this file. `at` is where the word lies in
+// its block, cur its value, and prev the word before it.
 template <typename T>
-static __device__ __forceinline__ void tcq_unpack_levels(
-        const uint8_t * block, int word, uint32_t prev, uint32_t cur, uint32_t (&v)[8]) {
+static __device__ __forceinline__ void tcq_unpack_levels(const uint8_t * at, uint32_t prev, uint32_t cur, uint32_t (&v)[8]) {
     uint32_t lo[5]; // planes
 #pragma unroll
     for (int plane = 0; plane < T::rate - 1; ++plane) {
-        lo[plane] = tcq_load_word<T>(block, (1 + plane)*T::n_words + word);
+        lo[plane] = tcq_load_word<T>(at + (1 + plane)*T::n_bytes);
     }
 
     uint32_t delayed[9]; // the path, b steps older
@@ -277,39 +355,27 @@ static __device__ __forceinline__ void tcq_unpack_levels(
     const uint32_t z2 = tcq_parity<TCQ_G2>(delayed);
 
     // from one word for each parity to one word for each pair of sub-blocks, with the subsets as nibbles
-    const uint32_t even = (z0      & 0x55555555) | (z1 << 1 & 0xaaaaaaaa);
-    const uint32_t odd  = (z0 >> 1 & 0x55555555) | (z1      & 0xaaaaaaaa);
-    uint32_t s0, s1, s2, s3;
+    const uint32_t even = tcq_select(0x55555555, z0,      z1 << 1);
+    const uint32_t odd  = tcq_select(0x55555555, z0 >> 1, z1);
+    uint32_t even2, odd2; // the upper half of the nibbles: z2, and a bit of the plain plane or zero
     if constexpr (tcq_has_plain_plane<T>()) {
-        const uint32_t h = lo[tcq_get_lo_bit(T::block_size, T::rate, 0, 2).plane];
-        const uint32_t even2 = (z2      & 0x55555555) | (h << 1 & 0xaaaaaaaa);
-        const uint32_t odd2  = (z2 >> 1 & 0x55555555) | (h      & 0xaaaaaaaa);
-        s0 = (even      & 0x33333333) | (even2 << 2 & 0xcccccccc);
-        s1 = (odd       & 0x33333333) | (odd2  << 2 & 0xcccccccc);
-        s2 = (even >> 2 & 0x33333333) | (even2      & 0xcccccccc);
-        s3 = (odd  >> 2 & 0x33333333) | (odd2       & 0xcccccccc);
+        const uint32_t plain = lo[tcq_get_lo_bit(T::block_size, T::rate, 0, 2).plane];
+        even2 = tcq_select(0x55555555, z2,      plain << 1);
+        odd2  = tcq_select(0x55555555, z2 >> 1, plain);
     } else {
-        s0 = (even      & 0x33333333) | (z2 << 2 & 0x44444444);
-        s1 = (odd       & 0x33333333) | (z2 << 1 & 0x44444444);
-        s2 = (even >> 2 & 0x33333333) | (z2      & 0x44444444);
-        s3 = (odd  >> 2 & 0x33333333) | (z2 >> 1 & 0x44444444);
+        even2 = tcq_and(z2,      0x55555555);
+        odd2  = tcq_and(z2 >> 1, 0x55555555);
     }
-
-    v[0] = tcq_get_levels<T, 0, 0>(s0, lo);
-    v[1] = tcq_get_levels<T, 0, 1>(s0, lo);
-    v[2] = tcq_get_levels<T, 1, 0>(s1, lo);
-    v[3] = tcq_get_levels<T, 1, 1>(s1, lo);
-    v[4] = tcq_get_levels<T, 2, 0>(s2, lo);
-    v[5] = tcq_get_levels<T, 2, 1>(s2, lo);
-    v[6] = tcq_get_levels<T, 3, 0>(s3, lo);
-    v[7] = tcq_get_levels<T, 3, 1>(s3, lo);
+    tcq_get_levels<T, 0>(tcq_select(0x33333333, even,      even2 << 2), lo, v + 0);
+    tcq_get_levels<T, 1>(tcq_select(0x33333333, odd,       odd2  << 2), lo, v + 2);
+    tcq_get_levels<T, 2>(tcq_select(0x33333333, even >> 2, even2),      lo, v + 4);
+    tcq_get_levels<T, 3>(tcq_select(0x33333333, odd  >> 2, odd2),       lo, v + 6);
 }
 
 template <typename T>
 static __device__ __forceinline__ void tcq_unpack_levels(const uint8_t * block, int word, uint32_t (&v)[8]) {
-    const uint32_t prev = tcq_load_word<T>(block, (word + T::n_words - 1) % T::n_words);
-    const uint32_t cur  = tcq_load_word<T>(block, word);
-    tcq_unpack_levels<T>(block, word, prev, cur, v);
+    const uint8_t * at = block + 4*word;
+    tcq_unpack_levels<T>(at, tcq_load_previous_word<T>(block, word), tcq_load_word<T>(at), v);
 }
 
 // four neighbouring weights of sub-block k, from the order above
@@ -318,24 +384,7 @@ static __device__ __forceinline__ uint32_t tcq_natural_order(const uint32_t (&v)
 }
 
 // ---------------------------------------------------------------------------------------------------------------
-// mmvq
-
-// warps that share a row: one, because a thread has many weights of it at a time, and the sum across warps is not free
-#define TCQ_MMVQ_NWARPS 1
-
-// blocks that a multiprocessor shall hold at once: where 32 are allowed (the data centre's cards), all of a matrix of
-// 4096 rows run in one wave, which leaves 64 registers to a thread
-#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 800 || __CUDA_ARCH__ == 900 || __CUDA_ARCH__ == 1000)
-#define TCQ_MMVQ_MIN_BLOCKS 32
-#else
-#define TCQ_MMVQ_MIN_BLOCKS 1
-#endif
-
-// words of the path that a thread takes at a time
-#define TCQ_MMVQ_VDR 2
-static constexpr __host__ __device__ int tcq_get_vdr_mmvq(ggml_type type) {
-    return type >= GGML_TYPE_TCQ1_64 ? 1 : TCQ_MMVQ_VDR;
-}
+// activations
 
 // Activations for mmvq: one scale for each block of weights, as on the CPU, and the order of the decoder. They fill the
 // space that the same values take as block_q8_1.
@@ -362,49 +411,6 @@ static __device__ __forceinline__ int tcq_q8_offset(int weight) {
         const int k = weight >> 3;
         return 32*(weight >> 2 & 1) + 8*(k & 3) + 2*(weight & 3) + (k >> 2);
     }
-}
-
-template <ggml_type type>
-static __device__ __forceinline__ float vec_dot_tcq_q8(
-        const void * __restrict__ vbq, const block_q8_1 * __restrict__ bq8_1, const int & kbx, const int & iqs) {
-    using T = tcq_traits<type>;
-    constexpr int vdr = tcq_get_vdr_mmvq(type);
-
-    const uint8_t * block = (const uint8_t *) vbq + (int64_t) kbx*T::type_size;
-    const int8_t  * y     = (const int8_t  *) bq8_1;
-
-    const uint32_t tail = tcq_load_tail<T>(block);
-
-    uint32_t prev = tcq_load_word<T>(block, (iqs + T::n_words - 1) % T::n_words);
-    int      sum  = 0;
-#pragma unroll
-    for (int i = 0; i < vdr; ++i) {
-        const int word = iqs + i;
-
-        int u[8];
-#pragma unroll
-        for (int kk = 0; kk < 4; ++kk) {
-            *(int2 *) &u[2*kk] = *(const int2 *) (y + (T::block_size == QK_TCQ ? 64*kk + 8*word : 32*word + 8*kk));
-        }
-
-        const uint32_t cur = tcq_load_word<T>(block, word);
-        uint32_t v[8];
-        tcq_unpack_levels<T>(block, word, prev, cur, v);
-        prev = cur;
-
-#pragma unroll
-        for (int g = 0; g < 8; ++g) {
-            sum = ggml_cuda_dp4a(v[g], u[g], sum);
-        }
-    }
-
-    const int slot = iqs/vdr;
-    if (slot < T::n_slots) {
-        sum += tcq_get_slot_value<type>(tail, slot)*y[tcq_q8_offset<T>(tcq_get_slot_position<T>(tail, slot))];
-    }
-
-    const float d = T::block_size == QK_TCQ ? ((const block_tcq_q8_256 *) y)->d : ((const block_tcq_q8_64 *) y)->d;
-    return tcq_get_scale<T>(tail)*d*sum;
 }
 
 // ---------------------------------------------------------------------------------------------------------------

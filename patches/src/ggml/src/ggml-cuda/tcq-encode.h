@@ -1,0 +1,592 @@
+// The TCQ encoder of ggml-tcq-encode.c and ggml-tcq-trellis.c, for the threads of one thread block together: the same
+// steps with the same arithmetic in the same order, so the same bytes. Comments there say why; here, only what differs.
+//
+// It compiles as C++ for the CPU too, one thread being all of them, which is how it is tested without a GPU. So every
+// step is a loop over independent items (TCQ_EACH) or the work of a single thread (TCQ_SINGLE), a barrier ends it, and
+// all control flow is by values that all threads see alike.
+
+#pragma once
+
+#include "ggml-tcq-encode.h"
+
+#include <float.h>
+#include <stdint.h>
+
+#define TCQ_ENCODE_THREADS 128 // one for each butterfly of the trellis
+
+#if defined(__CUDACC__)
+#define TCQ_DEVICE      static __device__
+#define TCQ_EACH(i, n)  for (int i = threadIdx.x; i < (n); i += TCQ_ENCODE_THREADS)
+#define TCQ_SINGLE      if (threadIdx.x == 0)
+#define TCQ_BARRIER()   __syncthreads()
+
+// in PTX, because ggml-cuda is compiled for fast, inexact arithmetic, and may contract multiplications and additions
+#define TCQ_ARITHMETIC(name, instruction)                                                 \
+    TCQ_DEVICE __forceinline__ float name(float a, float b) {                             \
+        float r;                                                                          \
+        asm(instruction ".f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));                   \
+        return r;                                                                         \
+    }
+TCQ_ARITHMETIC(tcq_add, "add.rn")
+TCQ_ARITHMETIC(tcq_sub, "sub.rn")
+TCQ_ARITHMETIC(tcq_mul, "mul.rn")
+TCQ_ARITHMETIC(tcq_div, "div.rn")
+
+TCQ_DEVICE __forceinline__ float tcq_sqrt(float a) {
+    float r;
+    asm("sqrt.rn.f32 %0, %1;" : "=f"(r) : "f"(a));
+    return r;
+}
+
+// all threads of a warp call these
+TCQ_DEVICE __forceinline__ void tcq_lower(uint32_t * least, uint32_t value) {
+    for (int offset = 16; offset > 0; offset >>= 1) {
+        value = min(value, __shfl_xor_sync(0xffffffff, value, offset));
+    }
+    if (threadIdx.x % 32 == 0) {
+        atomicMin(least, value);
+    }
+}
+
+TCQ_DEVICE __forceinline__ void tcq_set_bit(uint32_t * words, int bit, uint32_t value) {
+    atomicOr(words + bit/32, value << bit%32);
+}
+#else
+#include <math.h>
+
+#define TCQ_DEVICE      static
+#define TCQ_EACH(i, n)  for (int i = 0; i < (n); ++i)
+#define TCQ_SINGLE
+#define TCQ_BARRIER()   ((void) 0)
+
+TCQ_DEVICE float tcq_add (float a, float b) { return a + b; }
+TCQ_DEVICE float tcq_sub (float a, float b) { return a - b; }
+TCQ_DEVICE float tcq_mul (float a, float b) { return a*b; }
+TCQ_DEVICE float tcq_div (float a, float b) { return a/b; }
+TCQ_DEVICE float tcq_sqrt(float a)          { return sqrtf(a); }
+
+TCQ_DEVICE void tcq_lower(uint32_t * least, uint32_t value) {
+    *least = value < *least ? value : *least;
+}
+
+TCQ_DEVICE void tcq_set_bit(uint32_t * words, int bit, uint32_t value) {
+    words[bit/32] |= value << bit%32;
+}
+#endif
+
+#define TCQ_ENCODE_RANKS       4
+#define TCQ_ENCODE_MOVES       6
+#define TCQ_ENCODE_MAX_METRIC  4095
+#define TCQ_ENCODE_UNREACHABLE 0x8000
+#define TCQ_ENCODE_NONE        0xffffffffu
+
+// what a path is: its slots, its bits and lo bits by time
+struct tcq_encoding {
+    uint8_t slots[4];
+    uint8_t seams[TCQ_SEAMS];
+    uint8_t u [QK_TCQ];
+    uint8_t lo[QK_TCQ];
+};
+
+// the block being encoded: in shared memory, but for the costs of all steps
+struct tcq_block_encoder {
+    const tcq_encoder_tables * t;
+    uint16_t (*rows)[TCQ_STATES];         // [TCQ_COST_ROWS]
+
+    float    x     [QK_TCQ];
+    float    w     [QK_TCQ];
+    float    target[QK_TCQ];
+    float    term  [QK_TCQ];              // of a sum
+    uint16_t metric [TCQ_MAX_STEPS][8];
+    uint8_t  step_lo[TCQ_MAX_STEPS][8];
+    uint16_t cost [2][TCQ_STATES];        // before and after a step
+    uint16_t after[TCQ_STATES];
+    uint32_t key  [TCQ_STATES];
+    uint32_t least;
+    int16_t  q[QK_TCQ];
+    float    sums[3][4];
+    uint32_t packed[(4*QK_TCQ + QK_TCQ + 32)/32 + 1];
+
+    float    norm;
+    float    unit;
+    int      first;                       // scale
+    uint8_t  candidates[TCQ_CANDIDATES];
+
+    tcq_encoding trial;
+    float        paid;
+
+    tcq_encoding best;
+    float        best_error;
+    int          scale;
+    int          rank;
+    int          n_seams;
+    uint32_t     path_cost;
+};
+
+TCQ_DEVICE int tcq_nearest(const tcq_encoder_tables * t, float d) {
+    int lo = 1, hi = 255;
+    while (lo < hi) {
+        const int mid = (lo + hi)/2;
+        if (t->scale[mid] < d) { lo = mid + 1; } else { hi = mid; }
+    }
+    return lo > 1 && tcq_sub(d, t->scale[lo - 1]) < tcq_sub(t->scale[lo], d) ? lo - 1 : lo;
+}
+
+TCQ_DEVICE float tcq_cost_of(const tcq_encoder_tables * t, float x) {
+    const float m = fabsf(x);
+    if (m < 63.0f) {
+        const float m8 = tcq_div(m, 8.0f);
+        const int   i  = (int) m8;
+        const float a  = t->marginal_cost[i], b = t->marginal_cost[i + 1];
+        return tcq_mul(t->mse, tcq_add(a, tcq_mul(tcq_sub(m8, (float) i), tcq_sub(b, a))));
+    }
+    const float beyond = tcq_sub(m, 63.0f);
+    return tcq_add(tcq_mul(t->mse, t->marginal_cost[8]), tcq_mul(beyond, beyond));
+}
+
+struct tcq_slot_choice {
+    float gain;
+    int   at;
+    int   value;
+};
+
+// by a single thread
+TCQ_DEVICE void tcq_choose_slots(tcq_block_encoder * e, int rank) {
+    const tcq_encoder_tables * t = e->t;
+    tcq_slot_choice best[TCQ_CANDIDATES];
+    for (int k = 0; k < TCQ_CANDIDATES; ++k) {
+        tcq_slot_choice slot = { -FLT_MAX, e->candidates[k], 0 };
+        const float x      = e->target[slot.at];
+        const float m      = fabsf(x);
+        const float before = tcq_cost_of(t, m);
+        for (int v = 0; v < t->n_mags; ++v) {
+            const float gain = tcq_mul(e->w[slot.at], tcq_sub(before, tcq_cost_of(t, tcq_sub(m, (float) t->slots[v]))));
+            if (gain > slot.gain) {
+                slot.gain  = gain;
+                slot.value = x < 0.0f ? v + t->n_mags : v;
+            }
+        }
+        int i = k;
+        for (; i > 0 && best[i - 1].gain < slot.gain; --i) {
+            best[i] = best[i - 1];
+        }
+        best[i] = slot;
+    }
+
+    uint8_t * slots = e->trial.slots;
+    if (t->block_size == QK_TCQ) {
+        tcq_slot_choice a = best[rank == 2 ? 1 : 0];            // 0 and 1, 0 and 2, 1 and 2, 0 and 3
+        tcq_slot_choice b = best[rank == 0 ? 1 : rank == 3 ? 3 : 2];
+        if (tcq_add(a.gain, b.gain) < 0.0f) {
+            b = a;
+            b.value ^= t->n_mags;
+        }
+        e->target[a.at] = tcq_sub(e->target[a.at], (float) t->slots[a.value]);
+        e->target[b.at] = tcq_sub(e->target[b.at], (float) t->slots[b.value]);
+        slots[0] = (uint8_t) a.at;
+        slots[1] = (uint8_t) b.at;
+        slots[2] = (uint8_t) (a.value | b.value << 4);
+    } else {
+        const tcq_slot_choice a = best[rank];
+        e->target[a.at] = tcq_sub(e->target[a.at], (float) t->slots[a.value]);
+        slots[0] = (uint8_t) (a.at | a.value << 6);
+    }
+}
+
+// targets and metrics at one scale with one choice of slots, which becomes the trial's
+TCQ_DEVICE void tcq_set_steps(tcq_block_encoder * e, int scale, int rank) {
+    const tcq_encoder_tables * t = e->t;
+    const int   n        = t->block_size;
+    const float d        = t->scale[scale];
+    const float per_unit = tcq_div(1.0f, e->unit);
+
+    TCQ_EACH(j, n) {
+        e->target[j] = tcq_div(e->x[j], d);
+    }
+    TCQ_BARRIER();
+    TCQ_SINGLE {
+        tcq_choose_slots(e, rank);
+    }
+    TCQ_BARRIER();
+    TCQ_EACH(i, n) {
+        const int   j     = n/8*(i & 7) + (i >> 3);
+        const float x     = e->target[j];
+        const float above = x     < 63.5f  ? x     : 63.5f;
+        const float inner = above > -64.0f ? above : -64.0f;
+        const int   bin   = (int) tcq_add(tcq_mul(2.0f, inner), 128.0f);
+
+        float cost[8], least = FLT_MAX;
+        for (int z = 0; z < 8; ++z) {
+            const float off = tcq_sub(x, t->level[bin][z]);
+            cost[z] = tcq_mul(off, off);
+            least   = cost[z] < least ? cost[z] : least;
+        }
+        const float weight = tcq_mul(e->w[j], per_unit);
+        e->term[i] = tcq_mul(weight, least);
+        for (int z = 0; z < 8; ++z) {
+            const float    scaled = tcq_add(tcq_mul(weight, tcq_sub(cost[z], least)), 0.5f);
+            const uint16_t metric = (uint16_t) (scaled < TCQ_ENCODE_MAX_METRIC ? scaled : (float) TCQ_ENCODE_MAX_METRIC);
+            e->metric [TCQ_SETTLE + i][z] = metric;
+            e->step_lo[TCQ_SETTLE + i][z] = t->lo[bin][z];
+            if (i >= n - TCQ_SETTLE) {
+                e->metric[TCQ_SETTLE + i - n][z] = metric;
+            }
+        }
+    }
+    TCQ_BARRIER();
+    TCQ_SINGLE {
+        float paid = 0.0f;
+        for (int i = 0; i < n; ++i) {
+            paid = tcq_add(paid, e->term[i]);
+        }
+        e->paid = paid;
+    }
+    TCQ_BARRIER();
+}
+
+// n steps (even, a multiple of 8) from e->cost[0], which the result replaces; rows [n + 1] or NULL keeps all costs
+TCQ_DEVICE uint32_t tcq_advance_steps(tcq_block_encoder * e, const uint8_t * subset, int first, int stride, int n, uint16_t (*rows)[TCQ_STATES]) {
+    uint32_t subtracted = 0;
+
+    if (rows) {
+        TCQ_EACH(s, TCQ_STATES) {
+            rows[0][s] = e->cost[0][s];
+        }
+    }
+    for (int i = 0; i < n; ++i) {
+        const uint16_t * from   = e->cost[i & 1];
+        uint16_t       * to     = e->cost[~i & 1];
+        const uint16_t * metric = e->metric[first + i*stride];
+        const uint16_t   offset = (i & 7) == 7 ? (uint16_t) e->least : 0; // the least of `from`, found a step ago
+        subtracted += offset;
+
+        TCQ_EACH(m, TCQ_STATES/2) {
+            const int      z = subset[2*m];
+            const uint16_t p = metric[z], q = metric[z ^ 4];
+            const uint16_t a = from[m], b = from[m + TCQ_STATES/2];
+            const uint16_t a0 = (uint16_t) (a + p), b0 = (uint16_t) (b + q);
+            const uint16_t a1 = (uint16_t) (a + q), b1 = (uint16_t) (b + p);
+            const uint16_t even = (uint16_t) ((b0 < a0 ? b0 : a0) - offset);
+            const uint16_t odd  = (uint16_t) ((b1 < a1 ? b1 : a1) - offset);
+            to[2*m]     = even;
+            to[2*m + 1] = odd;
+            if (rows) {
+                rows[i + 1][2*m]     = even;
+                rows[i + 1][2*m + 1] = odd;
+            }
+            if ((i & 7) == 6) {
+                tcq_lower(&e->least, even < odd ? even : odd);
+            }
+        }
+        TCQ_SINGLE {
+            if ((i & 7) == 0) {
+                e->least = TCQ_ENCODE_NONE;
+            }
+        }
+        TCQ_BARRIER();
+    }
+    return subtracted;
+}
+
+TCQ_DEVICE void tcq_find_seams(tcq_block_encoder * e, int n_seams) {
+    const tcq_encoder_tables * t = e->t;
+
+    TCQ_EACH(s, TCQ_STATES) {
+        e->cost[0][s] = 0;
+    }
+    TCQ_BARRIER();
+    tcq_advance_steps(e, t->subset[1], 2*TCQ_SETTLE - 1, -1, TCQ_SETTLE, NULL);
+    TCQ_EACH(s, TCQ_STATES) {
+        e->after[s] = e->cost[0][s];
+    }
+    TCQ_BARRIER();
+    TCQ_EACH(s, TCQ_STATES) {
+        e->cost[0][s] = 0;
+    }
+    TCQ_BARRIER();
+    tcq_advance_steps(e, t->subset[0], 0, 1, TCQ_SETTLE, NULL);
+    TCQ_EACH(s, TCQ_STATES) {
+        e->key[s] = (uint32_t) (e->cost[0][s] + e->after[t->mirrored[s]])*TCQ_STATES + s;
+    }
+    for (int k = 0; k < n_seams; ++k) {
+        TCQ_SINGLE {
+            e->least = TCQ_ENCODE_NONE;
+        }
+        TCQ_BARRIER();
+        TCQ_EACH(s, TCQ_STATES) {
+            tcq_lower(&e->least, e->key[s]);
+        }
+        TCQ_BARRIER();
+        TCQ_SINGLE {
+            e->trial.seams[k] = (uint8_t) (e->least % TCQ_STATES);
+            e->key[e->least % TCQ_STATES] = TCQ_ENCODE_NONE;
+        }
+        TCQ_BARRIER();
+    }
+}
+
+// cost of the cheapest cyclic path through seams first.. of the trial; *best becomes its number from first on
+TCQ_DEVICE uint32_t tcq_search(tcq_block_encoder * e, const uint8_t * seams, int n_seams, int * best) {
+    const int n = e->t->block_size;
+
+    uint32_t least = 0;
+    for (int k = 0; k < n_seams; ++k) {
+        const int seam = seams[k];
+        TCQ_EACH(s, TCQ_STATES) {
+            e->cost[0][s] = s == seam ? 0 : TCQ_ENCODE_UNREACHABLE;
+        }
+        TCQ_BARRIER();
+        const uint32_t subtracted = tcq_advance_steps(e, e->t->subset[0], TCQ_SETTLE, 1, n, e->rows + k*(n + 1));
+        const uint32_t cost       = subtracted + e->cost[0][seam];
+        TCQ_BARRIER();
+        if (k == 0 || cost < least) {
+            least = cost;
+            *best = k;
+        }
+    }
+    return least;
+}
+
+TCQ_DEVICE void tcq_trace(tcq_block_encoder * e, const uint8_t * seams, int k) {
+    const int n = e->t->block_size;
+
+    TCQ_SINGLE {
+        const uint8_t * subset = e->t->subset[0];
+        const uint16_t (*rows)[TCQ_STATES] = e->rows + k*(n + 1);
+
+        int s = seams[k];
+        int z = subset[s];
+        for (int i = n - 1; i >= 0; --i) {
+            const uint16_t * metric = e->metric[TCQ_SETTLE + i];
+            const int second = rows[i][s >> 1 | TCQ_STATES/2] + metric[z ^ 4] < rows[i][s >> 1] + metric[z];
+            e->trial.u [i] = (uint8_t) (s & 1);
+            e->trial.lo[i] = e->step_lo[TCQ_SETTLE + i][z ^ second << 2];
+            z = subset[s >> 1] ^ (-second & subset[TCQ_STATES/2]);
+            s = s >> 1 | second << 7;
+        }
+    }
+    TCQ_BARRIER();
+}
+
+// error of the trial; *fit becomes the scale that would suit its levels best
+TCQ_DEVICE float tcq_trial_error(tcq_block_encoder * e, int scale, float * fit) {
+    const tcq_encoder_tables * t = e->t;
+    const int   n = t->block_size;
+    const float d = t->scale[scale];
+
+    TCQ_EACH(i, n) {
+        unsigned window = 0;
+        for (int b = 8; b >= 0; --b) {
+            window = window << 1 | e->trial.u[(i - b + n) % n];
+        }
+        e->q[n/8*(i & 7) + (i >> 3)] = t->levels[t->subset[0][window] | e->trial.lo[i] << 3];
+    }
+    TCQ_BARRIER();
+    TCQ_SINGLE {
+        const uint8_t * slots = e->trial.slots;
+        if (n == QK_TCQ) {
+            e->q[slots[0]] += t->slots[slots[2] & 0xf];
+            e->q[slots[1]] += t->slots[slots[2] >> 4];
+        } else {
+            e->q[slots[0] & 0x3f] += t->slots[slots[0] >> 6];
+        }
+    }
+    TCQ_BARRIER();
+    TCQ_EACH(k, 4) {
+        float error = 0.0f, xq = 0.0f, qq = 0.0f;
+        for (int j = k; j < n; j += 4) {
+            const float v = (float) e->q[j], r = tcq_sub(e->x[j], tcq_mul(d, v));
+            error = tcq_add(error, tcq_mul(tcq_mul(e->w[j], r), r));
+            xq    = tcq_add(xq,    tcq_mul(tcq_mul(e->w[j], e->x[j]), v));
+            qq    = tcq_add(qq,    tcq_mul(tcq_mul(e->w[j], v), v));
+        }
+        e->sums[0][k] = error;
+        e->sums[1][k] = xq;
+        e->sums[2][k] = qq;
+    }
+    TCQ_BARRIER();
+    const float sum_xq = tcq_add(tcq_add(e->sums[1][0], e->sums[1][1]), tcq_add(e->sums[1][2], e->sums[1][3]));
+    const float sum_qq = tcq_add(tcq_add(e->sums[2][0], e->sums[2][1]), tcq_add(e->sums[2][2], e->sums[2][3]));
+    *fit = sum_xq > 0.0f ? tcq_div(sum_xq, sum_qq) : d;
+    return tcq_add(tcq_add(e->sums[0][0], e->sums[0][1]), tcq_add(e->sums[0][2], e->sums[0][3]));
+}
+
+TCQ_DEVICE float tcq_try_trial(tcq_block_encoder * e, int scale, int rank, int n_seams) {
+    const int   n = e->t->block_size;
+    const float d = e->t->scale[scale];
+
+    int seam = 0;
+    tcq_set_steps(e, scale, rank);
+    tcq_find_seams(e, n == QK_TCQ ? 1 : TCQ_SEAMS);
+    const uint32_t path_cost = tcq_search(e, e->trial.seams, n_seams, &seam);
+
+    const float steps       = tcq_add(tcq_sub((float) path_cost, 0.5f*n), e->paid);
+    const float least_error = tcq_mul(tcq_mul(tcq_mul(d, d), e->unit), steps);
+    if (e->scale != 0 && tcq_mul(0.999f, least_error) > e->best_error) {
+        return 0.0f;
+    }
+    tcq_trace(e, e->trial.seams, seam);
+
+    float fit;
+    const float error  = tcq_trial_error(e, scale, &fit);
+    const bool  better = error < e->best_error || e->scale == 0;
+    TCQ_BARRIER();
+    if (better) {
+        TCQ_SINGLE {
+            e->best_error = error;
+            e->scale      = scale;
+            e->rank       = rank;
+            e->n_seams    = n_seams;
+            e->path_cost  = path_cost;
+        }
+        TCQ_EACH(i, (int) sizeof(tcq_encoding)) {
+            ((uint8_t *) &e->best)[i] = ((const uint8_t *) &e->trial)[i];
+        }
+    }
+    TCQ_BARRIER();
+    return fit;
+}
+
+TCQ_DEVICE void tcq_try_remaining_seams(tcq_block_encoder * e) {
+    const int n_seams = e->n_seams;
+    const int scale   = e->scale;
+
+    int seam = 0;
+    tcq_set_steps(e, scale, e->rank);
+    if (tcq_search(e, e->best.seams + n_seams, TCQ_SEAMS - n_seams, &seam) < e->path_cost) {
+        float fit;
+        tcq_trace(e, e->best.seams + n_seams, seam);
+        const float error  = tcq_trial_error(e, scale, &fit);
+        const bool  better = error < e->best_error;
+        TCQ_BARRIER();
+        if (better) {
+            TCQ_SINGLE {
+                e->best_error = error;
+            }
+            TCQ_EACH(i, QK_TCQ) {
+                e->best.u [i] = e->trial.u [i];
+                e->best.lo[i] = e->trial.lo[i];
+            }
+        }
+        TCQ_BARRIER();
+    }
+}
+
+// what is known of a block before any scale is tried; by a single thread
+TCQ_DEVICE void tcq_look_at_block(tcq_block_encoder * e) {
+    const tcq_encoder_tables * t = e->t;
+    const int  n    = t->block_size;
+    const bool wide = n == QK_TCQ;
+
+    float norm = 0.0f, sum_root = 0.0f;
+    float energy[TCQ_CANDIDATES];
+    int   n_candidates = 0;
+    for (int j = 0; j < n; ++j) {
+        const float en = tcq_mul(tcq_mul(e->w[j], e->x[j]), e->x[j]);
+        norm     = tcq_add(norm, en);
+        sum_root = tcq_add(sum_root, tcq_sqrt(e->w[j]));
+        if (n_candidates < TCQ_CANDIDATES || en > energy[TCQ_CANDIDATES - 1]) {
+            int i = n_candidates < TCQ_CANDIDATES ? n_candidates++ : TCQ_CANDIDATES - 1;
+            for (; i > 0 && energy[i - 1] < en; --i) {
+                energy[i] = energy[i - 1];
+                e->candidates[i] = e->candidates[i - 1];
+            }
+            energy[i] = en;
+            e->candidates[i] = (uint8_t) j;
+        }
+    }
+    const float root = tcq_div(tcq_mul(tcq_div(sum_root, (float) n), t->level_rms), (float) (1 << t->rate));
+    e->norm       = norm;
+    e->unit       = tcq_div(tcq_mul(root, root), 32.0f);
+    e->best_error = FLT_MAX;
+    e->scale      = 0;
+
+    float rest = 0.0f, rest_w = 0.0f;
+    for (int j = 0; j < n; ++j) {
+        if (j != e->candidates[0] && (j != e->candidates[1] || !wide)) {
+            const float r = tcq_sqrt(e->w[j]);
+            rest   = tcq_add(rest, tcq_mul(tcq_mul(r, e->x[j]), e->x[j]));
+            rest_w = tcq_add(rest_w, r);
+        }
+    }
+    const float suits   = rest > 0.0f ? tcq_div(tcq_sqrt(tcq_div(rest, rest_w)), t->level_rms) : 0.0f;
+    const float reaches = tcq_div(fabsf(e->x[e->candidates[0]]), (float) (t->slots[t->n_mags - 1] + 63));
+    e->first = tcq_nearest(t, suits > reaches ? suits : reaches);
+}
+
+// x [block_size], importance [block_size] or NULL; writes type_size bytes
+TCQ_DEVICE void tcq_encode_one(tcq_block_encoder * e, const float * x, const float * importance, uint8_t * dst) {
+    const tcq_encoder_tables * t = e->t;
+    const int  n    = t->block_size;
+    const bool wide = n == QK_TCQ;
+
+    TCQ_EACH(j, n) {
+        e->x[j] = x[j];
+        e->w[j] = importance ? importance[j] : 1.0f;
+    }
+    TCQ_BARRIER();
+    TCQ_SINGLE {
+        tcq_look_at_block(e);
+    }
+    TCQ_BARRIER();
+    bool written = false;
+    if (e->norm > 0.0f) {
+        const int first   = e->first;
+        const int n_seams = wide ? 1 : 2;
+
+        const int refit = tcq_nearest(t, tcq_try_trial(e, first, 0, n_seams));
+        if (refit != first) {
+            tcq_try_trial(e, refit, 0, n_seams);
+        }
+        int tried[2 + 2*TCQ_ENCODE_MOVES] = { first, refit };
+        int n_tried = 2;
+        for (int move = 0; move < TCQ_ENCODE_MOVES; ++move) {
+            const int center = e->scale;
+            for (int scale = center - 1; scale <= center + 1; scale += 2) {
+                bool was_tried = false;
+                for (int i = 0; i < n_tried; ++i) {
+                    was_tried = was_tried || tried[i] == scale;
+                }
+                if (scale > 0 && scale < 256 && !was_tried && e->scale == center) {
+                    tcq_try_trial(e, scale, 0, n_seams);
+                    tried[n_tried++] = scale;
+                }
+            }
+        }
+        const int scale = e->scale;
+        for (int rank = 1; rank < TCQ_ENCODE_RANKS; ++rank) {
+            tcq_try_trial(e, scale, rank, 1);
+        }
+        if (!wide) {
+            tcq_try_remaining_seams(e);
+        }
+        written = e->best_error < e->norm;
+    }
+
+    const int n_words = (int) (sizeof(e->packed)/sizeof(e->packed[0]));
+    TCQ_EACH(i, n_words) {
+        e->packed[i] = 0;
+    }
+    TCQ_BARRIER();
+    if (written) {
+        TCQ_EACH(i, n) {
+            const int j = n/8*(i & 7) + (i >> 3);
+            tcq_set_bit(e->packed, i, e->best.u[i]);
+            for (int b = 0; b < t->rate - 1; ++b) {
+                tcq_set_bit(e->packed, n + t->lo_position[j*(t->rate - 1) + b], e->best.lo[i] >> b & 1);
+            }
+        }
+        TCQ_SINGLE {
+            const int at = t->rate*n/8, n_slot_bytes = t->type_size - 1 - at;
+            for (int i = 0; i < n_slot_bytes; ++i) {
+                tcq_set_bit(e->packed, 8*(at + i), e->best.slots[i]);
+            }
+            tcq_set_bit(e->packed, 8*(t->type_size - 1), (uint32_t) e->scale);
+        }
+    }
+    TCQ_BARRIER();
+    TCQ_EACH(i, t->type_size) {
+        dst[i] = (uint8_t) (e->packed[i/4] >> 8*(i%4));
+    }
+    TCQ_BARRIER();
+}

@@ -1,0 +1,304 @@
+// TCQ in mmvq, the products of a matrix and few columns, and a kernel of its own for one column: decoding.
+//
+// What bounds them on an H200 is not memory but the data path of shared memory and L1, with the lookups of rates 4 and 5,
+// and after that instructions (docs/kernels-gpu.md). A load that touches n lines of 128 bytes takes the path n times, so
+// the lanes of a warp are spread over a few rows in the same columns, where they share their activations.
+
+#pragma once
+
+#include "tcq.cuh"
+#include "unary.cuh"
+
+template <typename T, int n_words>
+struct tcq_activations {
+    int   u[n_words][8];
+    float d;
+};
+
+template <typename T, int n_words>
+static __device__ __forceinline__ tcq_activations<T, n_words> tcq_load_activations(const int8_t * y, uint32_t word) {
+    tcq_activations<T, n_words> a;
+#pragma unroll
+    for (int i = 0; i < n_words; ++i) {
+#pragma unroll
+        for (int kk = 0; kk < 4; ++kk) {
+            *(int2 *) &a.u[i][2*kk] = *(const int2 *)
+                (y + (T::block_size == QK_TCQ ? 8*word : 32*word) + (T::block_size == QK_TCQ ? 64*kk + 8*i : 8*kk + 32*i));
+        }
+    }
+    a.d = *(const float *) (y + T::block_size);
+    return a;
+}
+
+// the integer product of a block's words word.. and their activations without the slots, and the block's last bytes
+struct tcq_dot {
+    int      sum;
+    uint32_t tail;
+};
+
+// shuffle: all lanes of the warp are here, and neighbours have a block's words, so the word before comes from one of them
+template <ggml_type type, int n_words, bool shuffle>
+static __device__ __forceinline__ tcq_dot tcq_dot_words(
+        const uint8_t * block, uint32_t word, const tcq_activations<tcq_traits<type>, n_words> & a) {
+    using T = tcq_traits<type>;
+    static_assert(!shuffle || n_words == 1, "the word before is the lane's before");
+
+    const uint8_t * at  = block + 4*word;
+    tcq_dot         dot = { 0, tcq_load_tail<T>(block) };
+
+    uint32_t prev = shuffle ? 0 : tcq_load_previous_word<T>(block, word);
+#pragma unroll
+    for (int i = 0; i < n_words; ++i) {
+        const uint32_t cur = tcq_load_word<T>(at + 4*i);
+        if constexpr (shuffle) {
+            prev = __shfl_sync(0xffffffff, cur, word + T::n_words - 1, T::n_words);
+        }
+        uint32_t v[8];
+        tcq_unpack_levels<T>(at + 4*i, prev, cur, v);
+        prev = cur;
+#pragma unroll
+        for (int g = 0; g < 8; ++g) {
+            dot.sum = ggml_cuda_dp4a(v[g], a.u[i][g], dot.sum);
+        }
+    }
+    return dot;
+}
+
+template <ggml_type type>
+static __device__ __forceinline__ int tcq_dot_slot(uint32_t tail, int slot, const int8_t * y) {
+    using T = tcq_traits<type>;
+    return tcq_get_slot_value<type>(tail, slot)*y[(uint32_t) tcq_q8_offset<T>(tcq_get_slot_position<T>(tail, slot))];
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// upstream's kernels: a few columns, and experts of several tokens
+
+static constexpr __host__ __device__ int tcq_get_vdr_mmvq(ggml_type type) {
+    return type >= GGML_TYPE_TCQ1_64 ? 1 : 2;
+}
+
+template <ggml_type type>
+static __device__ __forceinline__ float vec_dot_tcq_q8(
+        const void * __restrict__ vbq, const block_q8_1 * __restrict__ bq8_1, const int & kbx, const int & iqs) {
+    using T = tcq_traits<type>;
+    constexpr int vdr = tcq_get_vdr_mmvq(type);
+
+    const uint8_t * block = (const uint8_t *) vbq + (int64_t) kbx*T::type_size;
+    const int8_t  * y     = (const int8_t  *) bq8_1;
+
+    const tcq_activations<T, vdr> a = tcq_load_activations<T, vdr>(y, iqs);
+    tcq_dot dot = tcq_dot_words<type, vdr, false>(block, iqs, a);
+    if (iqs/vdr < T::n_slots) {
+        dot.sum += tcq_dot_slot<type>(dot.tail, iqs/vdr, y);
+    }
+    return tcq_get_scale<T>(dot.tail)*a.d*dot.sum;
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// one column
+
+#define TCQ_MMVQ_MAX_WARPS 8
+#define TCQ_MMVQ_FEW_ROWS  2048
+
+// Measured on an H200. Rates 4 and 5 take one word at a time: their lookups are enough work to hide what a second word
+// would share. With blocks of 64, four rows would touch more lines than two.
+template <ggml_type type, bool has_gate>
+struct tcq_mmvq_config {
+    using T = tcq_traits<type>;
+    static constexpr int  n_rows          = T::block_size == QK_TCQ ? 4 : 2;                // of a warp, side by side
+    static constexpr int  n_words         = T::block_size == QK_TCQ && T::rate < 4 ? 2 : 1; // of a lane at a time
+    static constexpr int  lanes_per_row   = 32/n_rows;
+    static constexpr int  lanes_per_block = T::n_words/n_words;
+    static constexpr int  n_blocks        = lanes_per_row/lanes_per_block;                  // of a row at a time
+    static constexpr bool shuffle         = n_words == 1 && n_blocks == 1;                  // all lanes go round equally often
+
+    // thread blocks of 8 warps that a multiprocessor shall hold at least, where it holds 64 warps (the data centre's cards)
+#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 800 || __CUDA_ARCH__ == 900 || __CUDA_ARCH__ == 1000)
+    static constexpr int min_blocks = T::block_size != QK_TCQ || T::rate == 3 ? 4 : has_gate ? (T::rate < 3 ? 4 : 5) : T::rate == 4 ? 6 : 5;
+#else
+    static constexpr int min_blocks = 1;
+#endif
+};
+
+static __device__ __forceinline__ void tcq_prefetch(const void * p) {
+    asm volatile("prefetch.global.L2 [%0];" :: "l"(p));
+}
+
+// Arguments as mul_mat_vec_q's; row_blocks: blocks of a row. The warps of a thread block share its rows.
+template <ggml_type type, bool has_gate, bool few_rows>
+__launch_bounds__(32*TCQ_MMVQ_MAX_WARPS, (tcq_mmvq_config<type, has_gate>::min_blocks))
+static __global__ void tcq_mul_mat_vec(
+        const void * x_ptr, const void * y_ptr, const int32_t * ids_ptr, const ggml_cuda_mm_fusion_args_device fusion, float * dst_ptr,
+        const int row_blocks, const uint32_t n_rows, const uint3 nchannels_y, const uint32_t stride_row_x,
+        const uint3 channel_ratio, const uint32_t stride_channel_x, const uint32_t stride_channel_y, const uint32_t stride_channel_dst,
+        const uint3 sample_ratio, const uint32_t stride_sample_x, const uint32_t stride_sample_y, const uint32_t stride_sample_dst) {
+    using T = tcq_traits<type>;
+    using C = tcq_mmvq_config<type, has_gate>;
+    constexpr int y_size = T::block_size/QK8_1*sizeof(block_q8_1);
+
+    const uint8_t * GGML_CUDA_RESTRICT x    = (const uint8_t *) x_ptr;
+    const uint8_t * GGML_CUDA_RESTRICT gate = (const uint8_t *) (has_gate ? fusion.gate : x_ptr);
+    const int8_t  * GGML_CUDA_RESTRICT y    = (const int8_t  *) y_ptr;
+    const int32_t * GGML_CUDA_RESTRICT ids  = ids_ptr;
+    float         * GGML_CUDA_RESTRICT dst  = dst_ptr;
+
+    // unsigned: every thread has few blocks to do, so what comes before them counts
+    const uint32_t lane    = threadIdx.x;
+    const uint32_t warp    = threadIdx.y;
+    const int      n_warps = blockDim.y;
+    const uint32_t row0    = C::n_rows*blockIdx.x;
+    const uint32_t row     = lane/C::lanes_per_row;                  // of the thread block's
+    const uint32_t word    = lane%C::lanes_per_block*C::n_words;
+    const int      slot    = word/C::n_words;
+    const int      first   = warp*C::n_blocks + lane%C::lanes_per_row/C::lanes_per_block;
+
+    const uint32_t x_step = n_warps*C::n_blocks*T::type_size;
+    const uint32_t y_step = n_warps*C::n_blocks*y_size;
+
+    const uint32_t channel_dst = blockIdx.y;
+    const uint32_t sample_dst  = blockIdx.z;
+    const uint64_t offset      = (uint64_t) fastdiv(sample_dst, sample_ratio)*stride_sample_x
+                               + (uint64_t) min(row0 + row, n_rows - 1)*stride_row_x + first;
+    x    += offset*T::type_size;
+    gate += offset*T::type_size;
+
+    // few rows do not fill the card, so their time is latency: fetch while the kernel before is at work; weights are constant
+    if (few_rows && !ids) {
+        const uint64_t at = (uint64_t) fastdiv(channel_dst, channel_ratio)*stride_channel_x*T::type_size + word*(T::type_size/T::n_words);
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            if (first + i*n_warps*C::n_blocks < row_blocks) {
+                tcq_prefetch(x + at + i*x_step);
+                if constexpr (has_gate) {
+                    tcq_prefetch(gate + at + i*x_step);
+                }
+            }
+        }
+    }
+
+    tcq_init_levels<type>();
+    ggml_cuda_pdl_sync();
+
+    const uint32_t channel_x = ids ? ids[channel_dst]                     : fastdiv(channel_dst, channel_ratio);
+    const uint32_t channel_y = ids ? fastmodulo(channel_dst, nchannels_y) : channel_dst;
+    x    += (uint64_t) channel_x*stride_channel_x*T::type_size;
+    gate += (uint64_t) channel_x*stride_channel_x*T::type_size;
+    y    += ((uint64_t) sample_dst*stride_sample_y + (uint64_t) channel_y*stride_channel_y)*sizeof(block_q8_1) + first*y_size;
+
+    // the threads that write results
+    const bool writes = warp == 0 && lane < C::n_rows && row0 + lane < n_rows;
+
+    float bias      = 0.0f;
+    float gate_bias = 0.0f;
+    if (writes) {
+        const uint32_t at = sample_dst*stride_sample_dst + (ids ? channel_x : channel_dst)*stride_channel_dst + row0 + lane;
+        bias = fusion.x_bias ? ((const float *) fusion.x_bias)[at] : 0.0f;
+        if constexpr (has_gate) {
+            gate_bias = fusion.gate_bias ? ((const float *) fusion.gate_bias)[at] : 0.0f;
+        }
+    }
+
+    float sum      = 0.0f;
+    float sum_gate = 0.0f;
+    for (int ib = first; ib < row_blocks; ib += n_warps*C::n_blocks) {
+        const tcq_activations<T, C::n_words> a = tcq_load_activations<T, C::n_words>(y, word);
+        tcq_dot dot = tcq_dot_words<type, C::n_words, C::shuffle>(x, word, a);
+        x += x_step;
+        if constexpr (has_gate) {
+            tcq_dot dot_gate = tcq_dot_words<type, C::n_words, C::shuffle>(gate, word, a);
+            gate += x_step;
+            if (slot < T::n_slots) { // one lane for each
+                dot_gate.sum += tcq_dot_slot<type>(dot_gate.tail, slot, y);
+            }
+            sum_gate += tcq_get_scale<T>(dot_gate.tail)*a.d*dot_gate.sum;
+        }
+        if (slot < T::n_slots) {
+            dot.sum += tcq_dot_slot<type>(dot.tail, slot, y);
+        }
+        sum += tcq_get_scale<T>(dot.tail)*a.d*dot.sum;
+        y += y_step;
+    }
+
+    ggml_cuda_pdl_lc(); // a kernel that waits for this one may start and wait
+
+    __shared__ float sums[has_gate ? 2 : 1][TCQ_MMVQ_MAX_WARPS][C::n_rows];
+    sum = warp_reduce_sum<C::lanes_per_row>(sum);
+    if (lane%C::lanes_per_row == 0) {
+        sums[0][warp][row] = sum;
+    }
+    if constexpr (has_gate) {
+        sum_gate = warp_reduce_sum<C::lanes_per_row>(sum_gate);
+        if (lane%C::lanes_per_row == 0) {
+            sums[1][warp][row] = sum_gate;
+        }
+    }
+    __syncthreads();
+    if (!writes) {
+        return;
+    }
+
+    float result = bias;
+    for (int i = 0; i < n_warps; ++i) {
+        result += sums[0][i][lane];
+    }
+    if constexpr (has_gate) {
+        float gate_value = gate_bias;
+        for (int i = 0; i < n_warps; ++i) {
+            gate_value += sums[1][i][lane];
+        }
+        switch (fusion.glu_op) {
+            case GGML_GLU_OP_SWIGLU:
+                result *= ggml_cuda_op_silu_single(gate_value);
+                break;
+            case GGML_GLU_OP_GEGLU:
+                result *= ggml_cuda_op_gelu_single(gate_value);
+                break;
+            case GGML_GLU_OP_SWIGLU_OAI:
+                result = ggml_cuda_op_swiglu_oai_single(gate_value, result);
+                break;
+            case GGML_GLU_OP_SWIGLU_CLAMP:
+                result = ggml_cuda_op_swiglu_clamp_single(gate_value, result, fusion.glu_limit);
+                break;
+            default:
+                result *= gate_value;
+                break;
+        }
+    }
+    dst[sample_dst*stride_sample_dst + channel_dst*stride_channel_dst + row0 + lane] = result;
+}
+
+template <ggml_type type, bool has_gate, bool few_rows>
+static void tcq_mul_mat_vec_launch(
+        const void * x, const void * y, const int32_t * ids, const ggml_cuda_mm_fusion_args_device & fusion, float * dst,
+        const int ncols_x, const int nrows_x, const uint3 nchannels_y, const int nchannels_dst, const int nsamples_dst,
+        const int stride_row_x, const uint3 channel_ratio, const int stride_channel_x, const int stride_channel_y, const int stride_channel_dst,
+        const uint3 sample_ratio, const int stride_sample_x, const int stride_sample_y, const int stride_sample_dst, cudaStream_t stream) {
+    using C = tcq_mmvq_config<type, has_gate>;
+    const int row_blocks = ncols_x/tcq_traits<type>::block_size;
+
+    // few rows: more warps for each, as far as there are blocks for them
+    const int n_warps_max = few_rows && C::n_rows == 4 ? TCQ_MMVQ_MAX_WARPS : TCQ_MMVQ_MAX_WARPS/2;
+    const int n_warps     = std::min(n_warps_max, (row_blocks + C::n_blocks - 1)/C::n_blocks);
+
+    const dim3 grid((nrows_x + C::n_rows - 1)/C::n_rows, nchannels_dst, nsamples_dst);
+    const ggml_cuda_kernel_launch_params params(grid, dim3(32, n_warps), 0, stream);
+    ggml_cuda_kernel_launch(tcq_mul_mat_vec<type, has_gate, few_rows>, params,
+        x, y, ids, fusion, dst, row_blocks, (uint32_t) nrows_x, nchannels_y, (uint32_t) stride_row_x,
+        channel_ratio, (uint32_t) stride_channel_x, (uint32_t) stride_channel_y, (uint32_t) stride_channel_dst,
+        sample_ratio, (uint32_t) stride_sample_x, (uint32_t) stride_sample_y, (uint32_t) stride_sample_dst);
+}
+
+// arguments as mul_mat_vec_q_switch_ncols_dst's
+template <ggml_type type>
+static void tcq_mul_mat_vec_cuda(
+        const void * x, const void * y, const int32_t * ids, const ggml_cuda_mm_fusion_args_device & fusion, float * dst,
+        const int ncols_x, const int nrows_x, const uint3 nchannels_y, const int nchannels_dst, const int nsamples_dst,
+        const int stride_row_x, const uint3 channel_ratio, const int stride_channel_x, const int stride_channel_y, const int stride_channel_dst,
+        const uint3 sample_ratio, const int stride_sample_x, const int stride_sample_y, const int stride_sample_dst, cudaStream_t stream) {
+    const bool few_rows = nrows_x <= TCQ_MMVQ_FEW_ROWS;
+    const auto launch = fusion.gate ? few_rows ? tcq_mul_mat_vec_launch<type, true,  true> : tcq_mul_mat_vec_launch<type, true,  false>
+                                    : few_rows ? tcq_mul_mat_vec_launch<type, false, true> : tcq_mul_mat_vec_launch<type, false, false>;
+    launch(x, y, ids, fusion, dst, ncols_x, nrows_x, nchannels_y, nchannels_dst, nsamples_dst,
+        stride_row_x, channel_ratio, stride_channel_x, stride_channel_y, stride_channel_dst,
+        sample_ratio, stride_sample_x, stride_sample_y, stride_sample_dst, stream);
+}
