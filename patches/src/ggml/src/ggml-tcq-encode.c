@@ -11,10 +11,6 @@
 #include <stdbool.h>
 #include <string.h>
 
-#define TCQ_RANKS      4 // choices of slots to try
-#define TCQ_MOVES      6 // steps to a better scale, at most
-#define TCQ_SCALES   256
-
 // What a block costs more in all for one weight of |x| = 0, 8, .. 64 level units, in units of the mean squared error
 // (measured on Gaussians, eval/experiments/tcq_marginal_cost.py); beyond 63 the squared excess comes on top. By rate
 static const float tcq_marginal_cost[6][9] = {
@@ -25,6 +21,9 @@ static const float tcq_marginal_cost[6][9] = {
     {  0.12f,  0.38f,  0.65f,  1.24f,  2.62f,  5.11f,  6.13f, 13.39f,  6.94f },
     {  0.23f,  0.63f,  0.67f,  1.33f,  2.67f,  6.01f, 11.06f, 18.37f, 15.61f },
 };
+
+// the candidates by gain that get the two slots of a block of 256, by rank of the choice
+static const uint8_t tcq_pairs[TCQ_RANKS][2] = { { 0, 1 }, { 0, 2 }, { 1, 2 }, { 0, 3 } };
 
 // one slot: what it would save, where, and which value of f->slots
 typedef struct {
@@ -63,8 +62,6 @@ static float tcq_expected_cost(const tcq_encoder * e, float x) {
 // zero gains by a slot that moves it to zero, so a block always uses all that it has, if need be two that cancel.
 // rank 0 is the best choice, higher ranks are alternatives to try.
 static void tcq_place_slots(const tcq_encoder * e, float * x, int rank, uint8_t * slots) {
-    static const uint8_t pairs[6][2] = { { 0, 1 }, { 0, 2 }, { 1, 2 }, { 0, 3 }, { 1, 3 }, { 0, 4 } };
-
     const tcq_format * f = e->trellis.f;
 
     tcq_slot best[TCQ_CANDIDATES]; // one for each candidate, by descending gain
@@ -87,8 +84,8 @@ static void tcq_place_slots(const tcq_encoder * e, float * x, int rank, uint8_t 
     }
 
     if (f->block_size == QK_TCQ) {
-        tcq_slot a = best[pairs[rank][0]];
-        tcq_slot b = best[pairs[rank][1]];
+        tcq_slot a = best[tcq_pairs[rank][0]];
+        tcq_slot b = best[tcq_pairs[rank][1]];
         if (a.gain + b.gain < 0.0f) {
             b = a;
             b.value ^= f->n_mags;
@@ -345,6 +342,7 @@ void tcq_get_encoder_tables(const tcq_format * f, tcq_encoder_tables * tables) {
     tables->level_rms  = tcq_level_rms(f);
     tables->mse        = tcq_expected_error(f);
     memcpy(tables->marginal_cost, tcq_marginal_cost[f->rate], sizeof(tables->marginal_cost));
+    memcpy(tables->pairs,         tcq_pairs,                  sizeof(tables->pairs));
     memcpy(tables->scale,         tcq_scale,                  sizeof(tables->scale));
     memcpy(tables->level,         t->level,                   sizeof(tables->level));
     memcpy(tables->lo,            t->lo,                      sizeof(tables->lo));

@@ -12,6 +12,9 @@ extern "C" {
 
 #define TCQ_CANDIDATES 8 // weights that may get a slot
 #define TCQ_SEAMS      4 // seams that a block of 64 may try
+#define TCQ_RANKS      4 // choices of slots to try
+#define TCQ_MOVES      6 // steps to a better scale, at most
+#define TCQ_SCALES   256
 
 // the block being encoded, and the best encoding of it so far
 typedef struct {
@@ -52,7 +55,8 @@ typedef struct {
     float    level_rms;
     float    mse;                           // as tcq_encoder's
     float    marginal_cost[9];
-    float    scale        [256];
+    uint8_t  pairs        [TCQ_RANKS][2];   // candidates that get the slots of a block of 256
+    float    scale        [TCQ_SCALES];
     float    level        [256][8];         // as tcq_trellis'
     uint8_t  lo           [256][8];
     uint8_t  subset       [2][2*TCQ_STATES]; // by window, forward and backward

@@ -17,9 +17,6 @@
 #include <stdbool.h>
 #include <string.h>
 
-#define TCQ_MAX_METRIC  4095
-#define TCQ_UNREACHABLE 0x8000 // more than 8 steps cost, and 8 steps more fit in 16 bits
-
 #if defined(__GNUC__) || defined(__clang__)
 #define TCQ_PREFETCH(p) __builtin_prefetch(p)
 #else

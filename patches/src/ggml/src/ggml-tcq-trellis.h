@@ -14,6 +14,9 @@ extern "C" {
 #define TCQ_MAX_STEPS (QK_TCQ + TCQ_SETTLE)
 #define TCQ_COST_ROWS (QK_TCQ + 4)  // one search in a block of 256, or four in one of 64
 
+#define TCQ_MAX_METRIC  4095        // of a step
+#define TCQ_UNREACHABLE 0x8000      // more than 8 steps cost, and 8 steps more fit in 16 bits
+
 #if defined(_MSC_VER)
 #define TCQ_ALIGN __declspec(align(64))
 #else

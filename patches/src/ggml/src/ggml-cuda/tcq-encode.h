@@ -74,11 +74,7 @@ TCQ_DEVICE void tcq_set_bit(uint32_t * words, int bit, uint32_t value) {
 }
 #endif
 
-#define TCQ_ENCODE_RANKS       4
-#define TCQ_ENCODE_MOVES       6
-#define TCQ_ENCODE_MAX_METRIC  4095
-#define TCQ_ENCODE_UNREACHABLE 0x8000
-#define TCQ_ENCODE_NONE        0xffffffffu
+#define TCQ_ENCODE_NONE 0xffffffffu
 
 // what a path is: its slots, its bits and lo bits by time
 struct tcq_encoding {
@@ -175,8 +171,8 @@ TCQ_DEVICE void tcq_choose_slots(tcq_block_encoder * e, int rank) {
 
     uint8_t * slots = e->trial.slots;
     if (t->block_size == QK_TCQ) {
-        tcq_slot_choice a = best[rank == 2 ? 1 : 0];            // 0 and 1, 0 and 2, 1 and 2, 0 and 3
-        tcq_slot_choice b = best[rank == 0 ? 1 : rank == 3 ? 3 : 2];
+        tcq_slot_choice a = best[t->pairs[rank][0]];
+        tcq_slot_choice b = best[t->pairs[rank][1]];
         if (tcq_add(a.gain, b.gain) < 0.0f) {
             b = a;
             b.value ^= t->n_mags;
@@ -225,7 +221,7 @@ TCQ_DEVICE void tcq_set_steps(tcq_block_encoder * e, int scale, int rank) {
         e->term[i] = tcq_mul(weight, least);
         for (int z = 0; z < 8; ++z) {
             const float    scaled = tcq_add(tcq_mul(weight, tcq_sub(cost[z], least)), 0.5f);
-            const uint16_t metric = (uint16_t) (scaled < TCQ_ENCODE_MAX_METRIC ? scaled : (float) TCQ_ENCODE_MAX_METRIC);
+            const uint16_t metric = (uint16_t) (scaled < TCQ_MAX_METRIC ? scaled : (float) TCQ_MAX_METRIC);
             e->metric [TCQ_SETTLE + i][z] = metric;
             e->step_lo[TCQ_SETTLE + i][z] = t->lo[bin][z];
             if (i >= n - TCQ_SETTLE) {
@@ -333,7 +329,7 @@ TCQ_DEVICE uint32_t tcq_search(tcq_block_encoder * e, const uint8_t * seams, int
     for (int k = 0; k < n_seams; ++k) {
         const int seam = seams[k];
         TCQ_EACH(s, TCQ_STATES) {
-            e->cost[0][s] = s == seam ? 0 : TCQ_ENCODE_UNREACHABLE;
+            e->cost[0][s] = s == seam ? 0 : TCQ_UNREACHABLE;
         }
         TCQ_BARRIER();
         const uint32_t subtracted = tcq_advance_steps(e, e->t->subset[0], TCQ_SETTLE, 1, n, e->rows + k*(n + 1));
@@ -538,23 +534,23 @@ TCQ_DEVICE void tcq_encode_one(tcq_block_encoder * e, const float * x, const flo
         if (refit != first) {
             tcq_try_trial(e, refit, 0, n_seams);
         }
-        int tried[2 + 2*TCQ_ENCODE_MOVES] = { first, refit };
+        int tried[2 + 2*TCQ_MOVES] = { first, refit };
         int n_tried = 2;
-        for (int move = 0; move < TCQ_ENCODE_MOVES; ++move) {
+        for (int move = 0; move < TCQ_MOVES; ++move) {
             const int center = e->scale;
             for (int scale = center - 1; scale <= center + 1; scale += 2) {
                 bool was_tried = false;
                 for (int i = 0; i < n_tried; ++i) {
                     was_tried = was_tried || tried[i] == scale;
                 }
-                if (scale > 0 && scale < 256 && !was_tried && e->scale == center) {
+                if (scale > 0 && scale < TCQ_SCALES && !was_tried && e->scale == center) {
                     tcq_try_trial(e, scale, 0, n_seams);
                     tried[n_tried++] = scale;
                 }
             }
         }
         const int scale = e->scale;
-        for (int rank = 1; rank < TCQ_ENCODE_RANKS; ++rank) {
+        for (int rank = 1; rank < TCQ_RANKS; ++rank) {
             tcq_try_trial(e, scale, rank, 1);
         }
         if (!wide) {
