@@ -3,6 +3,9 @@
 #include "tcq.cu"
 #include "tcq-mmvq.cuh"
 
+#define __CUDACC__
+#include "tcq-encode.h"
+
 // of ggml.c
 extern "C" {
 void ggml_abort(const char * file, int line, const char *, ...) {
@@ -12,6 +15,14 @@ void ggml_abort(const char * file, int line, const char *, ...) {
 
 const char * ggml_type_name(ggml_type) {
     return "";
+}
+
+void * ggml_aligned_malloc(size_t size) {
+    return aligned_alloc(64, (size + 63)/64*64);
+}
+
+void ggml_aligned_free(void * ptr, size_t) {
+    free(ptr);
 }
 
 int64_t ggml_blck_size(ggml_type type) {
@@ -69,5 +80,29 @@ extern "C" int emulated_dequantize(int type, const void * x, float * y, int64_t 
 extern "C" int emulated_get_rows(int type, const void * x, const int32_t * ids, float * y, int64_t ncols, int64_t row_bytes, int64_t n) {
     tcq_get_rows_cuda(x, (ggml_type) type, ids, y, ncols, row_bytes, row_bytes, row_bytes, n, 1, 1,
                       sizeof(int32_t), sizeof(int32_t)*n, sizeof(int32_t)*n, sizeof(float)*ncols, sizeof(float)*ncols*n, sizeof(float)*ncols*n, nullptr);
+    return 0;
+}
+
+extern "C" int emulated_encode(
+        int type, const float * x, const float * importance, uint8_t * dst, int64_t n_blocks, int64_t row_blocks, int reversed) {
+    const tcq_format * f = tcq_get_format((ggml_type) type);
+    if (!f) {
+        return 1;
+    }
+    static tcq_encoder_tables tables;
+    tcq_get_encoder_tables(f, &tables);
+
+    static tcq_block_encoder e;
+    std::vector<uint16_t> costs(TCQ_COST_ROWS*TCQ_STATES);
+    e.t    = &tables;
+    e.rows = (uint16_t (*)[TCQ_STATES]) costs.data();
+
+    emulated_reversed = reversed;
+    emulate(1, TCQ_ENCODE_THREADS, [&] {
+        for (int64_t ib = 0; ib < n_blocks; ++ib) {
+            tcq_encode_one(&e, x + ib*f->block_size, importance + ib%row_blocks*f->block_size, dst + ib*f->type_size);
+        }
+    });
+    emulated_reversed = false;
     return 0;
 }

@@ -14,11 +14,11 @@ import pytest
 from numpy.typing import NDArray
 
 from gguf_golf.formats import tcq, types
-from gguf_golf.runtime import source
+from gguf_golf.runtime import ggml, source
 from tests.patches.cuda import cuda
 
 HERE = Path(__file__).parent
-SOURCES = ("tcq.cu", "tcq.cuh", "tcq-mmvq.cuh")
+SOURCES = ("tcq.cu", "tcq.cuh", "tcq-mmvq.cuh", "tcq-encode.h")
 GEGLU, SWIGLU, OAI, CLAMP = 1, 2, 3, 6  # of ggml_glu_op
 
 Floats = NDArray[np.float32]
@@ -36,9 +36,14 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
         text = (tree / "src" / "ggml-cuda" / name).read_text(encoding="utf-8")
         (folder / name).write_text(cuda.to_cpp(text), encoding="utf-8")
     include = [f"-I{path}" for path in (folder, HERE / "shim", tree / "src", tree / "include")]
+    objects = []
+    for part in ("", "-encode", "-trellis"):
+        objects.append(folder / f"tcq{part}.o")
+        command = ["cc", "-std=gnu11", "-O2", "-ffp-contract=off", "-fPIC", "-c", *include, "-o", objects[-1]]
+        subprocess.run([*command, tree / "src" / f"ggml-tcq{part}.c"], check=True)
     library = folder / "cuda.so"
-    command = [compiler, "-std=c++17", "-O1", "-w", "-fPIC", "-shared", *include, "-o", library, HERE / "driver.cpp"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [compiler, "-std=c++17", "-O1", "-ffp-contract=off", "-w", "-fPIC", "-shared", *include, "-o", library]
+    result = subprocess.run([*command, HERE / "driver.cpp", *objects], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[:4000]
     return ctypes.CDLL(str(library))
 
@@ -166,3 +171,19 @@ def test_experts_and_channels(kernels: ctypes.CDLL, name: str) -> None:
     check_product(kernels, name, 5, 2, matrices=4, ids=[2, 0, 3], columns=3)
     check_product(kernels, name, 5, 2, matrices=4, ids=[1, 3], columns=1, bias=True, gate_op=SWIGLU)
     check_product(kernels, name, 6, 3, matrices=2, columns=4, bias=True)
+
+
+@pytest.mark.parametrize("name", types.TCQ_FORMATS)
+@pytest.mark.parametrize("reversed_order", [False, True])
+def test_encoding(kernels: ctypes.CDLL, name: str, reversed_order: bool) -> None:
+    """The CPU encoder's bytes, whichever of a thread block's 128 threads comes first at any place."""
+    size = types.TCQ_FORMATS[name].block_size
+    rng = np.random.default_rng(3)
+    rows = rng.standard_t(3, (2, 2 * size)).astype(np.float32)
+    rows[1, :size] = 0
+    importance = rng.gamma(0.3, 1.0, 2 * size).astype(np.float32)
+    expected = ggml.quantize(types.get(name).id, rows, importance)
+    found = np.full_like(expected, 0xFF)
+    sizes = (ctypes.c_int64(4), ctypes.c_int64(2), int(reversed_order))
+    assert kernels.emulated_encode(types.get(name).id, pointer(rows), pointer(importance), pointer(found), *sizes) == 0
+    assert np.array_equal(found, expected)

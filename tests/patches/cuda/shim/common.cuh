@@ -63,6 +63,7 @@ static std::vector<emulated_thread> emulated_threads;
 static size_t                       emulated_current;
 static ucontext_t                   emulated_scheduler;
 static const std::function<void()> * emulated_kernel;
+static bool                         emulated_reversed; // the last thread first: what depends on the order lacks a barrier
 
 static void emulated_wait(emulated_state state) {
     emulated_thread & t = emulated_threads[emulated_current];
@@ -112,7 +113,8 @@ static void emulated_run_block() {
     for (bool all_done = false; !all_done;) {
         bool moved = false;
         all_done = true;
-        for (size_t i = 0; i < n; ++i) {
+        for (size_t k = 0; k < n; ++k) {
+            const size_t i = emulated_reversed ? n - 1 - k : k;
             if (emulated_threads[i].state == EMULATED_RUNS) {
                 emulated_current = i;
                 threadIdx = dim3(i % blockDim.x, i/blockDim.x % blockDim.y, i/blockDim.x/blockDim.y);
@@ -206,6 +208,15 @@ static uint32_t ptx_and_b32(uint32_t a, uint32_t b)                 { return a &
 static uint32_t ptx_mad_lo_u32(uint32_t a, uint32_t b, uint32_t c)  { return a*b + c; }
 static float    ptx_mul_f32(float a, float b)                       { return a*b; }
 static void     ptx_prefetch_global_L2(const void *)                { }
+
+static float    ptx_add_rn_f32(float a, float b)                    { return a + b; }
+static float    ptx_sub_rn_f32(float a, float b)                    { return a - b; }
+static float    ptx_mul_rn_f32(float a, float b)                    { return a*b; }
+static float    ptx_div_rn_f32(float a, float b)                    { return a/b; }
+static float    ptx_sqrt_rn_f32(float a)                            { return sqrtf(a); }
+
+static void atomicMin(uint32_t * p, uint32_t value)                 { *p = std::min(*p, value); }
+static void atomicOr (uint32_t * p, uint32_t value)                 { *p |= value; }
 
 static uint32_t ptx_dp4a_u32_u32(uint32_t a, uint32_t b, uint32_t c) {
     for (int i = 0; i < 32; i += 8) {

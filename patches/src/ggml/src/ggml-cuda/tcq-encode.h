@@ -21,16 +21,29 @@
 #define TCQ_BARRIER()   __syncthreads()
 
 // in PTX, because ggml-cuda is compiled for fast, inexact arithmetic, and may contract multiplications and additions
-#define TCQ_ARITHMETIC(name, instruction)                                                 \
-    TCQ_DEVICE __forceinline__ float name(float a, float b) {                             \
-        float r;                                                                          \
-        asm(instruction ".f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));                   \
-        return r;                                                                         \
-    }
-TCQ_ARITHMETIC(tcq_add, "add.rn")
-TCQ_ARITHMETIC(tcq_sub, "sub.rn")
-TCQ_ARITHMETIC(tcq_mul, "mul.rn")
-TCQ_ARITHMETIC(tcq_div, "div.rn")
+TCQ_DEVICE __forceinline__ float tcq_add(float a, float b) {
+    float r;
+    asm("add.rn.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
+    return r;
+}
+
+TCQ_DEVICE __forceinline__ float tcq_sub(float a, float b) {
+    float r;
+    asm("sub.rn.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
+    return r;
+}
+
+TCQ_DEVICE __forceinline__ float tcq_mul(float a, float b) {
+    float r;
+    asm("mul.rn.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
+    return r;
+}
+
+TCQ_DEVICE __forceinline__ float tcq_div(float a, float b) {
+    float r;
+    asm("div.rn.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
+    return r;
+}
 
 TCQ_DEVICE __forceinline__ float tcq_sqrt(float a) {
     float r;
