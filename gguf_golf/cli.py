@@ -62,7 +62,7 @@ def _command_line() -> str:
 @click.option("--hessian", type=PATH, help="Encode TCQ types with error feedback (gguf-golf imatrix --hessian).")
 @click.option("--allow-requantize", is_flag=True, help="Take a source that is already quantized.")
 @click.option("--threads", default=0, help="CPU threads; 0 means all.")
-@click.option("--gpu", "on_gpu", is_flag=True, help="Encode TCQ on an NVIDIA GPU; the bytes are the same.")
+@click.option("--gpu", "on_gpu", is_flag=True, help="Encode TCQ types on an NVIDIA GPU; the bytes are the same.")
 def convert(
     model: Path,
     out: Path,
@@ -334,7 +334,7 @@ def plan_command(
 @click.option("--hessian", type=PATH, help="Encode TCQ types with error feedback (gguf-golf imatrix --hessian).")
 @click.option("--allow-requantize", is_flag=True, help="Take a source that is already quantized.")
 @click.option("--threads", default=0, help="CPU threads; 0 means all. The bytes do not depend on it.")
-@click.option("--gpu", "on_gpu", is_flag=True, help="Encode TCQ on an NVIDIA GPU; the bytes are the same.")
+@click.option("--gpu", "on_gpu", is_flag=True, help="Encode TCQ types on an NVIDIA GPU; the bytes are the same.")
 def quantize_command(
     model: Path,
     recipe: Path,

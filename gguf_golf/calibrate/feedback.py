@@ -19,7 +19,8 @@ from scipy.linalg import cholesky, lapack
 from gguf_golf.calibrate.hessian import Hessians
 from gguf_golf.errors import DataError, InputError
 from gguf_golf.formats import tcq
-from gguf_golf.formats.types import TCQ_FORMATS, QuantType
+from gguf_golf.formats.types import TCQ, TCQ_FORMATS, QuantType
+from gguf_golf.runtime import gpu
 from gguf_golf.runtime.library import libggml
 
 SECTION = 64
@@ -138,11 +139,12 @@ def notes(hessians: Hessians, chosen: Mapping[str, QuantType]) -> list[str]:
 
 
 def quantize(
-    quant_type: QuantType, rows: NDArray[np.float32], feedback: Feedback, threads: int = 1
+    quant_type: QuantType, rows: NDArray[np.float32], feedback: Feedback, threads: int = 1, on_gpu: bool = False
 ) -> NDArray[np.uint8]:
-    """Rows f32 (n, k) to a TCQ type with error feedback; returns bytes (n, row_bytes), the same for any `threads`.
+    """Rows f32 (n, k) to a TCQ type with error feedback; returns bytes (n, row_bytes), the same however it is done.
 
-    Raises InputError if the type is no TCQ type, or the feedback was prepared for other rows.
+    Raises InputError if the type is no TCQ type, or the feedback was prepared for other rows, and with `on_gpu`
+    BuildError where there is no GPU or no runtime for it.
     """
     rows = np.ascontiguousarray(rows, np.float32)
     n, k = rows.shape
@@ -150,7 +152,6 @@ def quantize(
         raise InputError(f"{quant_type.name} cannot be encoded with error feedback: only TCQ types can")
     if len(feedback.block_weights) != k:
         raise InputError(f"the Hessian has {len(feedback.block_weights)} columns, and the rows have {k}")
-    out = np.empty((n, quant_type.row_bytes(k)), np.uint8)
     arguments = _Feedback(
         feedback.block_weights.ctypes.data,
         feedback.section_weights.ctypes.data,
@@ -158,6 +159,9 @@ def quantize(
         SECTION,
         LOOK_AHEAD,
     )
+    if on_gpu:
+        return gpu.quantize_with_feedback(quant_type.id, rows, arguments)
+    out = np.empty((n, quant_type.row_bytes(k)), np.uint8)
 
     def slab(first: int) -> None:
         count = min(SLAB_ROWS, n - first)
@@ -168,6 +172,17 @@ def quantize(
         for _ in pool.map(slab, range(0, n, SLAB_ROWS)):
             pass
     return out
+
+
+def check_gpu() -> None:
+    """Encode a little with feedback on the GPU and on the CPU. Raises BuildError as `gpu.check` does."""
+    rng = np.random.default_rng(0)
+    rows = rng.standard_t(3, (4, 512)).astype(np.float32)
+    x = rng.standard_normal((600, 512)) @ rng.standard_normal((512, 512))
+    for name in ("tcq3", "tcq3_64"):
+        answer = prepare(x.T @ x / len(x), TCQ[name].block_size)
+        on_gpu = quantize(TCQ[name], rows, answer, on_gpu=True)
+        gpu.require_equal(on_gpu, quantize(TCQ[name], rows, answer))
 
 
 @cache

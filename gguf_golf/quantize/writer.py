@@ -52,15 +52,17 @@ def write(
 ) -> Written:
     """Write `out` with every tensor of the model in its chosen type. `metadata` replaces the model's own if given.
 
-    With `hessians`, TCQ types are encoded with error feedback wherever there is a Hessian. With `on_gpu`, TCQ types
-    without feedback are encoded on a GPU; the bytes are the same.
+    With `hessians`, TCQ types are encoded with error feedback wherever there is a Hessian. With `on_gpu`, TCQ types are
+    encoded on a GPU, after a trial that its bytes are the CPU's.
 
     Raises InputError for types that need an imatrix or tensors that the imatrix lacks, DataError for NaN weights, and
-    BuildError where there is no GPU or no runtime for it.
+    BuildError where there is no such GPU or no runtime for it.
     """
     check_imatrix(chosen, imatrix is not None)
     if on_gpu:
         gpu.check()
+        if hessians is not None:
+            feedback.check_gpu()
     layout = lay_out(model, chosen, model.metadata if metadata is None else metadata)
     job = _job_hash(model, chosen, layout, imatrix, hessians)
     prepared = None if hessians is None else feedback.Prepared(hessians)
@@ -161,7 +163,7 @@ def _write_tensors(
                 rows = tensor.load_rows(first, last)
                 answer = prepared and prepared.get(tensor.name, expert, n_experts, quant_type, rows.shape[1])
                 if answer:
-                    target.write(feedback.quantize(quant_type, rows, answer, threads))
+                    target.write(feedback.quantize(quant_type, rows, answer, threads, on_gpu))
                 elif on_gpu and quant_type in TCQ.values():
                     target.write(gpu.quantize(quant_type.id, rows, importance))
                 else:

@@ -14,8 +14,22 @@ _DEVICE = 0
 
 
 def check() -> None:
-    """Raises BuildError, saying what to do, where there is no CUDA runtime or no GPU."""
-    quantize(types.get("tcq1_64").id, np.zeros((1, 64), np.float32))
+    """Encode a little on the GPU and on the CPU.
+
+    Raises BuildError, saying what to do, where there is no CUDA runtime, no GPU, or one that writes other bytes.
+    """
+    rng = np.random.default_rng(0)
+    rows = rng.standard_t(3, (4, 512)).astype(np.float32)
+    importance = rng.gamma(0.3, 1.0, 512).astype(np.float32)
+    for name in ("tcq3", "tcq3_64"):
+        type_id = types.get(name).id
+        require_equal(quantize(type_id, rows, importance), ggml.quantize(type_id, rows, importance))
+
+
+def require_equal(on_gpu: NDArray[np.uint8], on_cpu: NDArray[np.uint8]) -> None:
+    """Raises BuildError if a trial's bytes differ."""
+    if not np.array_equal(on_gpu, on_cpu):
+        raise BuildError("this GPU encodes other bytes than the CPU, which is a bug: run the command without --gpu")
 
 
 def quantize(
@@ -24,29 +38,38 @@ def quantize(
     """Encode `rows` (n, k) to the TCQ type `type_id` on the first GPU; returns what `ggml.quantize` does.
 
     `importance` (k) weighs the squared error of each column. Raises InputError for an importance of another length or
-    rows that the type's blocks do not divide, and as `check`.
+    rows that the type's blocks do not divide, BuildError where there is no CUDA runtime or no GPU.
     """
+    if importance is not None:
+        importance = np.ascontiguousarray(importance, np.float32)
+        if importance.shape != (rows.shape[1],):
+            raise InputError(f"importance has shape {importance.shape}, and the rows have {rows.shape[1]} columns")
+    weights = None if importance is None else importance.ctypes.data
+    return _encode("ggml_backend_cuda_quantize_tcq", type_id, rows, weights)
+
+
+def quantize_with_feedback(type_id: int, rows: NDArray[np.float32], feedback: ctypes.Structure) -> NDArray[np.uint8]:
+    """The same with error feedback, by a `tcq_feedback` of ggml-tcq.h: what `calibrate.feedback.quantize` returns."""
+    return _encode("ggml_backend_cuda_quantize_tcq_feedback", type_id, rows, ctypes.addressof(feedback))
+
+
+def _encode(function: str, type_id: int, rows: NDArray[np.float32], weights: int | None) -> NDArray[np.uint8]:
     rows = np.ascontiguousarray(rows, np.float32)
     n, k = rows.shape
     out = np.empty((n, ggml.type_traits(type_id).row_bytes(k)), np.uint8)
-    if importance is not None:
-        importance = np.ascontiguousarray(importance, np.float32)
-        if importance.shape != (k,):
-            raise InputError(f"importance has shape {importance.shape}, and the rows have {k} columns")
-    weights = None if importance is None else importance.ctypes.data
-    if not _encoder()(_DEVICE, type_id, rows.ctypes.data, out.ctypes.data, n, k, weights):
+    if not _encoder(function)(_DEVICE, type_id, rows.ctypes.data, out.ctypes.data, n, k, weights):
         raise BuildError("no NVIDIA GPU was found to encode on: run the command without --gpu")
     return out
 
 
 @cache
-def _encoder() -> "ctypes._FuncPointer":
+def _encoder(function: str) -> "ctypes._NamedFuncPointer":
     library.libggml()  # which the backend needs
     path = library.folder() / "libggml-cuda.so"
     if not path.is_file():
         raise BuildError("--gpu needs a runtime with CUDA: run `gguf-golf runtime build --cuda`, or leave --gpu out")
     try:
-        encoder = ctypes.CDLL(str(path)).ggml_backend_cuda_quantize_tcq
+        encoder = ctypes.CDLL(str(path))[function]
     except OSError as error:
         raise BuildError(f"{path} cannot be loaded: {error}") from None
     encoder.restype = ctypes.c_bool

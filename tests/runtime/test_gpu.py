@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gguf_golf.calibrate import feedback
 from gguf_golf.errors import BuildError, InputError
 from gguf_golf.formats import types
 from gguf_golf.models import open_model
@@ -32,7 +33,17 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
         ctypes.memmove(out, data.ctypes.data, data.nbytes)
         return True
 
-    monkeypatch.setattr(gpu, "_encoder", lambda: encode)
+    def encode_with_feedback(device: int, type_id: int, rows: int, out: int, n: int, k: int, answer: int) -> bool:
+        assert device == 0
+        jobs.append((type_id, n, k))
+        feedback._encoder()(type_id, rows, out, n, k, feedback._Feedback.from_address(answer))
+        return True
+
+    functions = {
+        "ggml_backend_cuda_quantize_tcq": encode,
+        "ggml_backend_cuda_quantize_tcq_feedback": encode_with_feedback,
+    }
+    monkeypatch.setattr(gpu, "_encoder", functions.__getitem__)
     return jobs
 
 
@@ -45,9 +56,25 @@ def test_needs_a_runtime_with_cuda(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 def test_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "_encoder", lambda: lambda *_: False)
+    monkeypatch.setattr(gpu, "_encoder", lambda _: lambda *_: False)
     with pytest.raises(BuildError, match="no NVIDIA GPU"):
         gpu.check()
+
+
+def test_a_gpu_that_errs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def encode(device: int, type_id: int, rows: int, out: int, n: int, k: int, weights: int | None) -> bool:
+        ctypes.memset(out, 0, n * ggml.type_traits(type_id).row_bytes(k))
+        return True
+
+    monkeypatch.setattr(gpu, "_encoder", lambda _: encode)
+    for check in (gpu.check, feedback.check_gpu):
+        with pytest.raises(BuildError, match="other bytes"):
+            check()
+
+
+def test_feedback_arrives(encoded: list[tuple[int, int, int]]) -> None:
+    feedback.check_gpu()
+    assert encoded == [(types.get(name).id, 4, 512) for name in ("tcq3", "tcq3_64")]
 
 
 def test_rows_and_importance_arrive(encoded: list[tuple[int, int, int]]) -> None:
@@ -74,4 +101,4 @@ def test_a_file_is_the_same(encoded: list[tuple[int, int, int]], tiny_dir: Path,
     assert on_gpu.read_bytes() == on_cpu.read_bytes()
     of_tcq = sum(tensor.n_rows for tensor in model.tensors if chosen[tensor.name] in types.TCQ.values())
     assert of_tcq > 0
-    assert sum(n for _, n, _ in encoded[1:]) == of_tcq  # the first job is the check
+    assert sum(n for _, n, _ in encoded[2:]) == of_tcq  # the first two jobs are the check

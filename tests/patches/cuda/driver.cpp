@@ -83,24 +83,47 @@ extern "C" int emulated_get_rows(int type, const void * x, const int32_t * ids, 
     return 0;
 }
 
+static tcq_block_encoder * new_encoder(const tcq_format * f) {
+    static tcq_encoder_tables    tables;
+    static tcq_block_encoder     e;
+    static std::vector<uint16_t> costs(TCQ_COST_ROWS*TCQ_STATES);
+    tcq_get_encoder_tables(f, &tables);
+    e.t    = &tables;
+    e.rows = (uint16_t (*)[TCQ_STATES]) costs.data();
+    return &e;
+}
+
 extern "C" int emulated_encode(
         int type, const float * x, const float * importance, uint8_t * dst, int64_t n_blocks, int64_t row_blocks, int reversed) {
     const tcq_format * f = tcq_get_format((ggml_type) type);
     if (!f) {
         return 1;
     }
-    static tcq_encoder_tables tables;
-    tcq_get_encoder_tables(f, &tables);
-
-    static tcq_block_encoder e;
-    std::vector<uint16_t> costs(TCQ_COST_ROWS*TCQ_STATES);
-    e.t    = &tables;
-    e.rows = (uint16_t (*)[TCQ_STATES]) costs.data();
-
+    tcq_block_encoder * e = new_encoder(f);
     emulated_reversed = reversed;
     emulate(1, TCQ_ENCODE_THREADS, [&] {
         for (int64_t ib = 0; ib < n_blocks; ++ib) {
-            tcq_encode_one(&e, x + ib*f->block_size, importance + ib%row_blocks*f->block_size, dst + ib*f->type_size);
+            tcq_encode_one(e, x + ib*f->block_size, importance + ib%row_blocks*f->block_size, dst + ib*f->type_size);
+        }
+    });
+    emulated_reversed = false;
+    return 0;
+}
+
+extern "C" int emulated_encode_with_feedback(
+        int type, const float * src, const float * block_weights, const float * section_weights, const float * propagation,
+        uint8_t * dst, int64_t nrows, int64_t n_per_row, int section, int look_ahead, int reversed) {
+    const tcq_format * f = tcq_get_format((ggml_type) type);
+    if (!f) {
+        return 1;
+    }
+    tcq_block_encoder * e = new_encoder(f);
+    const tcq_feedback feedback = { block_weights, section_weights, propagation, section, look_ahead };
+    std::vector<float> x(n_per_row);
+    emulated_reversed = reversed;
+    emulate(1, TCQ_ENCODE_THREADS, [&] {
+        for (int64_t row = 0; row < nrows; ++row) {
+            tcq_encode_row(e, src + row*n_per_row, x.data(), n_per_row, &feedback, dst + row*(n_per_row/f->block_size)*f->type_size);
         }
     });
     emulated_reversed = false;

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from gguf_golf.calibrate import feedback
 from gguf_golf.formats import tcq, types
 from gguf_golf.runtime import ggml, source
 from tests.patches.cuda import cuda
@@ -187,3 +188,23 @@ def test_encoding(kernels: ctypes.CDLL, name: str, reversed_order: bool) -> None
     sizes = (ctypes.c_int64(4), ctypes.c_int64(2), int(reversed_order))
     assert kernels.emulated_encode(types.get(name).id, pointer(rows), pointer(importance), pointer(found), *sizes) == 0
     assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("name", types.TCQ_FORMATS)
+def test_encoding_with_feedback(kernels: ctypes.CDLL, name: str) -> None:
+    """Likewise with a Hessian of correlated columns, and a block of zeros that gets errors from the one before."""
+    size = types.TCQ_FORMATS[name].block_size
+    k = 3 * size
+    rng = np.random.default_rng(4)
+    rows = rng.standard_t(3, (2, k)).astype(np.float32)
+    rows[1, :size] = 0
+    x = rng.standard_normal((400, k)) @ rng.standard_normal((k, k)) / k**0.5
+    answer = feedback.prepare(x.T @ x / len(x), size)
+    expected = feedback.quantize(types.get(name), rows, answer)
+    tables = [pointer(table) for table in (answer.block_weights, answer.section_weights, answer.propagation)]
+    for reversed_order in (False, True):
+        found = np.full_like(expected, 0xFF)
+        sizes = (ctypes.c_int64(2), ctypes.c_int64(k), feedback.SECTION, feedback.LOOK_AHEAD, int(reversed_order))
+        arguments = (pointer(rows), *tables, pointer(found), *sizes)
+        assert kernels.emulated_encode_with_feedback(types.get(name).id, *arguments) == 0
+        assert np.array_equal(found, expected)

@@ -1,4 +1,4 @@
-// The TCQ encoder on CUDA: one thread block for one block of weights at a time.
+// The TCQ encoder on CUDA: a thread block encodes one block of weights at a time, with error feedback one row.
 
 #include "common.cuh"
 #include "ggml-tcq.h"
@@ -7,22 +7,37 @@
 #include <algorithm>
 #include <memory>
 
-#define TCQ_ENCODE_CHUNK (1 << 26) // weights on the device at a time
+#define TCQ_ENCODE_SLAB (1 << 26) // weights on the device at a time
+
+static __device__ void tcq_init_encoder(tcq_block_encoder * e, const tcq_encoder_tables * tables, uint16_t (*rows)[TCQ_STATES]) {
+    if (threadIdx.x == 0) {
+        e->t    = tables;
+        e->rows = rows + (int64_t) blockIdx.x*TCQ_COST_ROWS;
+    }
+    __syncthreads();
+}
 
 static __global__ void __launch_bounds__(TCQ_ENCODE_THREADS) tcq_encode_blocks(
         const tcq_encoder_tables * tables, const float * x, const float * importance, uint8_t * dst,
         const int64_t n_blocks, const int64_t row_blocks, uint16_t (*rows)[TCQ_STATES]) {
     __shared__ tcq_block_encoder e;
-    if (threadIdx.x == 0) {
-        e.t    = tables;
-        e.rows = rows + (int64_t) blockIdx.x*TCQ_COST_ROWS;
-    }
-    __syncthreads();
+    tcq_init_encoder(&e, tables, rows);
 
     const int block_size = tables->block_size;
     const int type_size  = tables->type_size;
     for (int64_t ib = blockIdx.x; ib < n_blocks; ib += gridDim.x) {
         tcq_encode_one(&e, x + ib*block_size, importance ? importance + ib%row_blocks*block_size : nullptr, dst + ib*type_size);
+    }
+}
+
+static __global__ void __launch_bounds__(TCQ_ENCODE_THREADS) tcq_encode_rows_with_feedback(
+        const tcq_encoder_tables * tables, const float * src, const tcq_feedback feedback, uint8_t * dst,
+        const int64_t nrows, const int64_t n_per_row, const int64_t row_size, float * x, uint16_t (*rows)[TCQ_STATES]) {
+    __shared__ tcq_block_encoder e;
+    tcq_init_encoder(&e, tables, rows);
+
+    for (int64_t row = blockIdx.x; row < nrows; row += gridDim.x) {
+        tcq_encode_row(&e, src + row*n_per_row, x + blockIdx.x*n_per_row, n_per_row, &feedback, dst + row*row_size);
     }
 }
 
@@ -37,46 +52,102 @@ struct tcq_device_array {
     void get(T * to, size_t n)              { CUDA_CHECK(cudaMemcpy(to, data, n*sizeof(T), cudaMemcpyDeviceToHost)); }
 };
 
+// what both encoders need on a device: tables, and memory for as many thread blocks as it holds at once
+struct tcq_device_encoder {
+    const tcq_format *                   f;
+    int                                  n_grid;
+    tcq_device_array<tcq_encoder_tables> tables;
+    tcq_device_array<uint16_t>           costs;
+
+    template <typename... P>
+    tcq_device_encoder(int device, const tcq_format * f, void (*kernel)(P...)) :
+            f(f), n_grid(get_n_grid(device, kernel)), tables(1), costs((size_t) n_grid*TCQ_COST_ROWS*TCQ_STATES) {
+        const auto host = std::make_unique<tcq_encoder_tables>();
+        tcq_get_encoder_tables(f, host.get());
+        tables.set(host.get(), 1);
+    }
+
+    uint16_t (*rows() const)[TCQ_STATES] {
+        return (uint16_t (*)[TCQ_STATES]) costs.data;
+    }
+
+    template <typename... P>
+    static int get_n_grid(int device, void (*kernel)(P...)) {
+        ggml_cuda_set_device(device);
+        int n = 0;
+        CUDA_CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&n, kernel, TCQ_ENCODE_THREADS, 0));
+        return n*ggml_cuda_info().devices[device].nsm;
+    }
+};
+
+static const tcq_format * tcq_get_encodable_format(int device, enum ggml_type type, int64_t n_per_row) {
+    const tcq_format * f = device >= 0 && device < ggml_cuda_info().device_count ? tcq_get_format(type) : nullptr;
+    GGML_ASSERT(!f || n_per_row % f->block_size == 0);
+    return f;
+}
+
+// calls encode(rows of src on the device, the same rows of dst, how many) for slabs of rows that lie in host memory
+template <typename F>
+static void tcq_encode_slabs(const tcq_format * f, const float * src, void * dst, int64_t nrows, int64_t n_per_row, F encode) {
+    const int64_t row_size  = n_per_row/f->block_size*f->type_size;
+    const int64_t slab_rows = std::min(nrows, std::max((int64_t) 1, TCQ_ENCODE_SLAB/n_per_row));
+    tcq_device_array<float>   d_src(slab_rows*n_per_row);
+    tcq_device_array<uint8_t> d_dst(slab_rows*row_size);
+    for (int64_t row = 0; row < nrows; row += slab_rows) {
+        const int64_t n = std::min(slab_rows, nrows - row);
+        d_src.set(src + row*n_per_row, n*n_per_row);
+        encode(d_src.data, d_dst.data, n);
+        CUDA_CHECK(cudaGetLastError());
+        d_dst.get((uint8_t *) dst + row*row_size, n*row_size);
+    }
+}
+
 // Rows [nrows, n_per_row] of a TCQ type in host memory, as quantize_tcq's and with its bytes; importance [n_per_row] or
 // NULL. False, with nothing done, where there is no such type or no such device.
 extern "C" GGML_BACKEND_API bool ggml_backend_cuda_quantize_tcq(
         int device, enum ggml_type type, const float * src, void * dst, int64_t nrows, int64_t n_per_row, const float * importance) {
-    const tcq_format * f = tcq_get_format(type);
-    if (!f || device < 0 || device >= ggml_cuda_info().device_count) {
+    const tcq_format * f = tcq_get_encodable_format(device, type, n_per_row);
+    if (!f) {
         return false;
     }
-    GGML_ASSERT(n_per_row % f->block_size == 0);
-    ggml_cuda_set_device(device);
-
-    int per_multiprocessor = 0;
-    CUDA_CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_multiprocessor, tcq_encode_blocks, TCQ_ENCODE_THREADS, 0));
-    const int n_grid = per_multiprocessor*ggml_cuda_info().devices[device].nsm;
-
-    const int64_t row_blocks = n_per_row/f->block_size;
-    const int64_t chunk_rows = std::min(nrows, std::max((int64_t) 1, TCQ_ENCODE_CHUNK/n_per_row));
-
-    const auto tables = std::make_unique<tcq_encoder_tables>();
-    tcq_get_encoder_tables(f, tables.get());
-
-    tcq_device_array<tcq_encoder_tables> d_tables(1);
-    tcq_device_array<float>              d_importance(n_per_row);
-    tcq_device_array<float>              d_src(chunk_rows*n_per_row);
-    tcq_device_array<uint8_t>            d_dst(chunk_rows*row_blocks*f->type_size);
-    tcq_device_array<uint16_t>           d_rows((size_t) n_grid*TCQ_COST_ROWS*TCQ_STATES);
-    d_tables.set(tables.get(), 1);
+    const tcq_device_encoder encoder(device, f, tcq_encode_blocks);
+    tcq_device_array<float>  d_importance(n_per_row);
     if (importance) {
         d_importance.set(importance, n_per_row);
     }
+    const int64_t row_blocks = n_per_row/f->block_size;
+    tcq_encode_slabs(f, src, dst, nrows, n_per_row, [&](const float * x, uint8_t * blocks, int64_t n) {
+        tcq_encode_blocks<<<std::min((int64_t) encoder.n_grid, n*row_blocks), TCQ_ENCODE_THREADS>>>(
+            encoder.tables.data, x, importance ? d_importance.data : nullptr, blocks, n*row_blocks, row_blocks, encoder.rows());
+    });
+    return true;
+}
 
-    for (int64_t row = 0; row < nrows; row += chunk_rows) {
-        const int64_t n        = std::min(chunk_rows, nrows - row);
-        const int64_t n_blocks = n*row_blocks;
-        d_src.set(src + row*n_per_row, n*n_per_row);
-        tcq_encode_blocks<<<std::min((int64_t) n_grid, n_blocks), TCQ_ENCODE_THREADS>>>(
-            d_tables.data, d_src.data, importance ? d_importance.data : nullptr, d_dst.data, n_blocks, row_blocks,
-            (uint16_t (*)[TCQ_STATES]) d_rows.data);
-        CUDA_CHECK(cudaGetLastError());
-        d_dst.get((uint8_t *) dst + row*row_blocks*f->type_size, n_blocks*f->type_size);
+// The same with error feedback, as quantize_tcq_feedback's.
+extern "C" GGML_BACKEND_API bool ggml_backend_cuda_quantize_tcq_feedback(
+        int device, enum ggml_type type, const float * src, void * dst, int64_t nrows, int64_t n_per_row, const tcq_feedback * feedback) {
+    const tcq_format * f = tcq_get_encodable_format(device, type, n_per_row);
+    if (!f) {
+        return false;
     }
+    const tcq_device_encoder encoder(device, f, tcq_encode_rows_with_feedback);
+
+    const int64_t n_section_weights = n_per_row/feedback->section*(feedback->section + feedback->look_ahead);
+    tcq_device_array<float> d_block_weights(n_per_row);
+    tcq_device_array<float> d_section_weights(n_section_weights);
+    tcq_device_array<float> d_propagation(n_per_row*n_per_row);
+    tcq_device_array<float> d_x(encoder.n_grid*n_per_row);
+    d_block_weights  .set(feedback->block_weights,   n_per_row);
+    d_section_weights.set(feedback->section_weights, n_section_weights);
+    d_propagation    .set(feedback->propagation,     n_per_row*n_per_row);
+
+    const tcq_feedback on_device = {
+        d_block_weights.data, d_section_weights.data, d_propagation.data, feedback->section, feedback->look_ahead,
+    };
+    const int64_t row_size = n_per_row/f->block_size*f->type_size;
+    tcq_encode_slabs(f, src, dst, nrows, n_per_row, [&](const float * x, uint8_t * blocks, int64_t n) {
+        tcq_encode_rows_with_feedback<<<std::min((int64_t) encoder.n_grid, n), TCQ_ENCODE_THREADS>>>(
+            encoder.tables.data, x, on_device, blocks, n, n_per_row, row_size, d_x.data, encoder.rows());
+    });
     return true;
 }

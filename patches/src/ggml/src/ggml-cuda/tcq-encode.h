@@ -1,4 +1,4 @@
-// The TCQ encoder of ggml-tcq-encode.c and ggml-tcq-trellis.c, for the threads of one thread block together: the same
+// The TCQ encoder of ggml-tcq-encode.c, -trellis.c and -feedback.c, for the threads of one thread block together: the same
 // steps with the same arithmetic in the same order, so the same bytes. Comments there say why; here, only what differs.
 //
 // It compiles as C++ for the CPU too, one thread being all of them, which is how it is tested without a GPU. So every
@@ -114,6 +114,7 @@ struct tcq_block_encoder {
     uint32_t least;
     int16_t  q[QK_TCQ];
     float    sums[3][4];
+    float    error[QK_TCQ];               // by time, of the block that feedback is deciding
     uint32_t packed[(4*QK_TCQ + QK_TCQ + 32)/32 + 1];
 
     float    norm;
@@ -130,6 +131,8 @@ struct tcq_block_encoder {
     int          rank;
     int          n_seams;
     uint32_t     path_cost;
+
+    int          kept;                    // the state after a section
 };
 
 TCQ_DEVICE int tcq_nearest(const tcq_encoder_tables * t, float d) {
@@ -202,6 +205,28 @@ TCQ_DEVICE void tcq_choose_slots(tcq_block_encoder * e, int rank) {
     }
 }
 
+// metrics of one step with target x, whose weight is in units of cost; returns what every path pays
+TCQ_DEVICE float tcq_set_step(tcq_block_encoder * e, int step, float x, float weight) {
+    const tcq_encoder_tables * t = e->t;
+
+    const float above = x     < 63.5f  ? x     : 63.5f;
+    const float inner = above > -64.0f ? above : -64.0f;
+    const int   bin   = (int) tcq_add(tcq_mul(2.0f, inner), 128.0f);
+
+    float cost[8], least = FLT_MAX;
+    for (int z = 0; z < 8; ++z) {
+        const float off = tcq_sub(x, t->level[bin][z]);
+        cost[z] = tcq_mul(off, off);
+        least   = cost[z] < least ? cost[z] : least;
+    }
+    for (int z = 0; z < 8; ++z) {
+        const float scaled = tcq_add(tcq_mul(weight, tcq_sub(cost[z], least)), 0.5f);
+        e->metric [step][z] = (uint16_t) (scaled < TCQ_MAX_METRIC ? scaled : (float) TCQ_MAX_METRIC);
+        e->step_lo[step][z] = t->lo[bin][z];
+    }
+    return tcq_mul(weight, least);
+}
+
 // targets and metrics at one scale with one choice of slots, which becomes the trial's
 TCQ_DEVICE void tcq_set_steps(tcq_block_encoder * e, int scale, int rank) {
     const tcq_encoder_tables * t = e->t;
@@ -218,28 +243,10 @@ TCQ_DEVICE void tcq_set_steps(tcq_block_encoder * e, int scale, int rank) {
     }
     TCQ_BARRIER();
     TCQ_EACH(i, n) {
-        const int   j     = n/8*(i & 7) + (i >> 3);
-        const float x     = e->target[j];
-        const float above = x     < 63.5f  ? x     : 63.5f;
-        const float inner = above > -64.0f ? above : -64.0f;
-        const int   bin   = (int) tcq_add(tcq_mul(2.0f, inner), 128.0f);
-
-        float cost[8], least = FLT_MAX;
-        for (int z = 0; z < 8; ++z) {
-            const float off = tcq_sub(x, t->level[bin][z]);
-            cost[z] = tcq_mul(off, off);
-            least   = cost[z] < least ? cost[z] : least;
-        }
-        const float weight = tcq_mul(e->w[j], per_unit);
-        e->term[i] = tcq_mul(weight, least);
-        for (int z = 0; z < 8; ++z) {
-            const float    scaled = tcq_add(tcq_mul(weight, tcq_sub(cost[z], least)), 0.5f);
-            const uint16_t metric = (uint16_t) (scaled < TCQ_MAX_METRIC ? scaled : (float) TCQ_MAX_METRIC);
-            e->metric [TCQ_SETTLE + i][z] = metric;
-            e->step_lo[TCQ_SETTLE + i][z] = t->lo[bin][z];
-            if (i >= n - TCQ_SETTLE) {
-                e->metric[TCQ_SETTLE + i - n][z] = metric;
-            }
+        const int j = n/8*(i & 7) + (i >> 3);
+        e->term[i] = tcq_set_step(e, TCQ_SETTLE + i, e->target[j], tcq_mul(e->w[j], per_unit));
+        for (int z = 0; z < 8 && i >= n - TCQ_SETTLE; ++z) {
+            e->metric[TCQ_SETTLE + i - n][z] = e->metric[TCQ_SETTLE + i][z];
         }
     }
     TCQ_BARRIER();
@@ -334,19 +341,23 @@ TCQ_DEVICE void tcq_find_seams(tcq_block_encoder * e, int n_seams) {
     }
 }
 
-// cost of the cheapest cyclic path through seams first.. of the trial; *best becomes its number from first on
+// n steps from step `first` on that begin in one state, all costs kept in rows; returns what was subtracted from them
+TCQ_DEVICE uint32_t tcq_run_from(tcq_block_encoder * e, int start, int first, int n, uint16_t (*rows)[TCQ_STATES]) {
+    TCQ_EACH(s, TCQ_STATES) {
+        e->cost[0][s] = s == start ? 0 : TCQ_UNREACHABLE;
+    }
+    TCQ_BARRIER();
+    return tcq_advance_steps(e, e->t->subset[0], first, 1, n, rows);
+}
+
+// cost of the cheapest cyclic path through one of these seams; *best becomes the seam's number
 TCQ_DEVICE uint32_t tcq_search(tcq_block_encoder * e, const uint8_t * seams, int n_seams, int * best) {
     const int n = e->t->block_size;
 
     uint32_t least = 0;
     for (int k = 0; k < n_seams; ++k) {
-        const int seam = seams[k];
-        TCQ_EACH(s, TCQ_STATES) {
-            e->cost[0][s] = s == seam ? 0 : TCQ_UNREACHABLE;
-        }
-        TCQ_BARRIER();
-        const uint32_t subtracted = tcq_advance_steps(e, e->t->subset[0], TCQ_SETTLE, 1, n, e->rows + k*(n + 1));
-        const uint32_t cost       = subtracted + e->cost[0][seam];
+        const uint32_t subtracted = tcq_run_from(e, seams[k], TCQ_SETTLE, n, e->rows + k*(n + 1));
+        const uint32_t cost       = subtracted + e->cost[0][seams[k]];
         TCQ_BARRIER();
         if (k == 0 || cost < least) {
             least = cost;
@@ -356,25 +367,48 @@ TCQ_DEVICE uint32_t tcq_search(tcq_block_encoder * e, const uint8_t * seams, int
     return least;
 }
 
-TCQ_DEVICE void tcq_trace(tcq_block_encoder * e, const uint8_t * seams, int k) {
+// path and lo bits of the first n_keep of n steps from step `first` on that end in state s; returns the state after
+// n_keep steps. By a single thread
+TCQ_DEVICE int tcq_trace(const tcq_block_encoder * e, const uint16_t (*rows)[TCQ_STATES], int first, int n, int s, int n_keep, uint8_t * u, uint8_t * lo) {
+    const uint8_t * subset = e->t->subset[0];
+
+    int kept = s;
+    int z    = subset[s];
+    for (int i = n - 1; i >= 0; --i) {
+        if (i == n_keep - 1) {
+            kept = s;
+        }
+        const uint16_t * metric = e->metric[first + i];
+        const int second = rows[i][s >> 1 | TCQ_STATES/2] + metric[z ^ 4] < rows[i][s >> 1] + metric[z];
+        if (i < n_keep) {
+            u [i] = (uint8_t) (s & 1);
+            lo[i] = e->step_lo[first + i][z ^ second << 2];
+        }
+        z = subset[s >> 1] ^ (-second & subset[TCQ_STATES/2]);
+        s = s >> 1 | second << 7;
+    }
+    return kept;
+}
+
+// the path that the search found through seam k becomes the trial's
+TCQ_DEVICE void tcq_trace_cycle(tcq_block_encoder * e, const uint8_t * seams, int k) {
     const int n = e->t->block_size;
 
     TCQ_SINGLE {
-        const uint8_t * subset = e->t->subset[0];
-        const uint16_t (*rows)[TCQ_STATES] = e->rows + k*(n + 1);
-
-        int s = seams[k];
-        int z = subset[s];
-        for (int i = n - 1; i >= 0; --i) {
-            const uint16_t * metric = e->metric[TCQ_SETTLE + i];
-            const int second = rows[i][s >> 1 | TCQ_STATES/2] + metric[z ^ 4] < rows[i][s >> 1] + metric[z];
-            e->trial.u [i] = (uint8_t) (s & 1);
-            e->trial.lo[i] = e->step_lo[TCQ_SETTLE + i][z ^ second << 2];
-            z = subset[s >> 1] ^ (-second & subset[TCQ_STATES/2]);
-            s = s >> 1 | second << 7;
-        }
+        tcq_trace(e, e->rows + k*(n + 1), TCQ_SETTLE, n, seams[k], n, e->trial.u, e->trial.lo);
     }
     TCQ_BARRIER();
+}
+
+// by a single thread
+TCQ_DEVICE void tcq_add_slot_values(tcq_block_encoder * e, const uint8_t * slots) {
+    const tcq_encoder_tables * t = e->t;
+    if (t->block_size == QK_TCQ) {
+        e->q[slots[0]] += t->slots[slots[2] & 0xf];
+        e->q[slots[1]] += t->slots[slots[2] >> 4];
+    } else {
+        e->q[slots[0] & 0x3f] += t->slots[slots[0] >> 6];
+    }
 }
 
 // error of the trial; *fit becomes the scale that would suit its levels best
@@ -392,13 +426,7 @@ TCQ_DEVICE float tcq_trial_error(tcq_block_encoder * e, int scale, float * fit) 
     }
     TCQ_BARRIER();
     TCQ_SINGLE {
-        const uint8_t * slots = e->trial.slots;
-        if (n == QK_TCQ) {
-            e->q[slots[0]] += t->slots[slots[2] & 0xf];
-            e->q[slots[1]] += t->slots[slots[2] >> 4];
-        } else {
-            e->q[slots[0] & 0x3f] += t->slots[slots[0] >> 6];
-        }
+        tcq_add_slot_values(e, e->trial.slots);
     }
     TCQ_BARRIER();
     TCQ_EACH(k, 4) {
@@ -434,7 +462,7 @@ TCQ_DEVICE float tcq_try_trial(tcq_block_encoder * e, int scale, int rank, int n
     if (e->scale != 0 && tcq_mul(0.999f, least_error) > e->best_error) {
         return 0.0f;
     }
-    tcq_trace(e, e->trial.seams, seam);
+    tcq_trace_cycle(e, e->trial.seams, seam);
 
     float fit;
     const float error  = tcq_trial_error(e, scale, &fit);
@@ -464,7 +492,7 @@ TCQ_DEVICE void tcq_try_remaining_seams(tcq_block_encoder * e) {
     tcq_set_steps(e, scale, e->rank);
     if (tcq_search(e, e->best.seams + n_seams, TCQ_SEAMS - n_seams, &seam) < e->path_cost) {
         float fit;
-        tcq_trace(e, e->best.seams + n_seams, seam);
+        tcq_trace_cycle(e, e->best.seams + n_seams, seam);
         const float error  = tcq_trial_error(e, scale, &fit);
         const bool  better = error < e->best_error;
         TCQ_BARRIER();
@@ -481,19 +509,27 @@ TCQ_DEVICE void tcq_try_remaining_seams(tcq_block_encoder * e) {
     }
 }
 
+TCQ_DEVICE float tcq_unit_of(const tcq_encoder_tables * t, const float * w, int n) {
+    float sum_root = 0.0f;
+    for (int i = 0; i < n; ++i) {
+        sum_root = tcq_add(sum_root, tcq_sqrt(w[i]));
+    }
+    const float root = tcq_div(tcq_mul(tcq_div(sum_root, (float) n), t->level_rms), (float) (1 << t->rate));
+    return tcq_div(tcq_mul(root, root), 32.0f);
+}
+
 // what is known of a block before any scale is tried; by a single thread
 TCQ_DEVICE void tcq_look_at_block(tcq_block_encoder * e) {
     const tcq_encoder_tables * t = e->t;
     const int  n    = t->block_size;
     const bool wide = n == QK_TCQ;
 
-    float norm = 0.0f, sum_root = 0.0f;
+    float norm = 0.0f;
     float energy[TCQ_CANDIDATES];
     int   n_candidates = 0;
     for (int j = 0; j < n; ++j) {
         const float en = tcq_mul(tcq_mul(e->w[j], e->x[j]), e->x[j]);
-        norm     = tcq_add(norm, en);
-        sum_root = tcq_add(sum_root, tcq_sqrt(e->w[j]));
+        norm = tcq_add(norm, en);
         if (n_candidates < TCQ_CANDIDATES || en > energy[TCQ_CANDIDATES - 1]) {
             int i = n_candidates < TCQ_CANDIDATES ? n_candidates++ : TCQ_CANDIDATES - 1;
             for (; i > 0 && energy[i - 1] < en; --i) {
@@ -504,9 +540,8 @@ TCQ_DEVICE void tcq_look_at_block(tcq_block_encoder * e) {
             e->candidates[i] = (uint8_t) j;
         }
     }
-    const float root = tcq_div(tcq_mul(tcq_div(sum_root, (float) n), t->level_rms), (float) (1 << t->rate));
     e->norm       = norm;
-    e->unit       = tcq_div(tcq_mul(root, root), 32.0f);
+    e->unit       = tcq_unit_of(t, e->w, n);
     e->best_error = FLT_MAX;
     e->scale      = 0;
 
@@ -523,61 +558,61 @@ TCQ_DEVICE void tcq_look_at_block(tcq_block_encoder * e) {
     e->first = tcq_nearest(t, suits > reaches ? suits : reaches);
 }
 
-// x [block_size], importance [block_size] or NULL; writes type_size bytes
-TCQ_DEVICE void tcq_encode_one(tcq_block_encoder * e, const float * x, const float * importance, uint8_t * dst) {
+// the best encoding of e->x with importance e->w; false if zeros are best
+TCQ_DEVICE bool tcq_find_encoding(tcq_block_encoder * e) {
     const tcq_encoder_tables * t = e->t;
-    const int  n    = t->block_size;
-    const bool wide = n == QK_TCQ;
+    const bool wide = t->block_size == QK_TCQ;
 
-    TCQ_EACH(j, n) {
-        e->x[j] = x[j];
-        e->w[j] = importance ? importance[j] : 1.0f;
-    }
-    TCQ_BARRIER();
     TCQ_SINGLE {
         tcq_look_at_block(e);
     }
     TCQ_BARRIER();
-    bool written = false;
-    if (e->norm > 0.0f) {
-        const int first   = e->first;
-        const int n_seams = wide ? 1 : 2;
+    if (!(e->norm > 0.0f)) {
+        return false;
+    }
+    const int first   = e->first;
+    const int n_seams = wide ? 1 : 2;
 
-        const int refit = tcq_nearest(t, tcq_try_trial(e, first, 0, n_seams));
-        if (refit != first) {
-            tcq_try_trial(e, refit, 0, n_seams);
-        }
-        int tried[2 + 2*TCQ_MOVES] = { first, refit };
-        int n_tried = 2;
-        for (int move = 0; move < TCQ_MOVES; ++move) {
-            const int center = e->scale;
-            for (int scale = center - 1; scale <= center + 1; scale += 2) {
-                bool was_tried = false;
-                for (int i = 0; i < n_tried; ++i) {
-                    was_tried = was_tried || tried[i] == scale;
-                }
-                if (scale > 0 && scale < TCQ_SCALES && !was_tried && e->scale == center) {
-                    tcq_try_trial(e, scale, 0, n_seams);
-                    tried[n_tried++] = scale;
-                }
+    const int refit = tcq_nearest(t, tcq_try_trial(e, first, 0, n_seams));
+    if (refit != first) {
+        tcq_try_trial(e, refit, 0, n_seams);
+    }
+    int tried[2 + 2*TCQ_MOVES] = { first, refit };
+    int n_tried = 2;
+    for (int move = 0; move < TCQ_MOVES; ++move) {
+        const int center = e->scale;
+        for (int scale = center - 1; scale <= center + 1; scale += 2) {
+            bool was_tried = false;
+            for (int i = 0; i < n_tried; ++i) {
+                was_tried = was_tried || tried[i] == scale;
+            }
+            if (scale > 0 && scale < TCQ_SCALES && !was_tried && e->scale == center) {
+                tcq_try_trial(e, scale, 0, n_seams);
+                tried[n_tried++] = scale;
             }
         }
-        const int scale = e->scale;
-        for (int rank = 1; rank < TCQ_RANKS; ++rank) {
-            tcq_try_trial(e, scale, rank, 1);
-        }
-        if (!wide) {
-            tcq_try_remaining_seams(e);
-        }
-        written = e->best_error < e->norm;
     }
+    const int scale = e->scale;
+    for (int rank = 1; rank < TCQ_RANKS; ++rank) {
+        tcq_try_trial(e, scale, rank, 1);
+    }
+    if (!wide) {
+        tcq_try_remaining_seams(e);
+    }
+    return e->best_error < e->norm;
+}
+
+// the best encoding, or zeros, as type_size bytes
+TCQ_DEVICE void tcq_write_block(tcq_block_encoder * e, bool zero, uint8_t * dst) {
+    const tcq_encoder_tables * t = e->t;
+    const int n = t->block_size;
 
     const int n_words = (int) (sizeof(e->packed)/sizeof(e->packed[0]));
     TCQ_EACH(i, n_words) {
         e->packed[i] = 0;
     }
     TCQ_BARRIER();
-    if (written) {
+    if (!zero) {
         TCQ_EACH(i, n) {
             const int j = n/8*(i & 7) + (i >> 3);
             tcq_set_bit(e->packed, i, e->best.u[i]);
@@ -598,4 +633,131 @@ TCQ_DEVICE void tcq_encode_one(tcq_block_encoder * e, const float * x, const flo
         dst[i] = (uint8_t) (e->packed[i/4] >> 8*(i%4));
     }
     TCQ_BARRIER();
+}
+
+// x [block_size], importance [block_size] or NULL; writes type_size bytes
+TCQ_DEVICE void tcq_encode_one(tcq_block_encoder * e, const float * x, const float * importance, uint8_t * dst) {
+    TCQ_EACH(j, e->t->block_size) {
+        e->x[j] = x[j];
+        e->w[j] = importance ? importance[j] : 1.0f;
+    }
+    TCQ_BARRIER();
+    const bool zero = !tcq_find_encoding(e);
+    tcq_write_block(e, zero, dst);
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// error feedback
+
+// decides the path of times [first, first + section) with columns x [block_size] by time, and leaves its error;
+// *state is the path's before and after, seam its first and last. w: the section's weights and its look-ahead's
+TCQ_DEVICE void tcq_decide_steps(tcq_block_encoder * e, const float * x, const float * w, int first, const tcq_feedback * feedback, int seam, int * state) {
+    const tcq_encoder_tables * t = e->t;
+    const int   section = feedback->section;
+    const int   ahead   = first + section + feedback->look_ahead;
+    const int   n       = ahead < t->block_size ? section + feedback->look_ahead : t->block_size - first;
+    const bool  at_end  = first + n == t->block_size;
+    const float d       = t->scale[e->scale];
+
+    TCQ_SINGLE {
+        e->unit = tcq_unit_of(t, w, n);
+    }
+    TCQ_BARRIER();
+    const float per_unit = tcq_div(1.0f, e->unit);
+    TCQ_EACH(i, n) {
+        const int at = first + i;
+        tcq_set_step(e, i, tcq_sub(tcq_div(x[at], d), (float) e->q[t->block_size/8*(at & 7) + (at >> 3)]), tcq_mul(w[i], per_unit));
+    }
+    TCQ_BARRIER();
+    tcq_run_from(e, *state, 0, n, e->rows);
+    TCQ_SINGLE {
+        e->least = TCQ_ENCODE_NONE;
+    }
+    TCQ_BARRIER();
+    TCQ_EACH(s, TCQ_STATES) {
+        tcq_lower(&e->least, (uint32_t) e->cost[0][s]*TCQ_STATES + s);
+    }
+    TCQ_BARRIER();
+    TCQ_SINGLE {
+        const int end = at_end ? seam : (int) (e->least % TCQ_STATES);
+        e->kept = tcq_trace(e, e->rows, 0, n, end, section, e->best.u + first, e->best.lo + first);
+    }
+    TCQ_BARRIER();
+    TCQ_EACH(i, section) {
+        unsigned window = 0;
+        for (int b = 8; b >= 0; --b) { // bits before the section are those of the state
+            window = window << 1 | (i >= b ? e->best.u[first + i - b] : *state >> (b - i - 1) & 1);
+        }
+        const int at     = first + i;
+        const int level  = t->levels[t->subset[0][window] | e->best.lo[at] << 3];
+        const int offset = e->q[t->block_size/8*(at & 7) + (at >> 3)];
+        e->error[at] = tcq_sub(x[at], tcq_mul(d, (float) (level + offset)));
+    }
+    *state = e->kept;
+    TCQ_BARRIER();
+}
+
+// x[j] for j in [begin, end) loses what n_k errors say, each with a row of p
+TCQ_DEVICE void tcq_propagate_errors(float * x, const float * error, const float * p, int64_t stride, int n_k, int64_t begin, int64_t end) {
+    TCQ_EACH(i, (int) (end - begin)) {
+        const int64_t j = begin + i;
+        float sum = 0.0f;
+        for (int k = 0; k < n_k; ++k) {
+            sum = tcq_add(sum, tcq_mul(error[k], p[k*stride + j]));
+        }
+        x[j] = tcq_sub(x[j], sum);
+    }
+    TCQ_BARRIER();
+}
+
+// one row [n_per_row] with error feedback; x [n_per_row] is scratch
+TCQ_DEVICE void tcq_encode_row(tcq_block_encoder * e, const float * src, float * x, int64_t n_per_row, const tcq_feedback * feedback, uint8_t * dst) {
+    const tcq_encoder_tables * t = e->t;
+    const int n       = t->block_size;
+    const int section = feedback->section;
+
+    TCQ_EACH(j, (int) n_per_row) {
+        const int i = j % n;
+        x[j] = src[j - i + n/8*(i & 7) + (i >> 3)];
+    }
+    TCQ_BARRIER();
+    for (int64_t b = 0; b < n_per_row; b += n) {
+        TCQ_EACH(i, n) {
+            const int j = n/8*(i & 7) + (i >> 3);
+            e->x[j] = x[b + i];
+            e->w[j] = feedback->block_weights[b + i];
+        }
+        TCQ_BARRIER();
+        const bool zero = !tcq_find_encoding(e);
+
+        int seam = 0;
+        for (int i = n - 8; i < n && !zero; ++i) {
+            seam = seam << 1 | e->best.u[i];
+        }
+        int state = seam;
+        TCQ_EACH(j, n) {
+            e->q[j] = 0;
+        }
+        TCQ_BARRIER();
+        TCQ_SINGLE {
+            if (!zero) {
+                tcq_add_slot_values(e, e->best.slots);
+            }
+        }
+        TCQ_BARRIER();
+        for (int i = 0; i < n; i += section) {
+            if (zero) {
+                TCQ_EACH(k, section) {
+                    e->error[i + k] = x[b + i + k];
+                }
+                TCQ_BARRIER();
+            } else {
+                const float * w = feedback->section_weights + (b + i)/section*(section + feedback->look_ahead);
+                tcq_decide_steps(e, x + b, w, i, feedback, seam, &state);
+            }
+            tcq_propagate_errors(x, e->error + i, feedback->propagation + (b + i)*n_per_row, n_per_row, section, b + i + section, b + n);
+        }
+        tcq_propagate_errors(x, e->error, feedback->propagation + b*n_per_row, n_per_row, n, b + n, n_per_row);
+        tcq_write_block(e, zero, dst + b/n*t->type_size);
+    }
 }
