@@ -91,7 +91,7 @@ def quantize(
     `threads` (default: all CPUs). Raises InputError for a type that has no quantizer or wants an importance that
     is not given, and for rows that its blocks do not divide.
     """
-    rows = _matrix(rows, np.float32)
+    rows = as_rows(rows)
     n, k = rows.shape
     traits = type_traits(type_id)
     if type_id in _ACTIVATIONS or not (_raw_traits(type_id).is_quantized or type_id in _FLOATS):
@@ -101,9 +101,7 @@ def quantize(
         out[:] = rows.view(np.uint8)
         return out
     if importance is not None:
-        importance = np.ascontiguousarray(importance, np.float32)
-        if importance.shape != (k,):
-            raise InputError(f"importance has shape {importance.shape}, and the rows have {k} columns")
+        importance = as_importance(importance, k)
     elif _libggml().ggml_quantize_requires_imatrix(type_id):
         raise InputError(f"{traits.name} cannot be made without an importance matrix: give --imatrix")
     weights = None if importance is None else importance.ctypes.data
@@ -150,10 +148,19 @@ def _over_slabs(work: Callable[[int, int], None], n: int, k: int, threads: int |
             pass
 
 
-def _matrix(array: NDArray[Any], dtype: type[np.float32]) -> NDArray[np.float32]:
+def as_rows(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A matrix (n, k) as ggml wants it: f32, rows one after the other. Raises InputError for another number of axes."""
     if array.ndim != 2:
         raise InputError(f"expected a matrix of rows, got an array of shape {array.shape}")
-    return np.ascontiguousarray(array, dtype)
+    return np.ascontiguousarray(array, np.float32)
+
+
+def as_importance(importance: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+    """The importance of `k` columns as ggml wants it. Raises InputError when there are not so many."""
+    importance = np.ascontiguousarray(importance, np.float32)
+    if importance.shape != (k,):
+        raise InputError(f"importance has shape {importance.shape}, and the rows have {k} columns")
+    return importance
 
 
 def _raw_traits(type_id: int) -> Any:

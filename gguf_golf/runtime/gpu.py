@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_golf.errors import BuildError, InputError
+from gguf_golf.errors import BuildError
 from gguf_golf.formats import types
 from gguf_golf.runtime import ggml, library
 
@@ -41,9 +41,7 @@ def quantize(
     rows that the type's blocks do not divide, BuildError where there is no CUDA runtime or no GPU.
     """
     if importance is not None:
-        importance = np.ascontiguousarray(importance, np.float32)
-        if importance.shape != (rows.shape[1],):
-            raise InputError(f"importance has shape {importance.shape}, and the rows have {rows.shape[1]} columns")
+        importance = ggml.as_importance(importance, rows.shape[-1])
     weights = None if importance is None else importance.ctypes.data
     return _encode("ggml_backend_cuda_quantize_tcq", type_id, rows, weights)
 
@@ -54,7 +52,7 @@ def quantize_with_feedback(type_id: int, rows: NDArray[np.float32], feedback: ct
 
 
 def _encode(function: str, type_id: int, rows: NDArray[np.float32], weights: int | None) -> NDArray[np.uint8]:
-    rows = np.ascontiguousarray(rows, np.float32)
+    rows = ggml.as_rows(rows)
     n, k = rows.shape
     out = np.empty((n, ggml.type_traits(type_id).row_bytes(k)), np.uint8)
     if not _encoder(function)(_DEVICE, type_id, rows.ctypes.data, out.ctypes.data, n, k, weights):

@@ -3,25 +3,11 @@
 // section_weights [columns/64, 128], propagation [columns, columns]; encoded without and with feedback.
 
 #include "ggml-tcq-trellis.h"
+#include "ggml_stand_ins.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-// ggml.c is not part of this program
-void ggml_abort(const char * file, int line, const char * format, ...) {
-    fprintf(stderr, "%s:%d: %s\n", file, line, format);
-    abort();
-}
-
-void * ggml_aligned_malloc(size_t size) {
-    return aligned_alloc(64, (size + 63)/64*64);
-}
-
-void ggml_aligned_free(void * ptr, size_t size) {
-    (void) size;
-    free(ptr);
-}
 
 static float * read_floats(size_t n) {
     float * x = malloc(n*sizeof(float));

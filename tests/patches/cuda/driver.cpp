@@ -6,23 +6,12 @@
 #define __CUDACC__
 #include "tcq-encode.h"
 
-// of ggml.c
-extern "C" {
-void ggml_abort(const char * file, int line, const char *, ...) {
-    fprintf(stderr, "%s:%d\n", file, line);
-    abort();
-}
+#include "../ggml_stand_ins.h"
 
+// more of ggml.c
+extern "C" {
 const char * ggml_type_name(ggml_type) {
     return "";
-}
-
-void * ggml_aligned_malloc(size_t size) {
-    return aligned_alloc(64, (size + 63)/64*64);
-}
-
-void ggml_aligned_free(void * ptr, size_t) {
-    free(ptr);
 }
 
 int64_t ggml_blck_size(ggml_type type) {

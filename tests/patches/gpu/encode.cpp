@@ -2,28 +2,13 @@
 // [columns]; encodes each with and without importance. Exit status 1: bytes differ.
 
 #include "ggml-cuda/tcq-encode.h"
+#include "../ggml_stand_ins.h"
 
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <vector>
-
-// ggml.c is not part of this program
-extern "C" {
-void ggml_abort(const char * file, int line, const char * format, ...) {
-    fprintf(stderr, "%s:%d: %s\n", file, line, format);
-    abort();
-}
-
-void * ggml_aligned_malloc(size_t size) {
-    return aligned_alloc(64, (size + 63)/64*64);
-}
-
-void ggml_aligned_free(void * ptr, size_t) {
-    free(ptr);
-}
-}
 
 int main() {
     int32_t head[3];

@@ -115,7 +115,7 @@ struct tcq_block_encoder {
     int16_t  q[QK_TCQ];
     float    sums[3][4];
     float    error[QK_TCQ];               // by time, of the block that feedback is deciding
-    uint32_t packed[(4*QK_TCQ + QK_TCQ + 32)/32 + 1];
+    uint32_t packed[sizeof(block_tcq5)/4]; // the largest block
 
     float    norm;
     float    unit;

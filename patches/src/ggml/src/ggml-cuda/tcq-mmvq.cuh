@@ -9,6 +9,9 @@
 #include "tcq.cuh"
 #include "unary.cuh"
 
+#include <algorithm>
+#include <type_traits>
+
 template <typename T, int n_words>
 struct tcq_activations {
     int   u[n_words][8];
@@ -17,13 +20,16 @@ struct tcq_activations {
 
 template <typename T, int n_words>
 static __device__ __forceinline__ tcq_activations<T, n_words> tcq_load_activations(const int8_t * y, uint32_t word) {
+    constexpr int word_step = T::block_size == QK_TCQ ?  8 : 32; // bytes from a word's activations to the next word's,
+    constexpr int pair_step = T::block_size == QK_TCQ ? 64 :  8; // and from a pair of sub-blocks to the next
+
     tcq_activations<T, n_words> a;
+    const int8_t * at = y + word_step*word;
 #pragma unroll
     for (int i = 0; i < n_words; ++i) {
 #pragma unroll
         for (int kk = 0; kk < 4; ++kk) {
-            *(int2 *) &a.u[i][2*kk] = *(const int2 *)
-                (y + (T::block_size == QK_TCQ ? 8*word : 32*word) + (T::block_size == QK_TCQ ? 64*kk + 8*i : 8*kk + 32*i));
+            *(int2 *) &a.u[i][2*kk] = *(const int2 *) (at + word_step*i + pair_step*kk);
         }
     }
     a.d = *(const float *) (y + T::block_size);
@@ -113,11 +119,14 @@ struct tcq_mmvq_config {
     static constexpr bool shuffle         = n_words == 1 && n_blocks == 1;                  // all lanes go round equally often
 
     // thread blocks of 8 warps that a multiprocessor shall hold at least, where it holds 64 warps (the data centre's cards)
+    static constexpr __host__ __device__ int get_min_blocks() {
 #if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 800 || __CUDA_ARCH__ == 900 || __CUDA_ARCH__ == 1000)
-    static constexpr int min_blocks = T::block_size != QK_TCQ || T::rate == 3 ? 4 : has_gate ? (T::rate < 3 ? 4 : 5) : T::rate == 4 ? 6 : 5;
+        constexpr int by_rate[2][5] = { { 5, 5, 4, 6, 5 }, { 4, 4, 4, 5, 5 } }; // without a gate, and with one
+        return T::block_size == QK_TCQ ? by_rate[has_gate][T::rate - 1] : 4;
 #else
-    static constexpr int min_blocks = 1;
+        return 1;
 #endif
+    }
 };
 
 static __device__ __forceinline__ void tcq_prefetch(const void * p) {
@@ -126,7 +135,7 @@ static __device__ __forceinline__ void tcq_prefetch(const void * p) {
 
 // Arguments as mul_mat_vec_q's; row_blocks: blocks of a row. The warps of a thread block share its rows.
 template <ggml_type type, bool has_gate, bool few_rows>
-__launch_bounds__(32*TCQ_MMVQ_MAX_WARPS, (tcq_mmvq_config<type, has_gate>::min_blocks))
+__launch_bounds__(32*TCQ_MMVQ_MAX_WARPS, (tcq_mmvq_config<type, has_gate>::get_min_blocks()))
 static __global__ void tcq_mul_mat_vec(
         const void * x_ptr, const void * y_ptr, const int32_t * ids_ptr, const ggml_cuda_mm_fusion_args_device fusion, float * dst_ptr,
         const int row_blocks, const uint32_t n_rows, const uint3 nchannels_y, const uint32_t stride_row_x,
@@ -267,27 +276,6 @@ static __global__ void tcq_mul_mat_vec(
     dst[sample_dst*stride_sample_dst + channel_dst*stride_channel_dst + row0 + lane] = result;
 }
 
-template <ggml_type type, bool has_gate, bool few_rows>
-static void tcq_mul_mat_vec_launch(
-        const void * x, const void * y, const int32_t * ids, const ggml_cuda_mm_fusion_args_device & fusion, float * dst,
-        const int ncols_x, const int nrows_x, const uint3 nchannels_y, const int nchannels_dst, const int nsamples_dst,
-        const int stride_row_x, const uint3 channel_ratio, const int stride_channel_x, const int stride_channel_y, const int stride_channel_dst,
-        const uint3 sample_ratio, const int stride_sample_x, const int stride_sample_y, const int stride_sample_dst, cudaStream_t stream) {
-    using C = tcq_mmvq_config<type, has_gate>;
-    const int row_blocks = ncols_x/tcq_traits<type>::block_size;
-
-    // few rows: more warps for each, as far as there are blocks for them
-    const int n_warps_max = few_rows && C::n_rows == 4 ? TCQ_MMVQ_MAX_WARPS : TCQ_MMVQ_MAX_WARPS/2;
-    const int n_warps     = std::min(n_warps_max, (row_blocks + C::n_blocks - 1)/C::n_blocks);
-
-    const dim3 grid((nrows_x + C::n_rows - 1)/C::n_rows, nchannels_dst, nsamples_dst);
-    const ggml_cuda_kernel_launch_params params(grid, dim3(32, n_warps), 0, stream);
-    ggml_cuda_kernel_launch(tcq_mul_mat_vec<type, has_gate, few_rows>, params,
-        x, y, ids, fusion, dst, row_blocks, (uint32_t) nrows_x, nchannels_y, (uint32_t) stride_row_x,
-        channel_ratio, (uint32_t) stride_channel_x, (uint32_t) stride_channel_y, (uint32_t) stride_channel_dst,
-        sample_ratio, (uint32_t) stride_sample_x, (uint32_t) stride_sample_y, (uint32_t) stride_sample_dst);
-}
-
 // arguments as mul_mat_vec_q_switch_ncols_dst's
 template <ggml_type type>
 static void tcq_mul_mat_vec_cuda(
@@ -295,10 +283,35 @@ static void tcq_mul_mat_vec_cuda(
         const int ncols_x, const int nrows_x, const uint3 nchannels_y, const int nchannels_dst, const int nsamples_dst,
         const int stride_row_x, const uint3 channel_ratio, const int stride_channel_x, const int stride_channel_y, const int stride_channel_dst,
         const uint3 sample_ratio, const int stride_sample_x, const int stride_sample_y, const int stride_sample_dst, cudaStream_t stream) {
-    const bool few_rows = nrows_x <= TCQ_MMVQ_FEW_ROWS;
-    const auto launch = fusion.gate ? few_rows ? tcq_mul_mat_vec_launch<type, true,  true> : tcq_mul_mat_vec_launch<type, true,  false>
-                                    : few_rows ? tcq_mul_mat_vec_launch<type, false, true> : tcq_mul_mat_vec_launch<type, false, false>;
-    launch(x, y, ids, fusion, dst, ncols_x, nrows_x, nchannels_y, nchannels_dst, nsamples_dst,
-        stride_row_x, channel_ratio, stride_channel_x, stride_channel_y, stride_channel_dst,
-        sample_ratio, stride_sample_x, stride_sample_y, stride_sample_dst, stream);
+    const int row_blocks = ncols_x/tcq_traits<type>::block_size;
+
+    // tags for what the kernel knows when it is compiled
+    const auto launch = [&](auto has_gate_tag, auto few_rows_tag) {
+        constexpr bool has_gate = decltype(has_gate_tag)::value;
+        constexpr bool few_rows = decltype(few_rows_tag)::value;
+        using C = tcq_mmvq_config<type, has_gate>;
+
+        // few rows: more warps for each, as far as there are blocks for them
+        const int n_warps_max = few_rows && C::n_rows == 4 ? TCQ_MMVQ_MAX_WARPS : TCQ_MMVQ_MAX_WARPS/2;
+        const int n_warps     = std::min(n_warps_max, (row_blocks + C::n_blocks - 1)/C::n_blocks);
+
+        const dim3 grid((nrows_x + C::n_rows - 1)/C::n_rows, nchannels_dst, nsamples_dst);
+        const ggml_cuda_kernel_launch_params params(grid, dim3(32, n_warps), 0, stream);
+        ggml_cuda_kernel_launch(tcq_mul_mat_vec<type, has_gate, few_rows>, params,
+            x, y, ids, fusion, dst, row_blocks, (uint32_t) nrows_x, nchannels_y, (uint32_t) stride_row_x,
+            channel_ratio, (uint32_t) stride_channel_x, (uint32_t) stride_channel_y, (uint32_t) stride_channel_dst,
+            sample_ratio, (uint32_t) stride_sample_x, (uint32_t) stride_sample_y, (uint32_t) stride_sample_dst);
+    };
+    const auto launch_rows = [&](auto has_gate_tag) {
+        if (nrows_x <= TCQ_MMVQ_FEW_ROWS) {
+            launch(has_gate_tag, std::true_type{});
+        } else {
+            launch(has_gate_tag, std::false_type{});
+        }
+    };
+    if (fusion.gate) {
+        launch_rows(std::true_type{});
+    } else {
+        launch_rows(std::false_type{});
+    }
 }
