@@ -1,9 +1,11 @@
-# demo, test, lint, bench: each sets up all that it needs, and does again only what has changed.
+# Every target sets up what it needs and repeats only what has changed; `make help` lists them.
 # It takes Python 3.11 or newer, a C and C++ compiler, make and git; everything else goes into .venv and a cache folder
 # (GGUF_GOLF_CACHE, or the system's usual place).
 
+.DEFAULT_GOAL := help
+
 .DELETE_ON_ERROR:
-.PHONY: demo test test-metal lint bench setup runtime runtime-tools clean
+.PHONY: help demo test test-metal lint bench wheel setup runtime runtime-tools clean
 
 # the first of these that is new enough; PYTHON=... chooses another
 PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11,$(shell \
@@ -12,35 +14,39 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 GOLF   := $(BIN)/gguf-golf
 
-demo: runtime
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s%s\n", $$1, $$2}'
+
+demo: runtime ## quantize the embedded model to eleven types, measure them, write demo-out/report.html
 	$(GOLF) demo
 
-# ruff and mypy run within pytest, so that one summary tells all
-test: runtime-tools
+# ruff, mypy and typos run within pytest, so that one summary tells all
+test: runtime-tools ## run the linters and all tests
 	$(BIN)/pytest -n 2
 
-# on a Mac: llama.cpp's own test of every operation, our types on Metal against the CPU
-test-metal: setup
+# llama.cpp's own test of every operation
+test-metal: setup ## on a Mac: our types on Metal against the CPU
 	$(GOLF) runtime build --metal --tests
 	tests=$$($(BIN)/python -c 'from gguf_golf.runtime import tool; print(tool("test-backend-ops"))') && \
 	"$$tests" test -o MUL_MAT,MUL_MAT_ID,GET_ROWS,CPY -p tcq
 
-lint: setup
+lint: setup ## run the linters: ruff, mypy, typos
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/typos
 
-bench: runtime-tools
+bench: runtime-tools ## measure every type and whole models on this CPU, into build/bench.json
 	mkdir -p build
 	$(GOLF) bench --models --json build/bench.json
 
-runtime: setup
+runtime: setup ## build the patched llama.cpp
 	$(GOLF) runtime build
 
-runtime-tools: setup
+runtime-tools: setup ## build its programs (llama-server, llama-quantize, ...) and its tests as well
 	$(GOLF) runtime build --tools --tests
 
-setup: $(VENV)/installed
+setup: $(VENV)/installed ## install gguf-golf and its development tools into .venv
 
 # the package is installed editable, so only a change of its metadata asks for another pip run
 $(VENV)/installed: setup.cfg pyproject.toml | $(VENV)/created
@@ -57,5 +63,5 @@ $(VENV)/created:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@touch $@
 
-clean:
+clean: ## delete .venv and everything built here; the cache folder stays
 	rm -rf $(VENV) build *.egg-info
