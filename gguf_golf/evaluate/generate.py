@@ -54,18 +54,23 @@ def render_messages(
         raise InputError(f"{model.path}: its chat template cannot be rendered ({error}); try --raw") from error
 
 
-def stream(context: Context, prompt: NDArray[np.int32], n_predict: int, sampling: Sampling) -> Iterator[str]:
+def stream(
+    context: Context, prompt: NDArray[np.int32], n_predict: int, sampling: Sampling, *, held: int = 0
+) -> Iterator[str]:
     """Text pieces that follow prompt tokens int32 [n], until the model ends its turn or `n_predict` tokens.
 
-    Sequence 0 of the context is overwritten. The context must hold all.
+    The context must hold all. Its sequence 0 is overwritten, but for the first `held` < n tokens of the prompt, which a
+    call before this one left there.
     """
     llama, model = bindings(), context.model
-    context.clear()
+    if held == 0 or not context.forget(0, held):
+        context.clear()
+        held = 0
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     sampler = _sampler(sampling)
     try:
-        position = 0
-        for start in range(0, len(prompt), context.n_batch):
+        position = held
+        for start in range(held, len(prompt), context.n_batch):
             part = prompt[start : start + context.n_batch]
             last = np.arange(start, start + len(part)) == len(prompt) - 1
             context.decode(part, np.arange(start, start + len(part), dtype=np.int32), last)
