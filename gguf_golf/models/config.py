@@ -1,7 +1,8 @@
 """config.json of a Hugging Face directory, read with types checked and errors that name the key."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,15 @@ class Config:
 
     directory: Path
     values: dict[str, Any]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_defaults(self, defaults: Mapping[str, Any]) -> "Config":
+        """The same with values for keys that the file lacks."""
+        return replace(self, defaults=defaults)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of any type; the family's default, then `default`, where the file lacks it. A null is None."""
+        return self.values[key] if key in self.values else self.defaults.get(key, default)
 
     @property
     def architecture(self) -> str:
@@ -33,15 +43,15 @@ class Config:
 
     def integer(self, key: str, default: int | None = None) -> int:
         """A whole number of at least 1. Raises InputError where it is missing (and has no default) or is none."""
-        value = self.values.get(key)
-        value = default if value is None else value
+        value = self.get(key)
+        value = self.defaults.get(key, default) if value is None else value
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise InputError(f"{self.directory}/config.json: {key} must be a positive integer, not {value!r}")
         return value
 
     def number(self, key: str, default: float) -> float:
         """A real number. Raises InputError if it is anything else."""
-        value = self.values.get(key, default)
+        value = self.get(key, default)
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise InputError(f"{self.directory}/config.json: {key} must be a number, not {value!r}")
         return float(value)

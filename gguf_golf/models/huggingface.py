@@ -8,14 +8,14 @@ import numpy as np
 from gguf import GGUFValueType, GGUFWriter, LlamaFileType
 
 from gguf_golf.errors import InputError
-from gguf_golf.models import llama
-from gguf_golf.models.checkpoint import stored_tensors
 from gguf_golf.models.config import Config, read_config, read_optional_json
+from gguf_golf.models.families import family_of
 from gguf_golf.models.gguf_file import open_gguf
 from gguf_golf.models.model import LazyTensor, MetadataField, Model
 from gguf_golf.models.tokenizer import add_tokenizer
 from gguf_golf.models.unsupported import UnsupportedError
 from gguf_golf.models.upstream import convert_upstream
+from gguf_golf.models.weights import Weights
 
 # gguf-py remarks on every optional file that a checkpoint does not have
 for _name in ("gguf", "metadata"):
@@ -33,28 +33,29 @@ def open_directory(directory: Path, *, allow_requantize: bool) -> Model:
             "the checkpoint that it was made from"
         )
     try:
-        return _open_llama(config)
+        return _open_natively(config)
     except UnsupportedError as reason:
         return open_gguf(convert_upstream(config, str(reason)), allow_requantize=allow_requantize)
 
 
-def _open_llama(config: Config) -> Model:
-    family = llama.FAMILIES.get(config.architecture)
-    if family is None or config.quantization is not None:
+def _open_natively(config: Config) -> Model:
+    family_class = family_of(config.architecture)
+    if family_class is None or config.quantization is not None:
         quantized = "" if config.quantization is None else f", quantized with {config.quantization}"
         raise UnsupportedError(f"{config.directory} is {config.architecture}{quantized}")
-    tensors = llama.lazy_tensors(config, family, stored_tensors(config.directory))
+    family = family_class(config)
+    tensors = list(family.tensors(Weights(config)))
     # gguf-py's writer collects the keys: its add_* methods are the one list of their names and types.
-    writer = GGUFWriter(path=None, arch=family.name)
+    writer = GGUFWriter(path=None, arch=family.architecture)
     _add_general(writer, config.directory, tensors)
-    llama.add_hyperparameters(writer, config, family, FILE_TYPES[_main_type(tensors)])
+    family.add_hyperparameters(writer, FILE_TYPES[_main_type(tensors)])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     add_tokenizer(writer, config)
     metadata = [
         MetadataField(key, v.value, v.type, GGUFValueType.get_type(v.value[0]) if isinstance(v.value, list) else None)
         for key, v in writer.kv_data[0].items()
     ]
-    return Model(family.name, metadata, tensors)
+    return Model(family.architecture, metadata, tensors)
 
 
 def _add_general(writer: GGUFWriter, directory: Path, tensors: list[LazyTensor]) -> None:
@@ -71,7 +72,10 @@ def _add_general(writer: GGUFWriter, directory: Path, tensors: list[LazyTensor])
     sampling = read_optional_json(directory / "generation_config.json")
     known.sampling_penalty_repeat = known.sampling_penalty_repeat or sampling.get("repetition_penalty")
     known.name = known.name or directory.resolve().name
-    known.size_label = known.size_label or gguf.size_label(total, total, 0, 0)
+    n_experts = max((tensor.shape[0] for tensor in tensors if len(tensor.shape) > 2), default=0)
+    in_experts = sum(int(np.prod(tensor.shape)) for tensor in tensors if len(tensor.shape) > 2)
+    each = in_experts // max(n_experts, 1)
+    known.size_label = known.size_label or gguf.size_label(total, total - in_experts, each, n_experts)
     writer.add_type(gguf.GGUFType.MODEL)
     known.set_gguf_meta_model(writer)
 

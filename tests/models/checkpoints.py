@@ -170,10 +170,15 @@ def write_checkpoint(
     """Write config.json, tokenizer files and random weights of the right names and shapes."""
     path.mkdir(parents=True)
     _write_json(path / "config.json", config)
-    _write_json(path / "tokenizer.json", tokenizer)
-    _write_json(path / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"} | settings)
+    write_tokenizer(path, tokenizer, **settings)
     write_weights(path, random_weights(config), dtype=dtype, shards=shards)
     return path
+
+
+def write_tokenizer(path: Path, tokenizer: dict[str, Any], **settings: Any) -> None:
+    """Write tokenizer.json and tokenizer_config.json."""
+    _write_json(path / "tokenizer.json", tokenizer)
+    _write_json(path / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"} | settings)
 
 
 def random_weights(config: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -1,0 +1,98 @@
+"""Every architecture that converts without torch: its logits are those of transformers, on tiny random checkpoints."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gguf_golf.models import open_model
+from gguf_golf.runtime.session import LoadedModel
+from tests.models.checkpoints import byte_level_tokenizer, write_tokenizer, write_weights
+from tests.models.conftest import write_gguf
+
+torch = pytest.importorskip("torch", reason="needs the [hf] extra")
+transformers = pytest.importorskip("transformers", reason="needs the [hf] extra")
+
+VOCAB = 320
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "max_position_embeddings": 256,
+    "tie_word_embeddings": False,
+}
+
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "qwen3 moe": (
+        "Qwen3Moe",
+        {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 48, "norm_topk_prob": True},
+    ),
+}
+
+
+def save_model(path: Path, class_name: str, settings: dict[str, Any]) -> Any:
+    """Save a random model of this class into `path` with a byte-level tokenizer, and return it."""
+    torch.manual_seed(3)
+    config = getattr(transformers, f"{class_name}Config")(**SIZES | settings)
+    model = getattr(transformers, f"{class_name}ForCausalLM")(config).float().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # sharper than at initialization, and norms that are not all ones
+            if parameter.dim() > 1:
+                parameter.mul_(5)
+            else:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    model.save_pretrained(path)
+    write_tokenizer(path, byte_level_tokenizer(None))
+    return model
+
+
+def logits_of(path: Path, ids: np.ndarray) -> np.ndarray:
+    """f32 (n, vocab): what llama.cpp computes at every position."""
+    with LoadedModel(path) as model, model.context(len(ids), threads=1) as context:
+        everywhere = np.ones(len(ids), bool)
+        return context.decode(ids, np.arange(len(ids), dtype=np.int32), everywhere).copy()
+
+
+@pytest.fixture(params=FAMILIES)
+def saved(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Any]:
+    """A checkpoint of each family, and the model that it was saved from."""
+    return tmp_path / "checkpoint", save_model(tmp_path / "checkpoint", *FAMILIES[request.param])
+
+
+def test_logits_are_those_of_transformers(saved: tuple[Path, Any], tmp_path: Path) -> None:
+    path, reference = saved
+    ids = np.random.default_rng(5).integers(0, VOCAB, 200).astype(np.int32)
+    ours = logits_of(write_gguf(open_model(path), tmp_path / "model.gguf"), ids)
+    with torch.no_grad():
+        theirs = reference(torch.tensor(ids[None].astype(np.int64))).logits[0].numpy()
+    error = np.linalg.norm(ours - theirs, axis=1) / np.linalg.norm(theirs - theirs.mean(1, keepdims=True), axis=1)
+    assert np.median(error) < 3e-3  # keys and values are F16; a router may choose otherwise at a tie
+    assert np.quantile(error, 0.9) < 2e-2
+
+
+def test_a_model_pickles_and_reads_rows_alone(saved: tuple[Path, Any]) -> None:
+    model = pickle.loads(pickle.dumps(open_model(saved[0])))
+    for tensor in model.tensors:
+        whole = tensor.load().reshape(tensor.n_rows, -1)
+        middle = tensor.n_rows // 2
+        np.testing.assert_array_equal(tensor.load_rows(0, middle), whole[:middle])
+        np.testing.assert_array_equal(tensor.load_rows(middle, tensor.n_rows), whole[middle:])
+
+
+def test_fused_experts_are_the_same_model(tmp_path: Path) -> None:
+    """transformers 5 holds all experts of a layer in one tensor; either layout is converted."""
+    path = tmp_path / "checkpoint"
+    save_model(path, *FAMILIES["qwen3 moe"])
+    apart = {tensor.name: tensor.load() for tensor in open_model(path).tensors}
+    model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype="float32")
+    state = {name: values.numpy() for name, values in model.state_dict().items()}
+    assert any(name.endswith("experts.gate_up_proj") for name in state)
+    write_weights(path, state, dtype="float32")
+    for tensor in open_model(path).tensors:
+        np.testing.assert_array_equal(tensor.load(), apart[tensor.name])
