@@ -1,42 +1,24 @@
-"""The command line: parse, call one function, print. No logic lives here."""
+"""The command line: parse, call one function, print. No logic lives here.
+
+Each command imports what it calls when it runs: `--help` and `--version` need not wait for NumPy and SciPy, and the
+number of threads of their BLAS can still be set.
+"""
 
 import shlex
 import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
-from gguf_golf import __version__
-from gguf_golf.bench.models import MODELS
-from gguf_golf.bench.run import bench
-from gguf_golf.calibrate import imatrix
-from gguf_golf.calibrate.collect import collect
-from gguf_golf.demo import demo
+from gguf_golf import __version__, threads
 from gguf_golf.errors import GolfError
-from gguf_golf.evaluate.evaluate import run_suite
-from gguf_golf.evaluate.generate import Sampling, run
-from gguf_golf.evaluate.on_text import TextSettings
-from gguf_golf.evaluate.results import document, write_json
-from gguf_golf.evaluate.suite import Suite, read_suite
-from gguf_golf.evaluate.table import render
-from gguf_golf.fit import Settings, fit
-from gguf_golf.fit import describe as describe_fits
-from gguf_golf.plan.constraints import Constraints, read_speed
-from gguf_golf.plan.inputs import default_sensitivity
-from gguf_golf.plan.make import explain, make_recipe, summary
-from gguf_golf.quantize.convert import convert as convert_model
-from gguf_golf.quantize.from_recipe import quantize
-from gguf_golf.quantize.inspect import inspect
-from gguf_golf.report import write_report
-from gguf_golf.runtime.clean import clean
-from gguf_golf.runtime.config import Options
-from gguf_golf.runtime.info import describe
-from gguf_golf.runtime.library import make
-from gguf_golf.sensitivity.measure import measure
-from gguf_golf.sensitivity.table import render as render_sensitivity
+
+if TYPE_CHECKING:
+    from gguf_golf.fit import Settings
+    from gguf_golf.plan.constraints import Constraints
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -46,6 +28,22 @@ def cli() -> None:
 
 
 PATH = click.Path(path_type=Path)
+
+
+def _threads(_context: click.Context, _option: click.Parameter, value: int | None) -> int:
+    """The number of threads, for our own, ggml's and, before they are loaded, those of the BLAS libraries."""
+    n = threads.resolve(value)
+    threads.limit_blas(n)
+    return n
+
+
+THREADS = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    callback=_threads,
+    metavar="N",
+    help="CPU threads; default: all that this process may use.",
+)
 
 
 def _command_line() -> str:
@@ -61,7 +59,7 @@ def _command_line() -> str:
 @click.option("--imatrix", type=PATH, help="Which input channels matter (gguf-golf imatrix).")
 @click.option("--hessian", type=PATH, help="Encode TCQ types with error feedback (gguf-golf imatrix --hessian).")
 @click.option("--allow-requantize", is_flag=True, help="Take a source that is already quantized.")
-@click.option("--threads", default=0, help="CPU threads; 0 means all.")
+@THREADS
 @click.option("--gpu", "on_gpu", is_flag=True, help="Encode TCQ types on an NVIDIA GPU; the bytes are the same.")
 def convert(
     model: Path,
@@ -75,6 +73,8 @@ def convert(
     on_gpu: bool,
 ) -> None:
     """Convert MODEL, a Hugging Face directory or a GGUF, to a GGUF of one type."""
+    from gguf_golf.quantize.convert import convert as convert_model
+
     done = convert_model(
         model,
         out,
@@ -105,6 +105,9 @@ def runtime() -> None:
 @click.option("--metal", is_flag=True, help="With the Metal backend; takes a Mac.")
 def runtime_build(*, tools: bool, tests: bool, amx: bool, portable: bool, cuda: bool, metal: bool) -> None:
     """Fetch, patch and build llama.cpp, and link the llama-cpp-python bindings to it."""
+    from gguf_golf.runtime.config import Options
+    from gguf_golf.runtime.library import make
+
     options = Options(amx=amx, portable=portable, cuda=cuda, metal=metal)
     components = ("lib", *(["tools"] if tools else []), *(["tests"] if tests else []))
     click.echo(f"runtime ready: {make(options, components)}")
@@ -113,12 +116,16 @@ def runtime_build(*, tools: bool, tests: bool, amx: bool, portable: bool, cuda: 
 @runtime.command("info")
 def runtime_info() -> None:
     """Show the pin, the flags, the CPU's features, the paths and all types."""
+    from gguf_golf.runtime.info import describe
+
     click.echo(describe())
 
 
 @runtime.command("clean")
 def runtime_clean() -> None:
     """Delete what earlier builds left in the cache; the present runtime stays."""
+    from gguf_golf.runtime.clean import clean
+
     click.echo(f"freed {clean() / 1e6:.0f} MB")
 
 
@@ -128,7 +135,7 @@ def runtime_clean() -> None:
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The imatrix, a GGUF file.")
 @click.option("--chunks", type=int, help="Use only the first so many chunks of the text.")
 @click.option("--ctx", default=512, show_default=True, help="Tokens in a chunk.")
-@click.option("--threads", type=int, help="Default: all cores.")
+@THREADS
 @click.option("--process-output", is_flag=True, help="Collect for the output matrix too.")
 @click.option("--hessian", type=PATH, help="Also write the Hessians that error feedback needs (large).")
 def imatrix_command(
@@ -137,11 +144,14 @@ def imatrix_command(
     output: Path,
     chunks: int | None,
     ctx: int,
-    threads: int | None,
+    threads: int,
     process_output: bool,
     hessian: Path | None,
 ) -> None:
     """Measure how strongly each input channel of MODEL's linear layers is used (llama.cpp's GGUF imatrix)."""
+    from gguf_golf.calibrate import imatrix
+    from gguf_golf.calibrate.collect import collect
+
     collected = collect(
         model,
         text,
@@ -162,7 +172,7 @@ def imatrix_command(
 @click.option("--chunks", type=int, help="Use only the first so many chunks of the text.")
 @click.option("--ctx", default=512, show_default=True, help="Tokens in a chunk; the second half is scored.")
 @click.option("--suite", type=click.Path(path_type=Path), help="What to measure, as a TOML file, instead of --text.")
-@click.option("--threads", type=int, help="Default: all cores.")
+@THREADS
 @click.option("--noise-floor", is_flag=True, help="Also measure BASE against itself with another batch size.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the results there.")
 def eval_command(
@@ -172,7 +182,7 @@ def eval_command(
     chunks: int | None,
     ctx: int,
     suite: Path | None,
-    threads: int | None,
+    threads: int,
     noise_floor: bool,
     json_path: Path | None,
 ) -> None:
@@ -180,6 +190,12 @@ def eval_command(
 
     BASE is a GGUF, or a file of base log-probabilities made by llama-perplexity --kl-divergence-base.
     """
+    from gguf_golf.evaluate.evaluate import run_suite
+    from gguf_golf.evaluate.on_text import TextSettings
+    from gguf_golf.evaluate.results import document, write_json
+    from gguf_golf.evaluate.suite import Suite, read_suite
+    from gguf_golf.evaluate.table import render
+
     if (text is None) == (suite is None):
         raise click.UsageError("give either --text or --suite")
     if suite is not None:
@@ -199,11 +215,13 @@ def eval_command(
 @click.option("--temp", default=0.0, show_default=True, help="Sampling temperature; 0 takes the likeliest token.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--chat/--raw", default=None, help="With or without the chat template; default: if the file has one.")
-@click.option("--threads", type=int, help="Default: all cores.")
+@THREADS
 def run_command(
-    model: Path, prompt: str, n_predict: int, temp: float, seed: int, chat: bool | None, threads: int | None
+    model: Path, prompt: str, n_predict: int, temp: float, seed: int, chat: bool | None, threads: int
 ) -> None:
     """Generate text with MODEL."""
+    from gguf_golf.evaluate.generate import Sampling, run
+
     for piece in run(str(model), prompt, n_predict, Sampling(temp, seed=seed), chat=chat, threads=threads):
         click.echo(piece, nl=False)
     click.echo()
@@ -218,7 +236,7 @@ def run_command(
 @click.option("--ctx", default=512, show_default=True, help="Tokens in a chunk.")
 @click.option("--quick", is_flag=True, help="Run no text: only the importance-weighted squared error.")
 @click.option("-o", "--out", type=PATH, help="Default: MODEL.sensitivity.json beside MODEL.")
-@click.option("--threads", type=int, help="Default: all cores.")
+@THREADS
 def sensitivity_command(
     model: Path,
     imatrix: Path | None,
@@ -228,9 +246,13 @@ def sensitivity_command(
     ctx: int,
     quick: bool,
     out: Path | None,
-    threads: int | None,
+    threads: int,
 ) -> None:
     """Measure what an error in each tensor, row, channel and single weight of MODEL costs."""
+    from gguf_golf.plan.inputs import default_sensitivity
+    from gguf_golf.sensitivity.measure import measure
+    from gguf_golf.sensitivity.table import render
+
     out = out or default_sensitivity(model)
     measured = measure(
         model,
@@ -243,7 +265,7 @@ def sensitivity_command(
         quick=quick,
         threads=threads,
     )
-    click.echo(render_sensitivity(measured))
+    click.echo(render(measured))
     click.echo(f"wrote {out}")
 
 
@@ -269,6 +291,8 @@ def constraint_options(command: Callable[..., None]) -> Callable[..., None]:
         bench: Path | None,
         **others: object,
     ) -> None:
+        from gguf_golf.plan.constraints import Constraints, read_speed
+
         if (min_speed is None) != (bench is None):
             raise click.UsageError("--min-speed and --bench go together")
         speed = read_speed(bench, min_speed) if bench is not None and min_speed is not None else None
@@ -306,9 +330,11 @@ def plan_command(
     imatrix: Path | None,
     explained: bool,
     out: Path | None,
-    constraints: Constraints,
+    constraints: "Constraints",
 ) -> None:
     """Choose a type for every tensor of MODEL: the least predicted damage within a budget."""
+    from gguf_golf.plan.make import explain, make_recipe, summary
+
     if (budget is None) == (bpw is None):
         raise click.UsageError("give either --budget or --bpw")
     opened, made = make_recipe(
@@ -333,7 +359,7 @@ def plan_command(
 @click.option("--imatrix", type=PATH, help="Where the recipe's imatrix lies, if not where the recipe says.")
 @click.option("--hessian", type=PATH, help="Encode TCQ types with error feedback (gguf-golf imatrix --hessian).")
 @click.option("--allow-requantize", is_flag=True, help="Take a source that is already quantized.")
-@click.option("--threads", default=0, help="CPU threads; 0 means all. The bytes do not depend on it.")
+@THREADS
 @click.option("--gpu", "on_gpu", is_flag=True, help="Encode TCQ types on an NVIDIA GPU; the bytes are the same.")
 def quantize_command(
     model: Path,
@@ -346,6 +372,8 @@ def quantize_command(
     on_gpu: bool,
 ) -> None:
     """Write the GGUF of MODEL that a recipe describes."""
+    from gguf_golf.quantize.from_recipe import quantize
+
     done = quantize(
         model,
         recipe,
@@ -365,6 +393,8 @@ def quantize_command(
 @click.argument("file", type=PATH)
 def inspect_command(file: Path) -> None:
     """Show the recipe, hashes and types of a GGUF file."""
+    from gguf_golf.quantize.inspect import inspect
+
     click.echo(inspect(file))
 
 
@@ -375,7 +405,7 @@ def fit_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--eval-text", type=PATH, help="Text to measure on; default: the one that comes with gguf-golf.")
     @click.option("--chunks", default=40, show_default=True, help="Chunks of the text to measure on.")
     @click.option("--feedback", is_flag=True, help="Error feedback for TCQ types; Hessians take disk space.")
-    @click.option("--threads", type=int, help="Default: all cores.")
+    @THREADS
     @wraps(command)
     def wrapper(
         *,
@@ -383,9 +413,11 @@ def fit_options(command: Callable[..., None]) -> Callable[..., None]:
         eval_text: Path | None,
         chunks: int,
         feedback: bool,
-        threads: int | None,
+        threads: int,
         **others: object,
     ) -> None:
+        from gguf_golf.fit import Settings
+
         settings = Settings(text, eval_text, eval_chunks=chunks, feedback=feedback, threads=threads)
         command(settings=settings, **others)
 
@@ -398,9 +430,11 @@ def fit_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("-o", "--out", type=PATH, required=True, help="The GGUF to write; its page lies beside it.")
 @fit_options
 @constraint_options
-def fit_command(*, model: Path, budget: str, out: Path, settings: Settings, constraints: Constraints) -> None:
+def fit_command(*, model: Path, budget: str, out: Path, settings: "Settings", constraints: "Constraints") -> None:
     """The best GGUF of MODEL that fits: convert, calibrate, rank, plan, quantize, evaluate, report."""
-    click.echo(describe_fits(fit(model, [budget], [out], settings, constraints, click.echo, _command_line())))
+    from gguf_golf.fit import describe, fit
+
+    click.echo(describe(fit(model, [budget], [out], settings, constraints, click.echo, _command_line())))
     click.echo(f"report: {out.with_suffix('.html')}")
 
 
@@ -410,11 +444,13 @@ def fit_command(*, model: Path, budget: str, out: Path, settings: Settings, cons
 @click.option("-o", "--out", type=PATH, required=True, help="Folder for the files, the results and the page.")
 @fit_options
 @constraint_options
-def sweep_command(*, model: Path, budgets: str, out: Path, settings: Settings, constraints: Constraints) -> None:
+def sweep_command(*, model: Path, budgets: str, out: Path, settings: "Settings", constraints: "Constraints") -> None:
     """A whole ladder of files of MODEL, one for each budget, and one report on all of them."""
+    from gguf_golf.fit import describe, fit
+
     wanted = [budget.strip() for budget in budgets.split(",")]
     outs = [out / f"{model.stem}-{budget.replace(' ', '-')}.gguf" for budget in wanted]
-    click.echo(describe_fits(fit(model, wanted, outs, settings, constraints, click.echo, _command_line())))
+    click.echo(describe(fit(model, wanted, outs, settings, constraints, click.echo, _command_line())))
     click.echo(f"report: {outs[0].with_suffix('.html')}")
 
 
@@ -425,6 +461,8 @@ def sweep_command(*, model: Path, budgets: str, out: Path, settings: Settings, c
 @click.option("--csv", type=PATH, help="Also write every number as CSV.")
 def report_command(results: tuple[Path, ...], out: Path, markdown: Path | None, csv: Path | None) -> None:
     """Say in one page which file of RESULTS (JSON of gguf-golf eval) to take, and how sure that is."""
+    from gguf_golf.report import write_report
+
     write_report(results, out, markdown=markdown, csv=csv)
     click.echo(f"report: {out}")
 
@@ -432,10 +470,13 @@ def report_command(results: tuple[Path, ...], out: Path, markdown: Path | None, 
 @cli.command("bench")
 @click.argument("types", nargs=-1)
 @click.option("--rounds", default=5, show_default=True, help="Measure everything so often, in turn.")
-@click.option("--models", is_flag=True, help=f"Also whole models through llama-bench: {', '.join(MODELS)}.")
+@click.option("--models", is_flag=True, help="Also whole synthetic models, through llama-bench.")
 @click.option("--json", "json_path", type=PATH, help="Write the results there.")
 def bench_command(types: tuple[str, ...], rounds: int, models: bool, json_path: Path | None) -> None:
     """Measure how fast TYPES (default: all) multiply and encode on this CPU, one thread."""
+    from gguf_golf.bench.models import MODELS
+    from gguf_golf.bench.run import bench
+
     bench(types, rounds, tuple(MODELS) if models else (), json_path, click.echo)
 
 
@@ -443,6 +484,8 @@ def bench_command(types: tuple[str, ...], rounds: int, models: bool, json_path: 
 @click.option("-o", "--out", type=PATH, default=Path("demo-out"), show_default=True, help="Folder for the files.")
 def demo_command(out: Path) -> None:
     """Calibrate, convert and measure the embedded model at several types; write a report."""
+    from gguf_golf.demo import demo
+
     click.echo(f"report: {demo(out, click.echo)}")
 
 

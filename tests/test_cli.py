@@ -1,6 +1,8 @@
 """Errors reach a user as one line; help needs no runtime."""
 
+import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -33,3 +35,36 @@ def test_every_command_has_help() -> None:
         result = CliRunner().invoke(cli.cli, [name, "--help"])
         assert result.exit_code == 0, name
         assert cli.cli.commands[name].help, name
+
+
+def test_version_and_help_wait_for_no_large_library() -> None:
+    program = (
+        "import sys; from gguf_golf.cli import cli\n"
+        "cli([sys.argv[1]], standalone_mode=False)\n"
+        "large = {'numpy', 'scipy', 'gguf', 'plotext', 'jinja2', 'llama_cpp', 'tqdm', 'filelock'}\n"
+        "sys.exit(', '.join(large & sys.modules.keys()) or None)"
+    )
+    for option in ("--version", "--help"):
+        subprocess.run([sys.executable, "-c", program, option], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("n", ["0", "-3", "many"])
+def test_a_number_of_threads_below_one_is_refused_by_name(n: str) -> None:
+    for name in ("convert", "imatrix", "eval", "run", "sensitivity", "quantize", "fit", "sweep"):
+        result = CliRunner().invoke(cli.cli, [name, "model.gguf", "--threads", n])
+        assert result.exit_code == 2, name
+        assert "Invalid value for '--threads'" in result.output, name
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_one_thread_holds_for_blas_too(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from gguf_golf.cli import cli\n"
+        "from gguf_golf.errors import GolfError\n"
+        "try: cli(['convert', sys.argv[1], '-o', sys.argv[1] + '.gguf', '--threads', sys.argv[2]])\n"
+        "except GolfError: pass\n"
+        "import numpy, scipy.linalg; print(len(os.listdir('/proc/self/task')))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "absent")]
+    assert subprocess.check_output([*command, "1"], text=True) == "1\n"
+    assert int(subprocess.check_output([*command, "3"], text=True)) > 1
