@@ -96,7 +96,7 @@ def example(model: Path, wikitext: Path, out: Path, threads: int | None) -> None
     """Make the files, measure them on every axis, and write example.md beside the report."""
     out.mkdir(parents=True, exist_ok=True)
     base = converted(model, out / "golf-88m-bf16.gguf", type_name="bf16")
-    options = {"imatrix_path": calibrated(base, wikitext, out, threads=threads), "threads": threads or 0}
+    options = {"imatrix_path": calibrated(base, wikitext, out, threads=threads), "threads": threads}
     quants = [converted(model, out / f"golf-88m-{level}.gguf", type_name=level, **options) for level in LEVELS]
     suite = read_suite(SUITE)
     measured = run_suite(suite, base, quants, threads=threads)

@@ -139,7 +139,7 @@ def _base(model_path: Path, model: Model, work: Path, clock: "_Clock", settings:
     precision = max((t.source_type for t in model.tensors if is_quantizable(t)), key=lambda name: types.get(name).bpw)
     clock.step("convert", f"converting {model_path} to {precision}")
     if not base.exists():
-        convert(model_path, base, type_name=precision.lower(), threads=settings.threads or 0)
+        convert(model_path, base, type_name=precision.lower(), threads=settings.threads)
     return base
 
 
@@ -185,7 +185,7 @@ def _quantized(base: Path, plan: Plan, recipe: Path, out: Path, clock: "_Clock",
     if _holds(out, plan):
         return
     write_text(recipe, plan.text)
-    quantize(base, recipe, out, threads=settings.threads or 0)
+    quantize(base, recipe, out, threads=settings.threads)
 
 
 def _holds(out: Path, plan: Plan) -> bool:

@@ -1,6 +1,7 @@
 """One rule for threads: the CPUs this process may use, and no number below 1."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,3 +76,9 @@ def test_the_limit_holds_for_the_blas_of_numpy_and_scipy() -> None:
     )
     tasks = [int(subprocess.check_output([sys.executable, "-c", program.format(n=n)])) for n in (1, 3)]
     assert tasks[0] == 1 < tasks[1]
+
+
+def test_nothing_else_counts_cpus() -> None:
+    package = Path(threads.__file__).parent
+    counting = [p for p in package.rglob("*.py") if re.search(r"cpu_count|getaffinity", p.read_text(encoding="utf-8"))]
+    assert [path.name for path in counting] == ["threads.py"]

@@ -64,7 +64,7 @@ def main(model: Path, wikitext: Path, out: Path, chunks: int, threads: int | Non
             type_name=name,
             imatrix_path=importance,
             hessian_path=hessian if feedback else None,
-            threads=threads or 0,
+            threads=threads,
         )
         for name, feedback in jobs
     ]

@@ -1,11 +1,11 @@
 """`gguf-golf bench`: measure, say, and write."""
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gguf_golf.bench import kernels, models
+from gguf_golf.threads import resolve
 
 
 def bench(
@@ -21,7 +21,7 @@ def bench(
     """
     speeds = kernels.measure(types, rounds)
     say(kernels.table(speeds))
-    threads = sorted({1, min(2, os.cpu_count() or 1)})
+    threads = sorted({1, min(2, resolve(None))})
     tokens = models.measure(model_names, threads, rounds) if model_names else []
     if tokens:
         say("\n" + models.table(tokens))

@@ -20,7 +20,8 @@ from gguf_golf.evaluate.results import ModelResult, TextMeasures, base_measures,
 from gguf_golf.evaluate.suite import Suite
 from gguf_golf.evaluate.tasks.task import TaskRun
 from gguf_golf.runtime.cache import cache_dir
-from gguf_golf.runtime.session import check_gguf, default_threads
+from gguf_golf.runtime.session import check_gguf
+from gguf_golf.threads import resolve
 
 Values = TypeVar("Values", np.void, np.float32)
 NOISE_UBATCH = 128  # not perplexity.UBATCH: other sums in another order
@@ -46,7 +47,7 @@ def run_suite(
     Where a suite has texts alone, `base` may be a file of base log-probabilities (then no base row). Raises InputError
     for files and texts that do not fit together, DataError for logits that are NaN.
     """
-    threads = threads or default_threads()
+    threads = resolve(threads)
     base, paths = Path(base), [Path(quant) for quant in quants]
     for path in paths:
         check_gguf(path)

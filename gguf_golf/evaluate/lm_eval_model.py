@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from gguf_golf.evaluate.generate import Sampling, render_messages, stream
 from gguf_golf.evaluate.loglikelihood import LikelihoodScorer, Request
-from gguf_golf.runtime.session import LoadedModel, default_threads
+from gguf_golf.runtime.session import LoadedModel
+from gguf_golf.threads import resolve
 
 MAX_CHOICES = 16
 
@@ -40,7 +41,7 @@ class GolfLM(LM):  # type: ignore[misc]  # lm-eval carries no types
         **_harness: Any,  # batch_size, device and others that mean nothing here
     ) -> None:
         super().__init__()
-        self._threads = int(threads or default_threads())
+        self._threads = resolve(None if threads is None else int(threads))
         self._n_ctx = int(n_ctx)
         self._max_gen_toks = int(max_gen_toks)
         self._model = LoadedModel(pretrained)

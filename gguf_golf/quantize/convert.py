@@ -30,7 +30,7 @@ def convert(
     imatrix_path: Path | None = None,
     hessian_path: Path | None = None,
     allow_requantize: bool = False,
-    threads: int = 0,
+    threads: int | None = None,
     on_gpu: bool = False,
     progress: bool = True,
 ) -> Conversion:

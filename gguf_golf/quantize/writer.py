@@ -24,6 +24,7 @@ from gguf_golf.models import LazyTensor, MetadataField, Model
 from gguf_golf.plan.layout import Layout, lay_out
 from gguf_golf.quantize.assignment import check_imatrix
 from gguf_golf.runtime import ggml, gpu
+from gguf_golf.threads import resolve
 
 SLAB_WEIGHTS = 1 << 23
 """Weights read and quantized at a time: bounds memory, and is long enough to keep every thread busy."""
@@ -46,7 +47,7 @@ def write(
     metadata: list[MetadataField] | None = None,
     imatrix: Imatrix | None = None,
     hessians: Hessians | None = None,
-    threads: int = 0,
+    threads: int | None = None,
     on_gpu: bool = False,
     progress: bool = True,
 ) -> Written:
@@ -76,7 +77,7 @@ def write(
                 target,
                 imatrix,
                 prepared,
-                threads=threads or os.cpu_count() or 1,
+                threads=resolve(threads),
                 on_gpu=on_gpu,
                 progress=progress,
             )

@@ -1,7 +1,6 @@
 """ggml's number formats through ctypes: names and sizes of types, quantize, dequantize. Threads over slabs of rows."""
 
 import ctypes
-import os
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from gguf_golf.errors import InputError
 from gguf_golf.runtime.library import libggml
 from gguf_golf.runtime.source import source_dir
+from gguf_golf.threads import resolve
 
 # weights in a slab: large enough that the call costs nothing, small enough that threads end together
 _SLAB = 1 << 16
@@ -143,7 +143,7 @@ def _over_slabs(work: Callable[[int, int], None], n: int, k: int, threads: int |
     """Call work(start, stop) for slabs that cover rows 0 to n. ctypes gives up the GIL, so threads run at once."""
     step = max(1, _SLAB // max(1, k))
     starts = range(0, n, step)
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(resolve(threads)) as pool:
         for _ in pool.map(lambda start: work(start, min(n, start + step)), starts):
             pass
 

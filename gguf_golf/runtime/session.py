@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gguf_golf.errors import DataError, InputError
 from gguf_golf.runtime import library
+from gguf_golf.threads import resolve
 
 GGUF_MAGIC = b"GGUF"
 
@@ -38,11 +39,6 @@ def bindings() -> ModuleType:
     _kept_alive.append(callback)
     llama_cpp.llama_backend_init()
     return llama_cpp
-
-
-def default_threads() -> int:
-    """Cores that this process may use (an affinity mask counts, hyper-threads are not told apart)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _last_log_line() -> str:
@@ -139,7 +135,7 @@ class LoadedModel:
         cb_eval: Callable[[Any, bool, Any], bool] | None = None,
     ) -> "Context":
         """A context of `n_ctx` positions in all, shared by up to `n_seq_max` sequences."""
-        return Context(self, n_ctx, n_batch or n_ctx, n_ubatch, n_seq_max, threads or default_threads(), cb_eval)
+        return Context(self, n_ctx, n_batch or n_ctx, n_ubatch, n_seq_max, resolve(threads), cb_eval)
 
     def close(self) -> None:
         if self._model:

@@ -26,13 +26,13 @@ from gguf_golf.models import LazyTensor, Model, open_model
 from gguf_golf.models.fingerprint import fingerprint
 from gguf_golf.models.hashing import file_sha256
 from gguf_golf.models.roles import is_quantizable, kind
-from gguf_golf.runtime.session import default_threads
 from gguf_golf.sensitivity import distortion, result
 from gguf_golf.sensitivity.activations import Observer
 from gguf_golf.sensitivity.distortion import Rows
 from gguf_golf.sensitivity.probe import Probe
 from gguf_golf.sensitivity.result import Measurement, Sensitivity, TensorSensitivity
 from gguf_golf.sensitivity.super_weights import super_weights
+from gguf_golf.threads import resolve
 
 COARSE, FINE = "tcq2", "tcq4"
 """The types each tensor is really stored in: all chunks run with the first; the second, on the first chunk, gives the
@@ -60,7 +60,7 @@ def measure(
     `quick` runs no text: damage is then the importance-weighted squared error, in arbitrary units. Raises InputError
     for a model that is not a GGUF in full precision, or a missing text.
     """
-    threads = threads or default_threads()
+    threads = resolve(threads)
     if not quick and text_path is None:
         raise InputError("measuring takes a text (--text FILE): any that is not used for evaluation; or pass --quick")
     model = open_model(model_path)

@@ -19,8 +19,9 @@ from gguf_golf.calibrate.chunks import text_chunks, with_bos
 from gguf_golf.errors import DataError, InputError
 from gguf_golf.formats import types
 from gguf_golf.runtime import ggml
-from gguf_golf.runtime.session import Context, LoadedModel, default_threads
+from gguf_golf.runtime.session import Context, LoadedModel
 from gguf_golf.runtime.tensor import GgmlTensor
+from gguf_golf.threads import resolve
 
 FloatArray = NDArray[np.float32]
 
@@ -45,7 +46,7 @@ class Probe:
     """
 
     def __init__(self, path: Path, text: Path, n_ctx: int, n_chunks: int, scratch: Path, threads: int | None) -> None:
-        self.threads = threads or default_threads()
+        self.threads = resolve(threads)
         self._model = LoadedModel(path, in_place=True)
         self.chunks = text_chunks(self._model, text, n_ctx, n_chunks)
         self._positions = np.arange(n_ctx, dtype=np.int32)
