@@ -1,8 +1,19 @@
-"""The one exception family: every error that a user can cause or mend is a GolfError."""
+"""The one exception family: every error that a user can cause or fix is a GolfError."""
 
 
 class GolfError(Exception):
-    """An error whose message says what was wrong, where, and what to do. The CLI prints it without a traceback."""
+    """An error whose message says what was wrong, where, and what to do. The CLI prints it without a traceback.
+
+    Messages quote names from files of strangers, so control characters in them are escaped: they would reach a terminal.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    """`text` with every character that is no letter, mark, sign, space or newline as its Python escape."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 class InputError(GolfError):
