@@ -4,7 +4,7 @@
 class GolfError(Exception):
     """An error whose message says what was wrong, where, and what to do. The CLI prints it without a traceback.
 
-    Messages quote names from files of strangers, so control characters in them are escaped: they would reach a terminal.
+    Messages quote names from strangers' files, so control characters are escaped: they would reach a terminal.
     """
 
     def __init__(self, message: str) -> None:

@@ -40,21 +40,18 @@ def mutate_bytes(data: bytes, rng: random.Random) -> bytes:
     """Flip, cut, insert, repeat, exchange, or overwrite with an extreme integer."""
     if not data:
         return rng.randbytes(rng.randint(0, 64))
-    kind = rng.randrange(6)
     # half of the changes fall into the first 512 bytes, where headers are
     at = rng.randrange(min(len(data), 512) if rng.random() < 0.5 else len(data))
-    length = rng.randint(1, 1 << rng.randint(0, 10))
-    if kind == 0:
-        return data[:at] + bytes([data[at] ^ (1 << rng.randrange(8))]) + data[at + 1 :]
-    if kind == 1:
-        return data[:at]
-    if kind == 2:
-        return data[:at] + rng.randbytes(length) + data[at:]
-    if kind == 3:
-        return data[: at + length] + data[at:]
-    if kind == 4:
-        return data[:at] + data[at + length :]
-    return _overwrite(data, at, rng.choice((1, 2, 4, 8)), rng)
+    end = at + rng.randint(1, 1 << rng.randint(0, 10))
+    changes: tuple[Callable[[], bytes], ...] = (
+        lambda: data[:at] + bytes([data[at] ^ (1 << rng.randrange(8))]) + data[at + 1 :],
+        lambda: data[:at],
+        lambda: data[:at] + rng.randbytes(end - at) + data[at:],
+        lambda: data[:end] + data[at:],
+        lambda: data[:at] + data[end:],
+        lambda: _overwrite(data, at, rng.choice((1, 2, 4, 8)), rng),
+    )
+    return rng.choice(changes)()
 
 
 def mutate_text(data: bytes, rng: random.Random) -> bytes:
@@ -114,7 +111,7 @@ def mutate_safetensors(data: bytes, rng: random.Random) -> bytes:
 
 
 def mutate_gguf(data: bytes, rng: random.Random) -> bytes:
-    """One field of the header (a count, a length, a type, a dimension, an offset, a value) overwritten, or the bytes."""
+    """One field of the header (a count, length, type, dimension, offset or value) overwritten, or the bytes."""
     if rng.random() < 0.2:
         return mutate_bytes(data, rng)
     fields = _gguf_fields(data)
@@ -208,4 +205,4 @@ def _gguf_fields(data: bytes) -> list[tuple[int, int]]:
             at += 12
     except (struct.error, KeyError, RecursionError, OverflowError):
         pass
-    return [(at, width) for at, width in fields if 0 <= at and at + width <= len(data)]
+    return [(at, width) for at, width in fields if at >= 0 and at + width <= len(data)]

@@ -35,7 +35,7 @@ SUITES = Path(str(files("gguf_golf"))).parent / "eval" / "suites"
 
 @dataclass(frozen=True)
 class Target:
-    """`make(folder)` writes a valid input and returns the path to read; `victim` below the folder is what is damaged."""
+    """`make(folder)` writes a valid input and returns the path to read; `victim` is the file in it to damage."""
 
     name: str
     victim: str
