@@ -4,16 +4,21 @@ Each command imports what it calls when it runs: `--help` and `--version` need n
 number of threads of their BLAS can still be set.
 """
 
+import json
+import secrets
 import shlex
 import sys
+import traceback
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from gguf_golf import __version__, threads
+from gguf_golf.command import MODEL, PATH, Group, Output, output
 from gguf_golf.errors import GolfError
 
 if TYPE_CHECKING:
@@ -21,13 +26,13 @@ if TYPE_CHECKING:
     from gguf_golf.plan.constraints import Constraints
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__)
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="gguf-golf")
 def cli() -> None:
-    """The best GGUF that fits in N bytes, and the proof beside it."""
+    """The best GGUF that fits in N bytes, and the proof beside it.
 
-
-PATH = click.Path(path_type=Path)
+    MODEL is a Hugging Face folder, a GGUF file (any part of a split one), or the id of a model on the Hugging Face hub.
+    """
 
 
 def _threads(_context: click.Context, _option: click.Parameter, value: int | None) -> int:
@@ -42,29 +47,36 @@ THREADS = click.option(
     type=click.IntRange(min=1),
     callback=_threads,
     metavar="N",
-    help="CPU threads; default: all that this process may use.",
+    help="CPU threads.  [default: all that this process may use]",
+)
+CTX = click.option(
+    "--ctx", type=click.IntRange(min=2), default=512, show_default=True, metavar="N", help="Tokens per chunk."
 )
 
 
 def _command_line() -> str:
-    """What the user typed, for whoever wants to make the results again."""
-    return shlex.join(["gguf-golf", *sys.argv[1:]])
+    """What the user typed, to reproduce the results: absolute paths by their last part, as they are nobody else's."""
+    return shlex.join(["gguf-golf", *(Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:])])
 
 
-@cli.command()
-@click.argument("model", type=PATH)
+@cli.command("convert")
+@click.argument("model", type=MODEL)
 @click.option("-o", "--out", type=PATH, required=True, help="The GGUF to write.")
-@click.option("--type", "type_name", default="bf16", show_default=True, help="Type of the linear layers.")
-@click.option("--embedding-type", default="q6_k", show_default=True, help="Type of the embedding and the head.")
+@click.option(
+    "--type", "type_name", metavar="TYPE", help="Type of the linear layers.  [default: the source's precision]"
+)
+@click.option(
+    "--embedding-type", default="q6_k", show_default=True, metavar="TYPE", help="Type of the embedding and the head."
+)
 @click.option("--imatrix", type=PATH, help="Which input channels matter (gguf-golf imatrix).")
 @click.option("--hessian", type=PATH, help="Encode TCQ types with error feedback (gguf-golf imatrix --hessian).")
-@click.option("--allow-requantize", is_flag=True, help="Take a source that is already quantized.")
+@click.option("--allow-requantize", is_flag=True, help="Accept a source that is already quantized.")
 @THREADS
 @click.option("--gpu", "on_gpu", is_flag=True, help="Encode TCQ types on an NVIDIA GPU; the bytes are the same.")
-def convert(
+def convert_command(
     model: Path,
     out: Path,
-    type_name: str,
+    type_name: str | None,
     embedding_type: str,
     imatrix: Path | None,
     hessian: Path | None,
@@ -72,10 +84,15 @@ def convert(
     threads: int,
     on_gpu: bool,
 ) -> None:
-    """Convert MODEL, a Hugging Face directory or a GGUF, to a GGUF of one type."""
-    from gguf_golf.quantize.convert import convert as convert_model
+    """Convert MODEL to a GGUF whose linear layers all have one type.
 
-    done = convert_model(
+    \b
+    gguf-golf convert ./MyModel -o base.gguf
+    gguf-golf convert base.gguf -o small.gguf --type tcq3 --imatrix imatrix.gguf
+    """
+    from gguf_golf.quantize.convert import convert
+
+    done = convert(
         model,
         out,
         type_name=type_name,
@@ -87,42 +104,55 @@ def convert(
         on_gpu=on_gpu,
     )
     for note in done.assignment.notes:
-        click.echo(f"note: {note}")
-    click.echo(f"{out}: {done.written.file_bytes / 1e6:.1f} MB, {done.bpw:.3f} bits per weight")
+        output().say(f"note: {note}")
+    output().result(
+        f"{out}: {done.written.file_bytes / 1e6:.1f} MB, {done.bpw:.3f} bits per weight",
+        {
+            "schema": "gguf-golf/convert",
+            "file": str(out),
+            "bytes": done.written.file_bytes,
+            "bpw": done.bpw,
+            "types": {name: quant_type.name for name, quant_type in done.assignment.types.items()},
+            "notes": done.assignment.notes,
+        },
+    )
 
 
-@cli.group()
-def runtime() -> None:
-    """The patched llama.cpp underneath: build it, look at it."""
+@cli.group("runtime")
+def runtime_group() -> None:
+    """Build and inspect the patched llama.cpp that everything runs on."""
 
 
-@runtime.command("build")
+@runtime_group.command("build")
 @click.option("--tools", is_flag=True, help="Also build llama-quantize, -perplexity, -imatrix, -bench, -cli, -server.")
 @click.option("--tests", is_flag=True, help="Also build upstream's test-quantize-fns and test-backend-ops.")
 @click.option("--amx", is_flag=True, help="Use AMX. Some virtual machines report it and crash in it.")
-@click.option("--portable", is_flag=True, help="For other CPUs of this architecture too, not tuned for this one.")
-@click.option("--cuda", is_flag=True, help="With the CUDA backend; takes NVIDIA's toolkit.")
-@click.option("--metal", is_flag=True, help="With the Metal backend; takes a Mac.")
-def runtime_build(*, tools: bool, tests: bool, amx: bool, portable: bool, cuda: bool, metal: bool) -> None:
+@click.option(
+    "--portable", is_flag=True, help="Run on any CPU of this architecture, instead of being tuned for this one."
+)
+@click.option("--cuda", is_flag=True, help="Include the CUDA backend; needs NVIDIA's toolkit.")
+@click.option("--metal", is_flag=True, help="Include the Metal backend; needs a Mac.")
+def runtime_build_command(*, tools: bool, tests: bool, amx: bool, portable: bool, cuda: bool, metal: bool) -> None:
     """Fetch, patch and build llama.cpp, and link the llama-cpp-python bindings to it."""
     from gguf_golf.runtime.config import Options
     from gguf_golf.runtime.library import make
 
     options = Options(amx=amx, portable=portable, cuda=cuda, metal=metal)
     components = ("lib", *(["tools"] if tools else []), *(["tests"] if tests else []))
-    click.echo(f"runtime ready: {make(options, components)}")
+    folder = make(options, components)
+    output().result(f"runtime ready: {folder}", {"schema": "gguf-golf/runtime", "folder": str(folder)})
 
 
-@runtime.command("info")
-def runtime_info() -> None:
+@runtime_group.command("info")
+def runtime_info_command() -> None:
     """Show the pin, the flags, the CPU's features, the paths and all types."""
     from gguf_golf.runtime.info import describe
 
     click.echo(describe())
 
 
-@runtime.command("clean")
-def runtime_clean() -> None:
+@runtime_group.command("clean")
+def runtime_clean_command() -> None:
     """Delete what earlier builds left in the cache; the present runtime stays."""
     from gguf_golf.runtime.clean import clean
 
@@ -130,51 +160,65 @@ def runtime_clean() -> None:
 
 
 @cli.command("imatrix")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("--text", required=True, type=click.Path(path_type=Path), help="Calibration text, UTF-8.")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The imatrix, a GGUF file.")
-@click.option("--chunks", type=int, help="Use only the first so many chunks of the text.")
-@click.option("--ctx", default=512, show_default=True, help="Tokens in a chunk.")
+@click.argument("model", type=MODEL)
+@click.option("--text", type=PATH, help="Calibration text, UTF-8.  [default: the one that comes with gguf-golf]")
+@click.option("-o", "--out", type=PATH, required=True, help="The imatrix to write, a GGUF in llama.cpp's format.")
+@click.option("--chunks", type=click.IntRange(min=1), metavar="N", help="Use only the first N chunks of the text.")
+@CTX
 @THREADS
 @click.option("--process-output", is_flag=True, help="Collect for the output matrix too.")
 @click.option("--hessian", type=PATH, help="Also write the Hessians that error feedback needs (large).")
 def imatrix_command(
     model: Path,
-    text: Path,
-    output: Path,
+    text: Path | None,
+    out: Path,
     chunks: int | None,
     ctx: int,
     threads: int,
     process_output: bool,
     hessian: Path | None,
 ) -> None:
-    """Measure how strongly each input channel of MODEL's linear layers is used (llama.cpp's GGUF imatrix)."""
+    """Measure how strongly each input channel of MODEL's linear layers is used.
+
+    \b
+    gguf-golf imatrix base.gguf --text calibration.txt -o imatrix.gguf --chunks 64
+    """
+    from gguf_golf import texts
     from gguf_golf.calibrate import imatrix
     from gguf_golf.calibrate.collect import collect
+    from gguf_golf.quantize.cached import as_gguf
 
     collected = collect(
-        model,
-        text,
+        as_gguf(model),
+        text or texts.CALIBRATION,
         n_ctx=ctx,
         n_chunks=chunks,
         threads=threads,
         process_output=process_output,
         hessian_path=hessian,
     )
-    imatrix.write(collected, output)
-    click.echo(f"{output}: {len(collected.entries)} tensors over {collected.chunk_count} chunks of {ctx} tokens")
+    imatrix.write(collected, out)
+    output().result(
+        f"{out}: {len(collected.entries)} tensors over {collected.chunk_count} chunks of {ctx} tokens",
+        {
+            "schema": "gguf-golf/imatrix",
+            "file": str(out),
+            "tensors": len(collected.entries),
+            "chunks": collected.chunk_count,
+            "n_ctx": ctx,
+        },
+    )
 
 
 @cli.command("eval")
-@click.argument("base", type=click.Path(path_type=Path))
-@click.argument("quants", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--text", type=click.Path(path_type=Path), help="Text to measure on, UTF-8.")
-@click.option("--chunks", type=int, help="Use only the first so many chunks of the text.")
-@click.option("--ctx", default=512, show_default=True, help="Tokens in a chunk; the second half is scored.")
-@click.option("--suite", type=click.Path(path_type=Path), help="What to measure, as a TOML file, instead of --text.")
+@click.argument("base", type=MODEL)
+@click.argument("quants", nargs=-1, type=MODEL)
+@click.option("--text", type=PATH, help="Text to measure on, UTF-8.  [default: the one that comes with gguf-golf]")
+@click.option("--chunks", type=click.IntRange(min=1), metavar="N", help="Use only the first N chunks of the text.")
+@CTX
+@click.option("--suite", type=PATH, help="What to measure, as a TOML file, instead of --text.")
 @THREADS
 @click.option("--noise-floor", is_flag=True, help="Also measure BASE against itself with another batch size.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the results there.")
 def eval_command(
     base: Path,
     quants: tuple[Path, ...],
@@ -184,58 +228,192 @@ def eval_command(
     suite: Path | None,
     threads: int,
     noise_floor: bool,
-    json_path: Path | None,
 ) -> None:
     """Measure what QUANTS lost against BASE: perplexity, KL divergence, top-1 agreement; with --suite more.
 
-    BASE is a GGUF, or a file of base log-probabilities made by llama-perplexity --kl-divergence-base.
+    BASE is MODEL, or a file of base log-probabilities made by llama-perplexity --kl-divergence-base. In each chunk of a
+    text, the second half is scored.
+
+    \b
+    gguf-golf eval base.gguf small.gguf --text test.txt --chunks 40 --json results.json
     """
+    from gguf_golf import texts
     from gguf_golf.evaluate.evaluate import run_suite
     from gguf_golf.evaluate.on_text import TextSettings
-    from gguf_golf.evaluate.results import document, write_json
+    from gguf_golf.evaluate.results import document
     from gguf_golf.evaluate.suite import Suite, read_suite
     from gguf_golf.evaluate.table import render
+    from gguf_golf.quantize.cached import as_gguf
 
-    if (text is None) == (suite is None):
+    if text is not None and suite is not None:
         raise click.UsageError("give either --text or --suite")
     if suite is not None:
         wanted = read_suite(suite)
     else:
-        wanted = Suite(None, (TextSettings(cast(Path, text), ctx, chunks),), noise_floor=noise_floor)
-    results = run_suite(wanted, base, quants, threads=threads)
-    click.echo(render(results))
-    if json_path is not None:
-        write_json(document(results, wanted.to_json(), _command_line()), json_path)
+        wanted = Suite(None, (TextSettings(text or texts.EVALUATION, ctx, chunks),), noise_floor=noise_floor)
+    results = run_suite(wanted, as_gguf(base), [as_gguf(quant) for quant in quants], threads=threads)
+    output().result(render(results), document(results, wanted.to_json(), _command_line()))
 
 
 @cli.command("run")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("-p", "--prompt", required=True, help="What to continue or to answer.")
-@click.option("-n", "--n-predict", default=128, show_default=True, help="At most so many tokens.")
-@click.option("--temp", default=0.0, show_default=True, help="Sampling temperature; 0 takes the likeliest token.")
-@click.option("--seed", default=0, show_default=True)
-@click.option("--chat/--raw", default=None, help="With or without the chat template; default: if the file has one.")
+@click.argument("model", type=MODEL)
+@click.option("-p", "--prompt", help="What to continue or to answer.")
+@click.option(
+    "-f", "--file", type=click.File(encoding="utf-8"), help="Read the prompt from a file; - is standard input."
+)
+@click.option("-n", "--n-predict", default=128, show_default=True, metavar="N", help="At most N tokens.")
+@click.option(
+    "--temp", default=0.0, show_default=True, help="Sampling temperature; 0 always takes the most likely token."
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the sampling.")
+@click.option(
+    "--chat/--raw", default=None, help="With or without the chat template.  [default: with it, if the file has one]"
+)
 @THREADS
 def run_command(
-    model: Path, prompt: str, n_predict: int, temp: float, seed: int, chat: bool | None, threads: int
+    model: Path,
+    prompt: str | None,
+    file: TextIO | None,
+    n_predict: int,
+    temp: float,
+    seed: int,
+    chat: bool | None,
+    threads: int,
 ) -> None:
-    """Generate text with MODEL."""
-    from gguf_golf.evaluate.generate import Sampling, run
+    """Generate text with MODEL, once. Without -p and -f the prompt is read from standard input.
 
-    for piece in run(str(model), prompt, n_predict, Sampling(temp, seed=seed), chat=chat, threads=threads):
-        click.echo(piece, nl=False)
-    click.echo()
+    \b
+    gguf-golf run small.gguf -p "Write a haiku about trellises."
+    gguf-golf run small.gguf -f letter.txt -n 400
+    """
+    from gguf_golf.evaluate.generate import Sampling, run
+    from gguf_golf.quantize.cached import as_gguf
+
+    if prompt is not None and file is not None:
+        raise click.UsageError("give either -p or -f")
+    if prompt is None:
+        if file is None and sys.stdin.isatty():
+            raise click.UsageError("there is no prompt: give one with -p, -f or on standard input")
+        prompt = (file or click.get_text_stream("stdin", encoding="utf-8")).read()
+    pieces = []
+    for piece in run(str(as_gguf(model)), prompt, n_predict, Sampling(temp, seed=seed), chat=chat, threads=threads):
+        pieces.append(piece)
+        if output().json_path is None:
+            click.echo(piece, nl=False)
+    text = "" if output().json_path is None else "".join(pieces)
+    output().result(text, {"schema": "gguf-golf/run", "prompt": prompt, "text": "".join(pieces)})
+
+
+@cli.command("chat", with_json=False)
+@click.argument("model", type=MODEL)
+@click.option("--system", help="The system message.")
+@click.option("-n", "--n-predict", default=1024, show_default=True, metavar="N", help="At most N tokens per answer.")
+@click.option(
+    "--temp", default=0.7, show_default=True, help="Sampling temperature; 0 always takes the most likely token."
+)
+@click.option("--seed", type=int, help="Seed of the sampling.  [default: another one each time]")
+@click.option(
+    "--ctx",
+    type=click.IntRange(min=64),
+    metavar="N",
+    help="Tokens of context.  [default: as many as the model was trained for, at most 8192]",
+)
+@THREADS
+def chat_command(
+    model: Path, system: str | None, n_predict: int, temp: float, seed: int | None, ctx: int | None, threads: int
+) -> None:
+    """Talk with MODEL. /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.
+
+    \b
+    gguf-golf chat small.gguf --system "Answer in one sentence."
+    """
+    from gguf_golf.evaluate.generate import Sampling
+    from gguf_golf.quantize.cached import as_gguf
+    from gguf_golf.use.chat import Conversation, chat, terminal_reader
+
+    sampling = Sampling(temp, seed=secrets.randbits(32) if seed is None else seed)
+    with Conversation(as_gguf(model), system=system, sampling=sampling, n_ctx=ctx, threads=threads) as conversation:
+        if sys.stdin.isatty():
+            output().say(f"{model.name}, {conversation.n_ctx} tokens of context; /help lists the commands")
+            chat(conversation, n_predict, terminal_reader(), _write)
+        else:
+            chat(conversation, n_predict, lambda _prompt: input(), _write)
+
+
+def _write(text: str) -> None:
+    click.echo(text, nl=False)
+
+
+@cli.command("serve", with_json=False)
+@click.argument("model", type=MODEL)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on. Others need an --api-key.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
+@click.option("--api-key", envvar="LLAMA_API_KEY", help="Answer only to whoever sends this key.  [env: LLAMA_API_KEY]")
+@click.option("--ctx", type=click.IntRange(min=64), metavar="N", help="Tokens of context, shared by all conversations.")
+@THREADS
+@click.argument("extra", nargs=-1, type=click.UNPROCESSED)
+def serve_command(
+    model: Path, host: str, port: int, api_key: str | None, ctx: int | None, threads: int, extra: tuple[str, ...]
+) -> None:
+    """Serve MODEL: a chat page for the browser, and OpenAI-compatible endpoints for programs.
+
+    It is llama.cpp's llama-server; EXTRA, after --, are options of its own. It speaks HTTP only: for TLS put a proxy in
+    front of it.
+
+    \b
+    gguf-golf serve small.gguf
+    gguf-golf serve small.gguf --host 0.0.0.0 --api-key SECRET -- --parallel 4
+    """
+    from gguf_golf.quantize.cached import as_gguf
+    from gguf_golf.use.serve import serve
+
+    serve(
+        as_gguf(model),
+        host=host,
+        port=port,
+        api_key=api_key,
+        n_ctx=ctx,
+        threads=threads,
+        extra=extra,
+        say=output().say,
+    )
+
+
+@cli.command(
+    "tool",
+    with_json=False,
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.argument("name")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def tool_command(name: str, arguments: tuple[str, ...]) -> None:
+    """Run one of the patched llama.cpp's programs: NAME is llama-bench, or just bench.
+
+    \b
+    gguf-golf tool bench -m small.gguf
+    gguf-golf tool quantize --help
+    """
+    from gguf_golf.use.serve import find_tool, run_program
+
+    run_program([str(find_tool(name, output().say)), *arguments])
 
 
 @cli.command("sensitivity")
-@click.argument("model", type=PATH)
+@click.argument("model", type=MODEL)
 @click.option("--imatrix", type=PATH, help="Which input channels matter (gguf-golf imatrix); recommended.")
 @click.option("--hessian", type=PATH, help="Plan for error feedback (gguf-golf imatrix --hessian).")
-@click.option("--text", type=PATH, help="Text to measure on, UTF-8; none that is used for evaluation.")
-@click.option("--chunks", default=4, show_default=True, help="Chunks of the text to measure on.")
-@click.option("--ctx", default=512, show_default=True, help="Tokens in a chunk.")
+@click.option(
+    "--text",
+    type=PATH,
+    help="Text to measure on, UTF-8; not one that is used for evaluation.  "
+    "[default: the calibration text that comes with gguf-golf]",
+)
+@click.option(
+    "--chunks", type=click.IntRange(min=1), default=4, show_default=True, metavar="N", help="Use the first N chunks."
+)
+@CTX
 @click.option("--quick", is_flag=True, help="Run no text: only the importance-weighted squared error.")
-@click.option("-o", "--out", type=PATH, help="Default: MODEL.sensitivity.json beside MODEL.")
+@click.option("-o", "--out", type=PATH, help="The file to write.  [default: MODEL.sensitivity.json beside MODEL]")
 @THREADS
 def sensitivity_command(
     model: Path,
@@ -248,25 +426,31 @@ def sensitivity_command(
     out: Path | None,
     threads: int,
 ) -> None:
-    """Measure what an error in each tensor, row, channel and single weight of MODEL costs."""
+    """Measure what an error in each tensor, row, channel and single weight of MODEL costs.
+
+    \b
+    gguf-golf sensitivity base.gguf --imatrix imatrix.gguf --text calibration.txt
+    """
+    from gguf_golf import texts
     from gguf_golf.plan.inputs import default_sensitivity
+    from gguf_golf.quantize.cached import as_gguf
     from gguf_golf.sensitivity.measure import measure
     from gguf_golf.sensitivity.table import render
 
     out = out or default_sensitivity(model)
     measured = measure(
-        model,
+        as_gguf(model),
         out,
         imatrix_path=imatrix,
         hessian_path=hessian,
-        text_path=text,
+        text_path=None if quick else text or texts.CALIBRATION,
         n_ctx=ctx,
         n_chunks=chunks,
         quick=quick,
         threads=threads,
     )
-    click.echo(render(measured))
-    click.echo(f"wrote {out}")
+    output().say(f"wrote {out}")
+    output().result(render(measured), json.loads(out.read_text(encoding="utf-8")))
 
 
 def constraint_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -275,9 +459,11 @@ def constraint_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--stock", is_flag=True, help="Only types that unpatched llama.cpp reads.")
     @click.option("--pin", multiple=True, metavar="PATTERN=TYPE", help="Give these tensors this type.")
     @click.option("--forbid", multiple=True, metavar="PATTERN=TYPE", help="Never give these tensors this type.")
-    @click.option("--tie", multiple=True, metavar="PATTERN", help="One type for all of these; # is one layer's number.")
-    @click.option("--embedding-floor", metavar="TYPE", help="No fewer bits than TYPE for embedding and head.")
-    @click.option("--min-speed", type=float, help="At least so many generated tokens per second, by --bench.")
+    @click.option(
+        "--tie", multiple=True, metavar="PATTERN", help="One type for all of these; # stands for one layer's number."
+    )
+    @click.option("--embedding-floor", metavar="TYPE", help="Give the embedding and the head no fewer bits than TYPE.")
+    @click.option("--min-speed", type=float, metavar="N", help="Generate at least N tokens per second, by --bench.")
     @click.option("--bench", type=PATH, help="Speed of each type: the JSON of gguf-golf bench.")
     @wraps(command)
     def wrapper(
@@ -313,13 +499,19 @@ def _pairs(values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
 
 
 @cli.command("plan")
-@click.argument("model", type=PATH)
+@click.argument("model", type=MODEL)
 @click.option("--budget", help="1.2GB, 700MiB, 2.7bpw, or 'fits in 8 GB with 8192 tokens of context'.")
 @click.option("--bpw", type=float, help="Bits per weight, the same as --budget Nbpw.")
-@click.option("--sensitivity", "sensitivity_path", type=PATH, help="Default: MODEL.sensitivity.json.")
-@click.option("--imatrix", type=PATH, help="Default: the one that the sensitivity was measured with.")
-@click.option("--explain", "explained", is_flag=True, help="Print what every further byte would buy.")
-@click.option("-o", "--out", type=PATH, help="The recipe to write, TOML; left out, it is only described.")
+@click.option(
+    "--sensitivity", "sensitivity_path", type=PATH, help="What an error costs.  [default: MODEL.sensitivity.json]"
+)
+@click.option(
+    "--imatrix",
+    type=PATH,
+    help="The imatrix, if it was moved.  [default: the one that the sensitivity was measured with]",
+)
+@click.option("--explain", "explained", is_flag=True, help="Print what each further byte would buy.")
+@click.option("-o", "--out", type=PATH, help="The recipe to write, TOML.  [default: only describe it]")
 @constraint_options
 def plan_command(
     *,
@@ -332,7 +524,11 @@ def plan_command(
     out: Path | None,
     constraints: "Constraints",
 ) -> None:
-    """Choose a type for every tensor of MODEL: the least predicted damage within a budget."""
+    """Choose a type for every tensor of MODEL: the least predicted damage within a budget.
+
+    \b
+    gguf-golf plan base.gguf --budget 40MB -o recipe.toml --explain
+    """
     from gguf_golf.plan.make import explain, make_recipe, summary
 
     if (budget is None) == (bpw is None):
@@ -345,20 +541,27 @@ def plan_command(
         imatrix_path=imatrix,
         constraints=constraints,
     )
-    if explained:
-        click.echo(explain(opened, made))
-    click.echo(summary(made))
+    output().result(
+        "\n".join([*([explain(opened, made)] if explained else []), summary(made)]),
+        {
+            "schema": "gguf-golf/plan",
+            "predicted_bytes": made.file_bytes,
+            "predicted_kld": made.recipe.predicted_kld,
+            "tensors": {name: line.type for name, line in made.recipe.tensors.items()},
+            "super_weights": made.recipe.super_weights,
+        },
+    )
     if out is not None:
-        click.echo(f"wrote {out}; next: gguf-golf quantize {model} --recipe {out} -o OUT.gguf")
+        output().say(f"wrote {out}; next: gguf-golf quantize {model} --recipe {out} -o OUT.gguf")
 
 
 @cli.command("quantize")
-@click.argument("model", type=PATH)
-@click.option("--recipe", type=PATH, required=True, help="Which type each tensor takes (gguf-golf plan).")
+@click.argument("model", type=MODEL)
+@click.option("--recipe", type=PATH, required=True, help="The type of each tensor (gguf-golf plan).")
 @click.option("-o", "--out", type=PATH, required=True, help="The GGUF to write.")
-@click.option("--imatrix", type=PATH, help="Where the recipe's imatrix lies, if not where the recipe says.")
+@click.option("--imatrix", type=PATH, help="The recipe's imatrix, if it is not where the recipe says.")
 @click.option("--hessian", type=PATH, help="Encode TCQ types with error feedback (gguf-golf imatrix --hessian).")
-@click.option("--allow-requantize", is_flag=True, help="Take a source that is already quantized.")
+@click.option("--allow-requantize", is_flag=True, help="Accept a source that is already quantized.")
 @THREADS
 @click.option("--gpu", "on_gpu", is_flag=True, help="Encode TCQ types on an NVIDIA GPU; the bytes are the same.")
 def quantize_command(
@@ -371,7 +574,11 @@ def quantize_command(
     threads: int,
     on_gpu: bool,
 ) -> None:
-    """Write the GGUF of MODEL that a recipe describes."""
+    """Write the GGUF of MODEL that a recipe describes.
+
+    \b
+    gguf-golf quantize base.gguf --recipe recipe.toml -o small.gguf
+    """
     from gguf_golf.quantize.from_recipe import quantize
 
     done = quantize(
@@ -385,26 +592,42 @@ def quantize_command(
         on_gpu=on_gpu,
     )
     for note in done.notes:
-        click.echo(f"note: {note}")
-    click.echo(f"{out}: {done.written.file_bytes:,} bytes")
+        output().say(f"note: {note}")
+    output().result(
+        f"{out}: {done.written.file_bytes:,} bytes",
+        {
+            "schema": "gguf-golf/quantize",
+            "file": str(out),
+            "bytes": done.written.file_bytes,
+            "types": {name: quant_type.name for name, quant_type in done.types.items()},
+            "notes": done.notes,
+        },
+    )
 
 
 @cli.command("inspect")
-@click.argument("file", type=PATH)
+@click.argument("file", type=MODEL)
 def inspect_command(file: Path) -> None:
-    """Show the recipe, hashes and types of a GGUF file."""
-    from gguf_golf.quantize.inspect import inspect
+    """Show what a GGUF file holds: architecture, sizes, types, and the recipe and hashes it was made from.
 
-    click.echo(inspect(file))
+    \b
+    gguf-golf inspect small.gguf
+    """
+    from gguf_golf.quantize.inspect import as_text, inspect
+
+    inspected = inspect(file)
+    output().result(as_text(inspected), {"schema": "gguf-golf/inspect", **asdict(inspected)})
 
 
 def fit_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options of `fit` and `sweep` beside the budget; they arrive as one argument, `settings`."""
 
-    @click.option("--text", type=PATH, help="Calibration text; default: the one that comes with gguf-golf.")
-    @click.option("--eval-text", type=PATH, help="Text to measure on; default: the one that comes with gguf-golf.")
-    @click.option("--chunks", default=40, show_default=True, help="Chunks of the text to measure on.")
-    @click.option("--feedback", is_flag=True, help="Error feedback for TCQ types; Hessians take disk space.")
+    @click.option("--text", type=PATH, help="Calibration text.  [default: the one that comes with gguf-golf]")
+    @click.option("--eval-text", type=PATH, help="Text to measure on.  [default: the one that comes with gguf-golf]")
+    @click.option(
+        "--chunks", type=click.IntRange(min=1), default=40, show_default=True, metavar="N", help="Measure on N chunks."
+    )
+    @click.option("--feedback", is_flag=True, help="Use error feedback for TCQ types; Hessians take disk space.")
     @THREADS
     @wraps(command)
     def wrapper(
@@ -425,74 +648,127 @@ def fit_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @cli.command("fit")
-@click.argument("model", type=PATH)
+@click.argument("model", type=MODEL)
 @click.option("--budget", required=True, help="1.2GB, 2.7bpw, or 'fits in 8 GB with 8192 tokens of context'.")
-@click.option("-o", "--out", type=PATH, required=True, help="The GGUF to write; its page lies beside it.")
+@click.option("-o", "--out", type=PATH, required=True, help="The GGUF to write; its report is written next to it.")
 @fit_options
 @constraint_options
 def fit_command(*, model: Path, budget: str, out: Path, settings: "Settings", constraints: "Constraints") -> None:
-    """The best GGUF of MODEL that fits: convert, calibrate, rank, plan, quantize, evaluate, report."""
-    from gguf_golf.fit import describe, fit
+    """Make the best GGUF of MODEL that fits: convert, calibrate, rank, plan, quantize, evaluate, report.
 
-    click.echo(describe(fit(model, [budget], [out], settings, constraints, click.echo, _command_line())))
-    click.echo(f"report: {out.with_suffix('.html')}")
+    \b
+    gguf-golf fit ./MyModel --budget 60MB -o small.gguf
+    """
+    _fit(model, [budget], [out], settings, constraints)
 
 
 @cli.command("sweep")
-@click.argument("model", type=PATH)
+@click.argument("model", type=MODEL)
 @click.option("--budgets", required=True, help="Comma-separated, such as 2.25bpw,2.75bpw,40MB.")
-@click.option("-o", "--out", type=PATH, required=True, help="Folder for the files, the results and the page.")
+@click.option("-o", "--out", type=PATH, required=True, help="Folder for the files, the results and the report.")
 @fit_options
 @constraint_options
 def sweep_command(*, model: Path, budgets: str, out: Path, settings: "Settings", constraints: "Constraints") -> None:
-    """A whole ladder of files of MODEL, one for each budget, and one report on all of them."""
+    """Make a ladder of files of MODEL, one for each budget, and one report on all of them.
+
+    \b
+    gguf-golf sweep ./MyModel --budgets 2.25bpw,2.75bpw,40MB -o ladder
+    """
+    wanted = [budget.strip() for budget in budgets.split(",")]
+    _fit(
+        model,
+        wanted,
+        [out / f"{model.stem}-{budget.replace(' ', '-')}.gguf" for budget in wanted],
+        settings,
+        constraints,
+    )
+
+
+def _fit(model: Path, budgets: list[str], outs: list[Path], settings: "Settings", constraints: "Constraints") -> None:
     from gguf_golf.fit import describe, fit
 
-    wanted = [budget.strip() for budget in budgets.split(",")]
-    outs = [out / f"{model.stem}-{budget.replace(' ', '-')}.gguf" for budget in wanted]
-    click.echo(describe(fit(model, wanted, outs, settings, constraints, click.echo, _command_line())))
-    click.echo(f"report: {outs[0].with_suffix('.html')}")
+    fits = fit(model, budgets, outs, settings, constraints, output().say, _command_line())
+    report = outs[0].with_suffix(".html")
+    output().result(
+        f"{describe(fits)}\nreport: {report}",
+        {
+            "schema": "gguf-golf/fit",
+            "report": str(report),
+            "files": [
+                {
+                    "file": str(each.path),
+                    "bytes": each.plan.file_bytes,
+                    "predicted_kld": each.plan.recipe.predicted_kld,
+                    "kld_mean": each.result.measures and each.result.measures.kld_mean,
+                    "kld_se": each.result.measures and each.result.measures.kld_se,
+                }
+                for each in fits
+            ],
+        },
+    )
 
 
 @cli.command("report")
 @click.argument("results", nargs=-1, required=True, type=PATH)
 @click.option("-o", "--out", type=PATH, default=Path("report.html"), show_default=True, help="The page to write.")
-@click.option("--markdown", type=PATH, help="Also write it as Markdown, for a model card.")
+@click.option("--markdown", type=PATH, help="Also write it as Markdown.")
 @click.option("--csv", type=PATH, help="Also write every number as CSV.")
 def report_command(results: tuple[Path, ...], out: Path, markdown: Path | None, csv: Path | None) -> None:
-    """Say in one page which file of RESULTS (JSON of gguf-golf eval) to take, and how sure that is."""
+    """Say on one page which file of RESULTS (JSON of gguf-golf eval) to take, and how certain that is.
+
+    \b
+    gguf-golf report results.json -o report.html
+    """
     from gguf_golf.report import write_report
 
-    write_report(results, out, markdown=markdown, csv=csv)
-    click.echo(f"report: {out}")
+    verdict = write_report(results, out, markdown=markdown, csv=csv)
+    output().result(
+        f"{verdict.as_text()}\nreport: {out}",
+        {
+            "schema": "gguf-golf/report",
+            "page": str(out),
+            "pick": verdict.pick and verdict.pick.model.file,
+            "headline": verdict.headline,
+            "advice": verdict.advice,
+            "evidence": verdict.evidence,
+        },
+    )
 
 
 @cli.command("bench")
 @click.argument("types", nargs=-1)
-@click.option("--rounds", default=5, show_default=True, help="Measure everything so often, in turn.")
-@click.option("--models", is_flag=True, help="Also whole synthetic models, through llama-bench.")
-@click.option("--json", "json_path", type=PATH, help="Write the results there.")
-def bench_command(types: tuple[str, ...], rounds: int, models: bool, json_path: Path | None) -> None:
-    """Measure how fast TYPES (default: all) multiply and encode on this CPU, one thread."""
-    from gguf_golf.bench.models import MODELS
+@click.option(
+    "--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Number of interleaved rounds."
+)
+@click.option("--models", is_flag=True, help="Also measure whole models with llama-bench.")
+def bench_command(types: tuple[str, ...], rounds: int, models: bool) -> None:
+    """Measure how fast TYPES (default: all) multiply and encode on this CPU, on one thread.
+
+    \b
+    gguf-golf bench tcq3 q3_k --rounds 1
+    """
     from gguf_golf.bench.run import bench
 
-    bench(types, rounds, tuple(MODELS) if models else (), json_path, click.echo)
+    output().result(*bench(types, rounds, with_models=models))
 
 
 @cli.command("demo")
 @click.option("-o", "--out", type=PATH, default=Path("demo-out"), show_default=True, help="Folder for the files.")
 def demo_command(out: Path) -> None:
-    """Calibrate, convert and measure the embedded model at several types; write a report."""
+    """Calibrate, convert and measure the embedded model at several types, and write a report."""
     from gguf_golf.demo import demo
 
-    click.echo(f"report: {demo(out, click.echo)}")
+    shown = demo(out, output().say)
+    output().result(f"{shown.text}\nreport: {shown.page}", shown.document)
 
 
 def main() -> None:
-    """Run the command line; an error that a user can mend becomes one line on stderr and exit code 1."""
+    """Run the command line; an error that a user can fix becomes one line on stderr and exit code 1."""
+    shared = Output()
     try:
-        cli()
+        cli(obj=shared)
     except (GolfError, OSError) as error:  # OSError: a full disk, a folder that may not be written
+        if shared.verbose:
+            traceback.print_exc()
         click.echo(f"error: {error}", err=True)
         sys.exit(1)

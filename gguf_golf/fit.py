@@ -19,7 +19,6 @@ from gguf_golf.calibrate.collect import collect
 from gguf_golf.evaluate.evaluate import evaluate
 from gguf_golf.evaluate.on_text import TextSettings
 from gguf_golf.evaluate.results import ModelResult, document, write_json
-from gguf_golf.formats import types
 from gguf_golf.models import Model, open_model
 from gguf_golf.models.fingerprint import fingerprint
 from gguf_golf.models.hashing import file_sha256
@@ -29,7 +28,7 @@ from gguf_golf.plan.constraints import Constraints
 from gguf_golf.plan.inputs import load
 from gguf_golf.plan.make import write_text
 from gguf_golf.plan.planner import Plan, Planner
-from gguf_golf.quantize.convert import convert
+from gguf_golf.quantize.convert import convert, source_precision
 from gguf_golf.quantize.from_recipe import quantize
 from gguf_golf.report import write_report
 from gguf_golf.runtime.header import GgufHeader
@@ -136,10 +135,9 @@ def _base(model_path: Path, model: Model, work: Path, clock: "_Clock", settings:
     if model_path.is_file():
         return model_path
     base = work / "base.gguf"
-    precision = max((t.source_type for t in model.tensors if is_quantizable(t)), key=lambda name: types.get(name).bpw)
-    clock.step("convert", f"converting {model_path} to {precision}")
+    clock.step("convert", f"converting {model_path} to {source_precision(model).upper()}")
     if not base.exists():
-        convert(model_path, base, type_name=precision.lower(), threads=settings.threads)
+        convert(model_path, base, threads=settings.threads)
     return base
 
 

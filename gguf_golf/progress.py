@@ -30,7 +30,7 @@ _callback: ContextVar[Callback | None] = ContextVar("callback", default=None)
 _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
 
-class bar(tqdm[Item]):  # noqa: N801 - used as tqdm is, which is a class as well
+class bar(tqdm[Item]):
     """A tqdm bar that reports to the callback, and is drawn on a terminal only, 80 columns wide where it is unknown."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:

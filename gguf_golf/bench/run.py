@@ -1,32 +1,22 @@
-"""`gguf-golf bench`: measure, say, and write."""
+"""`gguf-golf bench`: measure types and whole models."""
 
-import json
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
 from gguf_golf.bench import kernels, models
-from gguf_golf.threads import resolve
+from gguf_golf.threads import available
+
+SCHEMA = "gguf-golf/bench"
 
 
-def bench(
-    types: Sequence[str],
-    rounds: int,
-    model_names: Sequence[str],
-    json_path: Path | None,
-    say: Callable[[str], None],
-) -> None:
-    """Measure types (none: all) and whole models (on one thread and on all, at most 2); `say` receives the tables.
+def bench(types: Sequence[str], rounds: int, with_models: bool) -> tuple[str, dict[str, Any]]:
+    """Measure types (none: all) and, if asked, whole models on one thread and on two where there are as many.
 
-    `json_path` receives {"types": [...], "models": [...]}, written aside and renamed.
+    Returns the tables as text, and the document {"schema", "types": [...], "models": [...]}.
     """
     speeds = kernels.measure(types, rounds)
-    say(kernels.table(speeds))
-    threads = sorted({1, min(2, resolve(None))})
-    tokens = models.measure(model_names, threads, rounds) if model_names else []
-    if tokens:
-        say("\n" + models.table(tokens))
-    if json_path is not None:
-        document = {"types": [s.to_json() for s in speeds], "models": [s.to_json() for s in tokens]}
-        partial = json_path.with_name(json_path.name + ".part")
-        partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        partial.replace(json_path)
+    counts = sorted({1, min(2, available())})
+    tokens = models.measure(models.MODELS, counts, rounds) if with_models else []
+    text = "\n\n".join([kernels.table(speeds), *([models.table(tokens)] if tokens else [])])
+    document = {"types": [speed.to_json() for speed in speeds], "models": [speed.to_json() for speed in tokens]}
+    return text, {"schema": SCHEMA, **document}

@@ -7,6 +7,7 @@ from gguf_golf.calibrate import feedback
 from gguf_golf.calibrate import imatrix as imatrix_file
 from gguf_golf.calibrate.hessian import Hessians
 from gguf_golf.models import Model, open_model
+from gguf_golf.models.roles import is_quantizable
 from gguf_golf.plan.metadata import output_metadata
 from gguf_golf.quantize.assignment import Assignment, uniform
 from gguf_golf.quantize.writer import Written, write
@@ -25,7 +26,7 @@ def convert(
     source: Path,
     out: Path,
     *,
-    type_name: str = "bf16",
+    type_name: str | None = None,
     embedding_type: str = "q6_k",
     imatrix_path: Path | None = None,
     hessian_path: Path | None = None,
@@ -36,10 +37,11 @@ def convert(
 ) -> Conversion:
     """Convert a Hugging Face directory or a GGUF to a GGUF with one type for the linear layers.
 
-    Where `type_name` is F32, F16 or BF16 the embeddings take it too. Raises InputError as `open_model`, `uniform` and
+    `type_name` None keeps the precision of the source. Where it is F32, F16 or BF16 the embeddings take it too. Raises InputError as `open_model`, `uniform` and
     `write` do.
     """
     model = open_model(source, allow_requantize=allow_requantize)
+    type_name = type_name or source_precision(model)
     plain = type_name.lower() in ("f32", "f16", "bf16")
     assignment = uniform(model, type_name, type_name if plain else embedding_type)
     imatrix = imatrix_file.read(imatrix_path) if imatrix_path else None
@@ -59,6 +61,12 @@ def convert(
         progress=progress,
     )
     return Conversion(written, assignment, bits_per_weight(model, written))
+
+
+def source_precision(model: Model) -> str:
+    """The type that holds every weight of the source exactly: the one that its matrices have, F32 for anything else."""
+    found = {tensor.source_type.lower() for tensor in model.tensors if is_quantizable(tensor)}
+    return found.pop() if found in ({"f16"}, {"bf16"}) else "f32"
 
 
 def bits_per_weight(model: Model, written: Written) -> float:

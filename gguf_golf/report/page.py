@@ -34,8 +34,8 @@ def write_report(
     *,
     markdown: Path | None = None,
     csv: Path | None = None,
-) -> None:
-    """Write the page of these results to `out`, and the same as Markdown for a model card and as CSV where named.
+) -> Verdict:
+    """Write the page of these results to `out`, and the same as Markdown and as CSV where named; returns the verdict.
 
     `results`: files of `gguf-golf eval --json`, or documents still in memory (`evaluate.results.document`).
     Raises InputError for files that are no results, and for results that may not be compared with each other.
@@ -52,6 +52,7 @@ def write_report(
         _write(markdown, render("card.md.j2", merged, found, verdict))
     if csv is not None:
         _write(csv, csv_text(merged))
+    return verdict
 
 
 def render(template: str, results: Results, found: Sequence[Axis], verdict: Verdict) -> str:

@@ -83,6 +83,10 @@ class Verdict:
     ladder: list[Step] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
 
+    def as_text(self) -> str:
+        """The headline and what follows from it."""
+        return "\n".join([self.headline, *self.advice])
+
 
 def decide(results: Results, axes: list[Axis]) -> Verdict:
     """The verdict on the first axis that carries one: KL divergence, else perplexity, else a task above chance."""
