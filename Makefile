@@ -5,7 +5,7 @@
 .DEFAULT_GOAL := help
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-metal lint fuzz bench wheel setup runtime runtime-tools clean
+.PHONY: help demo test test-metal lint fuzz bench docs wheel setup runtime runtime-tools clean
 
 # the first of these that is new enough; PYTHON=... chooses another
 PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11,$(shell \
@@ -38,6 +38,10 @@ lint: setup ## run the linters: ruff, mypy, typos
 
 fuzz: runtime ## feed damaged files to every reader for MINUTES=30
 	$(BIN)/python -m tests.fuzz.run --minutes $(or $(MINUTES),30)
+
+docs: setup ## write the generated pages again: docs/cli.md
+	$(BIN)/python -m gguf_golf.cli_reference > docs/cli.md.partial
+	mv docs/cli.md.partial docs/cli.md
 
 bench: runtime-tools ## measure every type and whole models on this CPU, into build/bench.json
 	mkdir -p build

@@ -294,7 +294,7 @@ def run_command(
     if prompt is None:
         if file is None and sys.stdin.isatty():
             raise click.UsageError("there is no prompt: give one with -p, -f or on standard input")
-        prompt = (file or click.get_text_stream("stdin", encoding="utf-8")).read()
+        prompt = (file or click.open_file("-", encoding="utf-8")).read()
     pieces = []
     for piece in run(str(as_gguf(model)), prompt, n_predict, Sampling(temp, seed=seed), chat=chat, threads=threads):
         pieces.append(piece)

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from gguf_golf import cli
+from gguf_golf.cli_reference import reference
 from gguf_golf.errors import InputError
 
 
@@ -28,6 +29,11 @@ def test_an_error_is_one_line_and_exit_code_one(
     captured = capsys.readouterr().err
     assert captured.startswith("error: ")
     assert len(captured.splitlines()) == 1
+
+
+def test_the_command_reference_is_what_the_commands_say() -> None:
+    page = Path(__file__).parents[1] / "docs" / "cli.md"
+    assert page.read_text() == reference(), "make docs"
 
 
 def test_every_command_has_help() -> None:

@@ -16,7 +16,7 @@ def bench(types: Sequence[str], rounds: int, with_models: bool) -> tuple[str, di
     """
     speeds = kernels.measure(types, rounds)
     counts = sorted({1, min(2, available())})
-    tokens = models.measure(models.MODELS, counts, rounds) if with_models else []
+    tokens = models.measure(list(models.MODELS), counts, rounds) if with_models else []
     text = "\n\n".join([kernels.table(speeds), *([models.table(tokens)] if tokens else [])])
     document = {"types": [speed.to_json() for speed in speeds], "models": [speed.to_json() for speed in tokens]}
     return text, {"schema": SCHEMA, **document}

@@ -43,7 +43,7 @@ def open_gguf(path: Path, *, allow_requantize: bool) -> Model:
     register_with_gguf()
     metadata: list[MetadataField] = []
     tensors: list[LazyTensor] = []
-    for part in _parts(path):
+    for part in split_parts(path):
         reader = _read(part)
         metadata = metadata or _metadata(part, reader)
         tensors += [_lazy_tensor(part, tensor) for tensor in reader.tensors]
@@ -59,7 +59,8 @@ def open_gguf(path: Path, *, allow_requantize: bool) -> Model:
     return Model(architecture, metadata, tensors)
 
 
-def _parts(path: Path) -> list[Path]:
+def split_parts(path: Path) -> list[Path]:
+    """All parts of a split GGUF, whichever `path` is; [path] for a whole one. Raises InputError if one is missing."""
     match = PART_NAME.fullmatch(path.name)
     if match is None:
         return [path]

@@ -37,8 +37,8 @@ def convert(
 ) -> Conversion:
     """Convert a Hugging Face directory or a GGUF to a GGUF with one type for the linear layers.
 
-    `type_name` None keeps the precision of the source. Where it is F32, F16 or BF16 the embeddings take it too. Raises InputError as `open_model`, `uniform` and
-    `write` do.
+    `type_name` None keeps the precision of the source. Where it is F32, F16 or BF16 the embeddings take it too. Raises
+    InputError as `open_model`, `uniform` and `write` do.
     """
     model = open_model(source, allow_requantize=allow_requantize)
     type_name = type_name or source_precision(model)

@@ -63,41 +63,37 @@ def inspect(path: Path) -> Inspected:
     for part in parts:
         with GgufHeader(part) as header:
             tensors += [Tensor(t.name, t.type.lower(), list(t.shape), t.bytes) for t in header.tensors()]
+    weights = sum(_weights(tensor) for tensor in tensors)
     with GgufHeader(parts[0]) as header:
         architecture = header.text("general.architecture")
-        stated = {
-            "architecture": architecture,
-            "name": header.text("general.name"),
-            "tokenizer": header.text("tokenizer.ggml.model"),
-            "chat_template": header.text("tokenizer.chat_template"),
-            "needs": header.text("gguf_golf.needs"),
-            "fingerprint": header.text(KEY_FINGERPRINT),
-            "imatrix_sha256": header.text(KEY_IMATRIX),
-            "recipe": header.text(KEY_RECIPE),
-        }
-        numbers = {
-            "context_length": header.integer(f"{architecture}.context_length"),
-            "layers": header.integer(f"{architecture}.block_count"),
-            "vocabulary": header.length("tokenizer.ggml.tokens"),
-        }
-    weights = sum(_weights(tensor) for tensor in tensors)
-    return Inspected(
-        files=[part.name for part in parts],
-        bytes=sum(part.stat().st_size for part in parts),
-        sha256=[file_sha256(part) for part in parts],
-        parameters=weights,
-        bpw=8 * sum(tensor.bytes for tensor in tensors) / weights if weights else 0.0,
-        types=_by_type(tensors),
-        tensors=tensors,
-        **stated,
-        **numbers,
-    )
+        return Inspected(
+            files=[part.name for part in parts],
+            bytes=sum(part.stat().st_size for part in parts),
+            sha256=[file_sha256(part) for part in parts],
+            architecture=architecture,
+            name=header.text("general.name"),
+            parameters=weights,
+            bpw=8 * sum(tensor.bytes for tensor in tensors) / weights if weights else 0.0,
+            context_length=header.integer(f"{architecture}.context_length"),
+            layers=header.integer(f"{architecture}.block_count"),
+            vocabulary=header.length("tokenizer.ggml.tokens"),
+            tokenizer=header.text("tokenizer.ggml.model"),
+            chat_template=header.text("tokenizer.chat_template"),
+            needs=header.text("gguf_golf.needs"),
+            fingerprint=header.text(KEY_FINGERPRINT),
+            imatrix_sha256=header.text(KEY_IMATRIX),
+            recipe=header.text(KEY_RECIPE),
+            types=_by_type(tensors),
+            tensors=tensors,
+        )
 
 
 def as_text(found: Inspected, *, every_tensor: bool = False) -> str:
     """The same as a page of text."""
     data = sum(share.bytes for share in found.types)
-    lines = [f"file: {', '.join(found.files)}: {found.bytes:,} bytes, {found.bytes - data:,} of them header and padding"]
+    lines = [
+        f"file: {', '.join(found.files)}: {found.bytes:,} bytes, {found.bytes - data:,} of them header and padding"
+    ]
     lines += [f"sha256: {digest}" for digest in found.sha256]
     vocabulary = None if found.vocabulary is None else f"{found.vocabulary:,} tokens ({found.tokenizer})"
     described = {

@@ -6,6 +6,7 @@ gguf-py reads more, but takes seconds for a vocabulary of 150k; this takes milli
 import ctypes
 import hashlib
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,8 @@ from gguf_golf.runtime.session import check_gguf
 
 TYPE_STRING, TYPE_ARRAY = 8, 9  # enum gguf_type, fixed by the format
 SCALAR_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+SIGNED_KINDS = frozenset({1, 3, 5, 11})
+INTEGER_KINDS = SIGNED_KINDS | {0, 2, 4, 10}
 TOKENIZER_PREFIX = b"tokenizer.ggml."
 
 
@@ -78,6 +81,22 @@ class GgufHeader:
         if index < 0 or self._lib.gguf_get_kv_type(self._gguf, index) != TYPE_STRING:
             return None
         return str(self._lib.gguf_get_val_str(self._gguf, index).decode("utf-8", "replace"))
+
+    def integer(self, key: str) -> int | None:
+        """The value of a key that holds an integer; None if it is absent or holds something else."""
+        index = self._lib.gguf_find_key(self._gguf, key.encode())
+        kind = -1 if index < 0 else self._lib.gguf_get_kv_type(self._gguf, index)
+        if kind not in INTEGER_KINDS:
+            return None
+        data = ctypes.string_at(self._lib.gguf_get_val_data(self._gguf, index), SCALAR_BYTES[kind])
+        return int.from_bytes(data, sys.byteorder, signed=kind in SIGNED_KINDS)
+
+    def length(self, key: str) -> int | None:
+        """How many elements the array under a key has; None if there is no array."""
+        index = self._lib.gguf_find_key(self._gguf, key.encode())
+        if index < 0 or self._lib.gguf_get_kv_type(self._gguf, index) != TYPE_ARRAY:
+            return None
+        return int(self._lib.gguf_get_arr_n(self._gguf, index))
 
     def tokenizer_digest(self) -> str:
         """Hash of all that the file says of its tokenizer: equal digests mean equal tokens for every text."""

@@ -8,6 +8,7 @@ from gguf_golf.calibrate.imatrix import Imatrix, ImatrixEntry
 from gguf_golf.errors import InputError
 from gguf_golf.formats import types
 from gguf_golf.models import open_model
+from gguf_golf.models.fingerprint import fingerprint
 from gguf_golf.models.roles import is_quantizable
 from gguf_golf.plan.budget import Budget
 from gguf_golf.plan.constraints import Constraints
@@ -16,7 +17,7 @@ from gguf_golf.plan.make import make_recipe
 from gguf_golf.plan.planner import Planner
 from gguf_golf.quantize import writer
 from gguf_golf.quantize.from_recipe import quantize
-from gguf_golf.quantize.inspect import inspect
+from gguf_golf.quantize.inspect import as_text, inspect
 from gguf_golf.sensitivity import distortion
 from gguf_golf.sensitivity.measure import measure
 
@@ -84,11 +85,12 @@ def test_an_interrupted_run_ends_with_the_same_bytes(planned, tmp_path, monkeypa
 def test_the_file_tells_its_recipe(planned, tmp_path):
     base, recipe, _ = planned
     quantize(base, recipe, tmp_path / "x.gguf", threads=2, progress=False)
-    text = inspect(tmp_path / "x.gguf")
-    assert recipe.read_text().rstrip() in text
-    assert "gguf_golf.source.fingerprint" in text
-    assert "gguf_golf.imatrix.sha256" in text
-    assert "no recipe" in inspect(base)
+    found = inspect(tmp_path / "x.gguf")
+    assert found.recipe == recipe.read_text()
+    assert found.fingerprint == fingerprint(open_model(base))
+    assert found.imatrix_sha256
+    assert recipe.read_text().rstrip() in as_text(found)
+    assert "no recipe" in as_text(inspect(base))
 
 
 def test_an_edited_recipe_works_and_is_noticed(planned, tmp_path):
