@@ -76,7 +76,7 @@ FP16_SCALES = {
 def random_blocks(quant_type: types.QuantType, count: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     """`count` random blocks with a small scale each; shape (count, type_size), uint8."""
     blocks = rng.integers(0, 256, (count, quant_type.type_size), np.uint8)
-    if quant_type.name in types.TCQ:
+    if quant_type.tcq:
         blocks[:, -1] = 0x80
     else:
         for offset in FP16_SCALES[quant_type.name]:

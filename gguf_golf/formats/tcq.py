@@ -15,56 +15,85 @@ GENERATORS = (0o224, 0o142, 0o577)
 MEMORY = 8
 """Trellis memory in path bits: 256 states."""
 
+
+@dataclass(frozen=True)
+class Rate:
+    """All that a rate decides: adding one is adding a row to RATES.
+
+    `levels[z0 | z1 << 1 | z2 << 2 | lo << 3]` are int8, |level| <= 63, in units of the block scale. `slots` are the
+    magnitudes that a 4-bit slot of a 256-block adds, by its bits 0-2 (bit 3 is the sign); `slots_64` those that the one
+    slot of a 64-block adds, by bit 6 of the slot byte (bit 7 is the sign). `fallback` is the stock type that takes rows
+    which 64 does not divide.
+    """
+
+    levels: tuple[int, ...]
+    slots: tuple[int, ...]
+    slots_64: tuple[int, ...]
+    fallback: str
+
+
 # fmt: off
-LEVELS: dict[int, tuple[int, ...]] = {
-    1: (
-        -63, -30, -23, -7, 10, 18, 31, 63,
+RATES: dict[int, Rate] = {
+    1: Rate(
+        levels=(
+            -63, -30, -23, -7, 10, 18, 31, 63,
+        ),
+        slots=(83, 125, 166, 249, 374, 581, 913, 1494),
+        slots_64=(125, 332),
+        fallback="q4_0",
     ),
-    2: (
-        -62, -41, -33, -23, -19, -12, -7, -3, 3, 7, 13, 19, 25, 33, 42, 63,
+    2: Rate(
+        levels=(
+            -62, -41, -33, -23, -19, -12, -7, -3, 3, 7, 13, 19, 25, 33, 42, 63,
+        ),
+        slots=(58, 88, 117, 175, 263, 409, 642, 1051),
+        slots_64=(88, 234),
+        fallback="q4_0",
     ),
-    3: (
-        -63, -48, -39, -34, -29, -25, -23, -19, -16, -14, -11, -9, -6, -6, -3, -1, 1, 3, 5, 7, 10, 12, 14, 16, 20,
-        22, 25, 28, 33, 38, 48, 63,
+    3: Rate(
+        levels=(
+            -63, -48, -39, -34, -29, -25, -23, -19, -16, -14, -11, -9, -6, -6, -3, -1, 1, 3, 5, 7, 10, 12, 14, 16, 20,
+            22, 25, 28, 33, 38, 48, 63,
+        ),
+        slots=(47, 70, 93, 140, 210, 327, 513, 840),
+        slots_64=(70, 187),
+        fallback="q4_0",
     ),
-    4: (
-        -62, -50, -43, -38, -34, -31, -29, -27, -25, -23, -22, -21, -19, -18, -17, -16, -14, -14, -13, -11, -10, -9,
-        -9, -8, -6, -6, -5, -4, -3, -2, -1, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 11, 11, 13, 14, 15, 16, 17, 18, 20,
-        21, 22, 24, 25, 27, 29, 31, 34, 38, 44, 51, 63,
+    4: Rate(
+        levels=(
+            -62, -50, -43, -38, -34, -31, -29, -27, -25, -23, -22, -21, -19, -18, -17, -16, -14, -14, -13, -11, -10, -9,
+            -9, -8, -6, -6, -5, -4, -3, -2, -1, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 11, 11, 13, 14, 15, 16, 17, 18, 20,
+            21, 22, 24, 25, 27, 29, 31, 34, 38, 44, 51, 63,
+        ),
+        slots=(40, 60, 80, 120, 180, 280, 440, 721),
+        slots_64=(60, 160),
+        fallback="q5_0",
     ),
-    5: (
-        -61, -52, -46, -42, -39, -36, -35, -33, -31, -30, -29, -28, -27, -26, -25, -24, -24, -23, -22, -21, -21, -20,
-        -19, -19, -18, -18, -17, -16, -16, -15, -15, -14, -14, -13, -13, -12, -12, -11, -11, -10, -10, -9, -9, -8,
-        -8, -8, -7, -7, -6, -6, -5, -5, -5, -4, -4, -3, -3, -2, -2, -2, -1, -1, 0, 0, 0, 1, 1, 1, 1, 2, 3, 3, 3, 4,
-        4, 5, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15, 16, 16, 17, 17, 18,
-        19, 19, 20, 21, 21, 22, 23, 24, 24, 25, 26, 27, 28, 29, 30, 31, 33, 34, 36, 39, 42, 47, 53, 63,
+    5: Rate(
+        levels=(
+            -61, -52, -46, -42, -39, -36, -35, -33, -31, -30, -29, -28, -27, -26, -25, -24, -24, -23, -22, -21, -21,
+            -20, -19, -19, -18, -18, -17, -16, -16, -15, -15, -14, -14, -13, -13, -12, -12, -11, -11, -10, -10, -9, -9,
+            -8, -8, -8, -7, -7, -6, -6, -5, -5, -5, -4, -4, -3, -3, -2, -2, -2, -1, -1, 0, 0, 0, 1, 1, 1, 1, 2, 3, 3, 3,
+            4, 4, 5, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15, 16, 16, 17, 17,
+            18, 19, 19, 20, 21, 21, 22, 23, 24, 24, 25, 26, 27, 28, 29, 30, 31, 33, 34, 36, 39, 42, 47, 53, 63,
+        ),
+        slots=(36, 55, 73, 109, 164, 254, 400, 654),
+        slots_64=(55, 145),
+        fallback="q8_0",
     ),
 }
 # fmt: on
-"""LEVELS[rate][z0 | z1 << 1 | z2 << 2 | lo << 3]: int8 levels, |level| <= 63, in units of the block scale."""
+"""By bits per weight, scales and slots aside."""
 
-SLOT_MAGNITUDES: dict[int, tuple[int, ...]] = {
-    1: (83, 125, 166, 249, 374, 581, 913, 1494),
-    2: (58, 88, 117, 175, 263, 409, 642, 1051),
-    3: (47, 70, 93, 140, 210, 327, 513, 840),
-    4: (40, 60, 80, 120, 180, 280, 440, 721),
-    5: (36, 55, 73, 109, 164, 254, 400, 654),
-}
-"""Magnitudes that a 4-bit slot of a 256-block adds, by its bits 0-2 (bit 3 is the sign)."""
-
-SLOT_MAGNITUDES_64: dict[int, tuple[int, ...]] = {
-    1: (125, 332),
-    2: (88, 234),
-    3: (70, 187),
-    4: (60, 160),
-    5: (55, 145),
-}
-"""Magnitudes that the one slot of a 64-block adds, by bit 6 of the slot byte (bit 7 is the sign)."""
+# the same by column, as the decoder and the generated headers take them
+LEVELS = {rate: row.levels for rate, row in RATES.items()}
+SLOT_MAGNITUDES = {rate: row.slots for rate, row in RATES.items()}
+SLOT_MAGNITUDES_64 = {rate: row.slots_64 for rate, row in RATES.items()}
 
 
 @dataclass(frozen=True)
 class TcqFormat:
-    """One type of the family: a rate (1 to 5 bits per weight) in one of the two packings (256 or 64 weights a block).
+    """One type of the family: a rate (a key of RATES) in one of the two packings, blocks of 256 or of 64 weights.
 
     A block is path (block_size / 8 bytes), lo bits ((rate - 1) * block_size / 8 bytes), slots, and one scale byte.
     """

@@ -53,7 +53,7 @@ class Constraints:
             return [quant_type]
         left = [types.get(candidate) for candidate in candidates]
         if self.stock:
-            left = [quant_type for quant_type in left if quant_type.name not in types.TCQ]
+            left = [quant_type for quant_type in left if quant_type.is_stock]
         for pattern, type_pattern in self.bans:
             if fnmatchcase(name, pattern):
                 left = [quant_type for quant_type in left if not fnmatchcase(quant_type.name, type_pattern.lower())]

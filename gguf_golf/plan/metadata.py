@@ -66,15 +66,10 @@ def recipe_metadata(
 
 def file_type(model: Model, chosen: dict[str, QuantType]) -> int:
     """llama.cpp's number for the type that most weights of the linear layers have; it only names the file in logs."""
-    weights: dict[str, int] = {}
+    weights: dict[QuantType, int] = {}
     for tensor in model.tensors:
         if is_quantizable(tensor):
-            name = chosen[tensor.name].name
-            weights[name] = weights.get(name, 0) + tensor.n_rows * tensor.shape[-1]
-    main = max(weights, key=lambda name: weights[name], default="f32")
-    if main.startswith("tcq"):
-        return 111 + int(main[3])  # LLAMA_FTYPE_MOSTLY_TCQ1 is 112, patches/0003-llama-tcq-ftypes.patch
-    for name in (f"MOSTLY_{main.upper()}", f"MOSTLY_{main.upper()}_M", f"MOSTLY_{main.upper()}_S"):
-        if name in LlamaFileType.__members__:
-            return int(LlamaFileType[name])
-    return int(LlamaFileType.ALL_F32)
+            quant_type = chosen[tensor.name]
+            weights[quant_type] = weights.get(quant_type, 0) + tensor.n_rows * tensor.shape[-1]
+    main = max(weights, key=lambda quant_type: weights[quant_type], default=None)
+    return int(LlamaFileType.ALL_F32) if main is None else main.file_type

@@ -45,7 +45,7 @@ def assign(model: Model, wanted: Callable[[LazyTensor], str]) -> Assignment:
 
 def check_imatrix(assignment: dict[str, QuantType], has_imatrix: bool) -> None:
     """Raise InputError if a type needs an imatrix and there is none."""
-    needy = sorted({t.name for t in assignment.values()} & types.NEEDS_IMATRIX)
+    needy = sorted({t.name for t in assignment.values() if t.needs_imatrix})
     if needy and not has_imatrix:
         raise InputError(
             f"{', '.join(needy)} cannot be made without an imatrix; collect one with "

@@ -106,7 +106,7 @@ class Model:
         """Whether unpatched llama.cpp reads the file; None if its tensors are not listed."""
         if not self.tensors:
             return None
-        return not any(tensor.type in types.TCQ for tensor in self.tensors)
+        return all(known.is_stock for tensor in self.tensors if (known := types.ALL.get(tensor.type)))
 
 
 @dataclass

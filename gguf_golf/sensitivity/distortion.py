@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gguf_golf.calibrate.feedback import Prepared
 from gguf_golf.calibrate.feedback import quantize as encode_with_feedback
-from gguf_golf.formats import tcq, types
+from gguf_golf.formats import types
 from gguf_golf.formats.types import QuantType
 from gguf_golf.models import LazyTensor
 from gguf_golf.runtime import ggml
@@ -23,10 +23,12 @@ FloatArray = NDArray[np.float32]
 SAMPLE_WEIGHTS = 1 << 16
 """Weights of a tensor that each type is tried on: evenly spaced rows."""
 
-# Q8_1 and Q8_K hold activations, NVFP4 has a second scale outside the tensor, F32 is no smaller than the model.
-_NO_CANDIDATES = ("q8_1", "q8_k", "nvfp4", "f32", "f64", "i8", "i16", "i32", "i64")
-
-CANDIDATES = tuple(sorted((t for t in types.ALL.values() if t.name not in _NO_CANDIDATES), key=lambda t: (t.bpw, t.id)))
+CANDIDATES = tuple(
+    sorted(
+        (t for t in types.ALL.values() if t.holds_weights and t.is_self_contained and t.bpw < 32),
+        key=lambda t: (t.bpw, t.id),
+    )
+)
 """Every type that a weight can be stored in, smallest first."""
 
 
@@ -103,7 +105,7 @@ def errors(rows: Rows, threads: int, name: str = "", prepared: Prepared | None =
     for quant_type in CANDIDATES:
         if not quant_type.divides(rows.values.shape[1]):
             continue
-        if rows.importance is None and quant_type.name in types.NEEDS_IMATRIX:
+        if rows.importance is None and quant_type.needs_imatrix:
             continue
         error = None if prepared is None else _error_with_feedback(rows, quant_type, threads, name, prepared)
         found[quant_type.name] = relative_error(rows, stored(rows, quant_type, threads)) if error is None else error
@@ -132,9 +134,9 @@ def _error_with_feedback(
 
 def slot_holds(quant_type: QuantType, row: FloatArray, importance: FloatArray | None, channel: int) -> bool:
     """Whether an outlier slot of a TCQ type carries the weight at `channel` of `row` f32 [k]."""
-    if quant_type.name not in types.TCQ_FORMATS:
+    if quant_type.tcq is None:
         return False
-    fmt: tcq.TcqFormat = types.TCQ_FORMATS[quant_type.name]
+    fmt = quant_type.tcq
     data = ggml.quantize(quant_type.id, row[None], importance).reshape(-1, fmt.type_size)
     block = data[channel // fmt.block_size]
     positions = block[fmt.slot_offset : fmt.slot_offset + 2] if fmt.block_size == 256 else block[[fmt.slot_offset]] & 63

@@ -1,5 +1,7 @@
 """The type registry against ggml itself, gguf-py, and the rules of fallback."""
 
+import re
+
 import gguf
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from gguf_golf.errors import InputError
 from gguf_golf.formats import tcq, types
 from gguf_golf.runtime import ggml
+from gguf_golf.runtime.source import source_dir
 
 
 def test_names_and_sizes_are_those_of_the_runtime() -> None:
@@ -52,6 +55,51 @@ def test_fallback_by_row_length(wanted: str, row_length: int, chosen: str) -> No
 def test_every_fallback_ends_in_a_type_that_takes_any_row() -> None:
     for name in types.ALL:
         assert types.type_for_row(name, 7)[0].divides(7)
+
+
+def test_fallbacks_are_those_of_the_patched_llama_quantize() -> None:
+    source = (source_dir() / "src" / "llama-quant.cpp").read_text()
+    body = re.search(r"static ggml_type tensor_type_fallback\(.*?\n}\n", source, re.DOTALL)
+    assert body
+    theirs = {}
+    for labels, result in re.findall(r"((?:case GGML_TYPE_\w+:\s*)+)return_type = (.*?);", body[0]):
+        for name in re.findall(r"GGML_TYPE_(\w+):", labels):
+            # "ncols % 64 == 0 ? GGML_TYPE_TCQ1_64 : GGML_TYPE_Q4_0": ours goes there in two steps
+            theirs[name.lower()] = [found.lower() for found in re.findall(r"GGML_TYPE_(\w+)", result)]
+    assert set(types.TCQ) < set(theirs)
+    for name in theirs.keys() & types.ALL.keys():  # gguf-py knows no Q2_0 yet
+        steps, chain = theirs[name], [name]
+        while len(chain) <= len(steps):
+            chain.append(types.get(chain[-1]).fallback)
+        assert chain[1:] == steps, name
+
+
+def test_a_file_type_is_the_number_that_the_patched_llama_h_gives_the_name() -> None:
+    header = (source_dir() / "include" / "llama.h").read_text()
+    numbers = {name: int(n) for name, n in re.findall(r"LLAMA_FTYPE_MOSTLY_(\w+)\s*=\s*(\d+)", header)}
+    for quant_type in types.TCQ.values():
+        assert quant_type.tcq
+        assert quant_type.file_type == numbers[f"TCQ{quant_type.tcq.rate}"]
+    assert types.get("q4_k").file_type == numbers["Q4_K_M"]
+    assert types.get("q6_k").file_type == numbers["Q6_K"]
+    assert types.get("iq2_xs").file_type == numbers["IQ2_XS"]
+    assert types.get("f32").file_type == 0
+
+
+def test_the_runtime_agrees_on_what_holds_weights() -> None:
+    for quant_type in types.ALL.values():
+        assert quant_type.is_quantized == (quant_type.block_size > 1), quant_type.name
+        assert quant_type.holds_weights == (quant_type.name not in ("f64", "i8", "i16", "i32", "i64"))
+    assert {t.name for t in types.ALL.values() if not t.is_stock} == set(types.TCQ)
+
+
+def test_types_are_stock_from_the_build_that_reads_their_present_layout() -> None:
+    since = {t.name: t.since for t in types.ALL.values()}
+    # the first and the last i-quants, and what later changes of layout moved
+    assert (since["iq2_xxs"], since["iq1_m"], since["bf16"]) == (1792, 2539, 2808)
+    assert since["iq3_s"] == 2316, "#5829 changed the codebook of #5676 (b2253)"
+    assert since["iq1_s"] == 2404, "#5999 changed the layout of #5453 (b2172)"
+    assert all(since[name] is None for name in types.TCQ)
 
 
 def test_unknown_names_are_refused_with_the_list() -> None:
