@@ -1,17 +1,16 @@
 """Progress: a bar on a terminal, and a callback for programs that use gguf_golf as a library.
 
-Nothing is drawn where standard error is not a terminal, nor while `quiet` is set.
+No bar is drawn where standard error is not a terminal, nor while `quiet` is set.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from tqdm import tqdm
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -30,33 +29,36 @@ _callback: ContextVar[Callback | None] = ContextVar("callback", default=None)
 _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
 
-class bar(tqdm[Item]):
-    """A tqdm bar that reports to the callback, and is drawn on a terminal only, 80 columns wide where it is unknown."""
+class ProgressBar(tqdm):  # type: ignore[type-arg]  # not subscriptable when it runs
+    """A tqdm bar that is drawn on a terminal only, and tells the callback, if there is one, instead."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         silent = _quiet.get() or _callback.get() is not None
         options["disable"] = True if silent or options.get("disable") else None
-        super().__init__(*arguments, **{"dynamic_ncols": True, **options})
-        # a bar that is not drawn keeps neither its name nor its count
         self._what, self._unit = str(options.get("desc") or ""), str(options.get("unit", "it"))
-        self._done, self._total = float(options.get("initial", 0)), options.get("total")
-        if self._total is None and arguments and hasattr(arguments[0], "__len__"):
-            self._total = len(arguments[0]) + self._done
+        super().__init__(*arguments, **{"dynamic_ncols": True, **options})
 
     def update(self, n: float | None = 1) -> bool | None:
-        """As tqdm's; the callback is told."""
-        self._done += n or 0
+        """As tqdm's; the callback is told, and a bar that is not drawn counts as well."""
+        if self.disable:
+            self.n += n or 0
         if (callback := _callback.get()) is not None:
-            callback(Progress(self._what, self._done, self._total, self._unit))
+            callback(Progress(self._what, self.n, self.total, self._unit))
         return super().update(n)
 
-    def __iter__(self) -> Iterator[Item]:
-        if _callback.get() is None:
+    def __iter__(self) -> Iterator[Any]:
+        if not self.disable:
             yield from super().__iter__()
             return
         for item in self.iterable:
             yield item
             self.update()
+
+
+def announce(what: str) -> None:
+    """Say what takes a while where no bar can show it: one line on standard error."""
+    if not (_quiet.get() or _callback.get() or sys.stderr.isatty()):
+        print(what, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -71,7 +73,7 @@ def reported(callback: Callback | None) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Within the block, no bar is drawn."""
+    """Within the block, no bar is drawn and nothing is announced."""
     token = _quiet.set(True)
     try:
         yield

@@ -37,7 +37,8 @@ def act(*arguments: object) -> Result:
 def test_results_go_to_standard_output_and_the_rest_to_standard_error(tmp_path: Path) -> None:
     result = act(tmp_path)
     assert (result.stdout, result.stderr) == ("the words\n", "working\n")
-    assert act(tmp_path, "-q").stderr == ""
+    quiet = act(tmp_path, "-q")
+    assert (quiet.stdout, quiet.stderr, quiet.exit_code) == ("the words\n", "", 0)
 
 
 def test_json_alone_replaces_the_words(tmp_path: Path) -> None:

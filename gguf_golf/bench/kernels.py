@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from gguf_golf.bench.graph import F32, InitParams, bytes_of, libcpu
 from gguf_golf.errors import InputError
 from gguf_golf.formats import types
+from gguf_golf.progress import ProgressBar
 from gguf_golf.runtime import ggml
 
 ROW = 4096
@@ -71,7 +71,7 @@ def measure(names: Sequence[str] = (), rounds: int = 5, progress: bool = True) -
     chosen = [available[name] for name in names or available]
 
     speeds = [TypeSpeed(quant_type) for quant_type, _ in chosen]
-    with tqdm(total=rounds * len(chosen), unit="type", disable=not progress) as bar:
+    with ProgressBar(total=rounds * len(chosen), unit="type", disable=not progress) as bar:
         for _ in range(rounds):
             for speed, (quant_type, data) in zip(speeds, chosen, strict=True):
                 bar.set_postfix_str(quant_type.name)

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from gguf_golf.bench.synthetic import SHAPES, write_model
 from gguf_golf.errors import InputError
+from gguf_golf.progress import ProgressBar
 from gguf_golf.runtime import tool
 
 PROMPT, GENERATE = 512, 128
@@ -65,7 +64,7 @@ def measure(models: Sequence[str], threads: Sequence[int], rounds: int = 5, prog
             sizes = {name: write_model(path, SHAPES[model], name) for name, path in paths.items()}
             runs: dict[tuple[str, int], list[tuple[float, float]]] = {(name, n): [] for name in paths for n in threads}
             for _ in range(rounds):
-                for name, n in tqdm(runs, desc=model, unit="run", disable=not progress, leave=False):
+                for name, n in ProgressBar(runs, desc=model, unit="run", disable=not progress, leave=False):
                     runs[name, n].append(_run(bench, paths[name], n))
             for (name, n), samples in runs.items():
                 prefill, generate = zip(*samples, strict=True)

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from gguf_golf.calibrate.chunks import text_chunks, with_bos
 from gguf_golf.calibrate.hessian import Accumulator, Rows, Survey
 from gguf_golf.calibrate.imatrix import Imatrix, ImatrixEntry
 from gguf_golf.errors import DataError, InputError
+from gguf_golf.progress import ProgressBar
 from gguf_golf.runtime.session import LoadedModel
 from gguf_golf.runtime.tensor import GgmlTensor, op_name, view
 
@@ -63,7 +63,7 @@ def _run(
     positions = np.arange(n_ctx, dtype=np.int32)
     every = np.ones(n_ctx, np.bool_)  # logits of all tokens, or the last layer's FFN would see only some
     with model.context(n_ctx, threads=threads, cb_eval=collector.callback) as context:
-        for chunk in tqdm(chunks, desc=label, unit="chunk"):
+        for chunk in ProgressBar(chunks, desc=label, unit="chunk"):
             context.clear()
             context.decode(with_bos(model, chunk), positions, every)
             if collector.error is not None:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from gguf_golf.calibrate.chunks import with_bos
 from gguf_golf.errors import DataError, InputError
 from gguf_golf.evaluate.divergence import TOKEN_SCORE, Scorer
 from gguf_golf.evaluate.logits_file import LogitsFile, LogitsShape, LogitsWriter
+from gguf_golf.progress import ProgressBar
 from gguf_golf.runtime.session import Context, LoadedModel
 
 UBATCH = 512  # llama-perplexity's own
@@ -95,8 +95,8 @@ def _chunk_logits(context: Context, chunk: NDArray[np.int32], shape: LogitsShape
     return context.decode(with_bos(context.model, chunk), positions, scored)
 
 
-def _progress(todo: range, n_chunk: int, model: LoadedModel) -> "tqdm[int]":
-    return tqdm(todo, initial=todo.start, total=n_chunk, desc=model.path.name, unit="chunk")
+def _progress(todo: range, n_chunk: int, model: LoadedModel) -> ProgressBar:
+    return ProgressBar(todo, initial=todo.start, total=n_chunk, desc=model.path.name, unit="chunk")
 
 
 @contextmanager

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 import zstandard
-from tqdm import tqdm
 
 from gguf_golf.errors import GolfError, InputError
 from gguf_golf.models.hashing import file_sha256
+from gguf_golf.progress import ProgressBar
 from gguf_golf.runtime.session import LoadedModel
 
 ZSTD_LEVEL = 19
@@ -65,7 +65,7 @@ def measure(models: Sequence[Path], settings: SpeedSettings, kept: Path) -> list
     done = {(run["repeat"], run["sha256"]) for run in runs}
     todo = [(repeat, number) for repeat, number in jobs if (repeat, keys[number]) not in done]
     with kept.open("a") as file:
-        for repeat, number in tqdm(todo, desc="speed", unit="run", disable=not todo):
+        for repeat, number in ProgressBar(todo, desc="speed", unit="run", disable=not todo):
             run = {**_run(models[number], settings), "repeat": repeat, "sha256": keys[number]}
             runs.append(run)
             file.write(json.dumps(run) + "\n")
@@ -79,7 +79,7 @@ def zstd_bytes(path: Path, kept: Path) -> int:
         return int(kept.read_text())
     compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, threads=ZSTD_THREADS).compressobj()
     total, size = 0, path.stat().st_size
-    with path.open("rb") as file, tqdm(total=size, desc=f"zstd {path.name}", unit="B", unit_scale=True) as bar:
+    with path.open("rb") as file, ProgressBar(total=size, desc=f"zstd {path.name}", unit="B", unit_scale=True) as bar:
         while block := file.read(BLOCK):
             total += len(compressor.compress(block))
             bar.update(len(block))

@@ -4,9 +4,8 @@ import hashlib
 from functools import lru_cache
 from pathlib import Path
 
-from tqdm import tqdm
-
 from gguf_golf.errors import InputError
+from gguf_golf.progress import ProgressBar
 
 BLOCK = 1 << 24
 SLOW_BYTES = 4 << 30  # a progress bar from here on
@@ -27,7 +26,7 @@ def _digest(path: Path, size: int, _mtime_ns: int) -> str:
     digest = hashlib.sha256()
     with (
         path.open("rb") as file,
-        tqdm(
+        ProgressBar(
             total=size,
             desc=f"hash {path.name}",
             unit="B",

@@ -13,11 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from tqdm import tqdm
-
 from gguf_golf.errors import InputError
 from gguf_golf.models.checkpoint import stored_tensors
 from gguf_golf.models.config import Config
+from gguf_golf.progress import ProgressBar, announce
 from gguf_golf.runtime import pin, source
 from gguf_golf.runtime.cache import cache_dir
 
@@ -77,12 +76,10 @@ def _run(command: list[str], directory: Path, made: Path, log: Path) -> int:
     """Run the converter with its output in `log`; the bar follows the size of the file that it writes."""
     weights = sum(path.stat().st_size for path in directory.iterdir() if path.suffix in (".safetensors", ".bin"))
     env = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}  # the source in the cache stays as it is
-    interval = 0.1 if sys.stderr.isatty() else 15.0
+    announce(f"converting {directory.name}")
     with (
         log.open("wb") as output,
-        tqdm(
-            desc=f"converting {directory.name}", total=weights, unit="B", unit_scale=True, mininterval=interval
-        ) as bar,
+        ProgressBar(desc=f"converting {directory.name}", total=weights, unit="B", unit_scale=True) as bar,
         subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=env) as process,
     ):
         while process.poll() is None:

@@ -13,7 +13,6 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from gguf_golf.calibrate import feedback
 from gguf_golf.calibrate.hessian import Hessians
@@ -22,6 +21,7 @@ from gguf_golf.errors import InputError
 from gguf_golf.formats.types import TCQ, QuantType
 from gguf_golf.models import LazyTensor, MetadataField, Model
 from gguf_golf.plan.layout import Layout, lay_out
+from gguf_golf.progress import ProgressBar
 from gguf_golf.quantize.assignment import check_imatrix
 from gguf_golf.runtime import ggml, gpu
 from gguf_golf.threads import resolve
@@ -153,7 +153,9 @@ def _write_tensors(
     todo = [tensor for tensor in model.tensors if tensor.name not in target.done]
     total = sum(tensor.n_rows * tensor.shape[-1] for tensor in model.tensors)
     left = sum(tensor.n_rows * tensor.shape[-1] for tensor in todo)
-    bar = tqdm(total=total, initial=total - left, unit="w", unit_scale=True, desc="quantizing", disable=not progress)
+    bar = ProgressBar(
+        total=total, initial=total - left, unit="w", unit_scale=True, desc="quantizing", disable=not progress
+    )
     with bar:
         for tensor in todo:
             quant_type = chosen[tensor.name]

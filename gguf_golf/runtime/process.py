@@ -2,13 +2,11 @@
 
 import re
 import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from tqdm import tqdm
-
 from gguf_golf.errors import BuildError
+from gguf_golf.progress import ProgressBar, announce
 
 # ninja's [3/78], and what pip prints under --progress-bar raw
 _STEP = re.compile(r"(?:\[|Progress )(\d+)(?:/| of )(\d+)")
@@ -22,8 +20,7 @@ def run(command: Iterable[object], what: str, log: Path, env: Mapping[str, str] 
     `what` says in the user's words what is being done. Raises BuildError with the end of the output on failure.
     """
     lines: list[str] = []
-    # a bar redrawn ten times a second is right for a terminal and a flood in a log file
-    interval = 0.1 if sys.stderr.isatty() else 15.0
+    announce(what)
     with (
         log.open("a", buffering=1) as sink,
         subprocess.Popen(
@@ -35,7 +32,7 @@ def run(command: Iterable[object], what: str, log: Path, env: Mapping[str, str] 
             text=True,
             errors="replace",
         ) as process,
-        tqdm(desc=what, bar_format=_UNCOUNTED, mininterval=interval) as bar,
+        ProgressBar(desc=what, bar_format=_UNCOUNTED) as bar,
     ):
         assert process.stdout is not None
         for line in process.stdout:

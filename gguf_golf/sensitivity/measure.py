@@ -14,7 +14,6 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
-from tqdm import tqdm
 
 from gguf_golf.calibrate import imatrix as imatrix_file
 from gguf_golf.calibrate.feedback import Prepared
@@ -26,6 +25,7 @@ from gguf_golf.models import LazyTensor, Model, open_model
 from gguf_golf.models.fingerprint import fingerprint
 from gguf_golf.models.hashing import file_sha256
 from gguf_golf.models.roles import is_quantizable, kind
+from gguf_golf.progress import ProgressBar
 from gguf_golf.sensitivity import distortion, result
 from gguf_golf.sensitivity.activations import Observer
 from gguf_golf.sensitivity.distortion import Rows
@@ -148,7 +148,7 @@ def _run(empty: Sensitivity, model: Model, calibration: _Calibration, probe: Pro
 def _each(model: Model, journal: "_Journal", one: Callable[[LazyTensor], TensorSensitivity]) -> list[TensorSensitivity]:
     wanted = [tensor for tensor in model.tensors if is_quantizable(tensor)]
     done = journal.done
-    bar = tqdm(wanted, desc="sensitivity", unit="tensor", initial=0)
+    bar = ProgressBar(wanted, desc="sensitivity", unit="tensor", initial=0)
     entries = []
     for tensor in bar:
         bar.set_postfix_str(tensor.name, refresh=False)

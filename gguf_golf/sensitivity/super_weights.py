@@ -1,10 +1,10 @@
 """Super weights: single weights whose loss the whole model notices. Spikes name candidates, ablation confirms them."""
 
 import numpy as np
-from tqdm import tqdm
 
 from gguf_golf.calibrate.imatrix import Imatrix
 from gguf_golf.formats import types
+from gguf_golf.progress import ProgressBar
 from gguf_golf.sensitivity import distortion
 from gguf_golf.sensitivity.activations import Spike
 from gguf_golf.sensitivity.distortion import FloatArray
@@ -22,7 +22,7 @@ def super_weights(
     """Ablate the weight behind each of the highest spikes; all that were tried, the most harmful first."""
     by_name = {tensor.name: tensor for tensor in tensors}
     tried = []
-    for spike in tqdm(spikes[:MAX_CANDIDATES], desc="super weights", unit="weight"):
+    for spike in ProgressBar(spikes[:MAX_CANDIDATES], desc="super weights", unit="weight"):
         row = probe.rows(spike.tensor, spike.row, spike.row + 1)
         channel = int(np.abs(row[0] * spike.x).argmax())
         without = row.copy()

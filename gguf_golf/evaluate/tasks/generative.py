@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from gguf_golf.errors import InputError
 from gguf_golf.evaluate.generate import Sampling, generate_many, render_chat
 from gguf_golf.evaluate.tasks import gpqa
 from gguf_golf.evaluate.tasks.likelihood import Answers
+from gguf_golf.progress import ProgressBar
 from gguf_golf.runtime.session import LoadedModel
 
 ANSWER = re.compile(r"answer\s*(?:is)?\s*:?\s*\**\s*\(?\$?([A-D])\b", re.IGNORECASE)
@@ -70,7 +69,7 @@ def _generate(
     with (
         LoadedModel(model_path) as model,
         kept.open("a") as file,
-        tqdm(total=len(todo), desc=f"{model_path.name} {name}", unit="q") as bar,
+        ProgressBar(total=len(todo), desc=f"{model_path.name} {name}", unit="q") as bar,
     ):
         prompts = []
         for record, repeat in todo:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from gguf_golf.evaluate.loglikelihood import Likelihood, LikelihoodScorer
 from gguf_golf.evaluate.tasks.question import Question, Variant
+from gguf_golf.progress import ProgressBar
 from gguf_golf.runtime.session import LoadedModel
 
 # questions between two resets of the KV cache: a resumed run starts at one and gives the same numbers
@@ -36,7 +36,7 @@ def ask(model_path: Path, questions: Sequence[Question], kept: Path, threads: in
         with (
             LoadedModel(model_path) as model,
             LikelihoodScorer(model, max_choices=width, threads=threads) as scorer,
-            tqdm(total=len(questions), initial=len(records), desc=f"{model_path.name} {name}", unit="q") as bar,
+            ProgressBar(total=len(questions), initial=len(records), desc=f"{model_path.name} {name}", unit="q") as bar,
         ):
             _keep(kept, records)
             for start in range(len(records), len(questions), BLOCK):
