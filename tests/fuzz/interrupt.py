@@ -308,16 +308,15 @@ def full_disk(shop: Workshop, command: Command, count: int, _: random.Random) ->
 
 
 def mounted(shop: Workshop, command: Command, count: int, _: random.Random) -> Iterator[str]:
-    """Faults on a small file system that is really full, where a write into mapped memory ends a process; takes root."""
-    wanted, _, _ = reference(shop, command)
-    total = sum((shop.folder / name).stat().st_size for name in command.outputs)
+    """Faults on a small file system that is full, where a write into mapped memory ends a process; takes root."""
     disk = shop.folder / "disk"
     moved = Command(
         command.name,
         " ".join(f"disk/{word}" if word.startswith("out") else word for word in command.arguments.split()),
         tuple(f"disk/{name}" for name in command.outputs),
     )
-    wanted = {f"disk/{name}": digest for name, digest in wanted.items()}
+    wanted, _, _ = reference(shop, moved)  # the folder is made as any output's folder is
+    total = sum((shop.folder / name).stat().st_size for name in moved.outputs)
     for number in range(count):
         shop.clean()
         disk.mkdir()
