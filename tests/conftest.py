@@ -1,9 +1,11 @@
 """What several rooms' tests need: the embedded model as GGUF files, its demo text, and llama.cpp's built programs."""
 
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -13,6 +15,23 @@ from hypothesis import settings
 from gguf_golf.errors import BuildError
 from gguf_golf.quantize.convert import convert
 from gguf_golf.runtime import tool
+
+try:
+    from selenium import webdriver
+except ImportError:
+    webdriver = None
+
+CHROMIUM_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 
 DATA = Path(str(files("gguf_golf"))) / "data"
 THREADS = 2
@@ -101,6 +120,24 @@ def llama_tool() -> Callable[[str], Path]:
             pytest.skip(f"needs {name}: {error}")
 
     return find
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A headless Chromium. Skipped where it, its driver or selenium is missing, but never in CI."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if not (chromium and driver and webdriver):
+        message = "needs chromium, chromedriver (Debian: chromium chromium-driver) and selenium (the dev extra)"
+        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*CHROMIUM_FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    running = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield running
+    running.quit()
 
 
 @pytest.fixture

@@ -31,7 +31,8 @@ def serve_command(
     """The command line of llama-server: `extra` goes to it as it is, after ours, so that it wins."""
     context = [] if n_ctx is None else ["--ctx-size", str(n_ctx)]
     cpu = [] if threads is None else ["--threads", str(threads)]
-    listen = ["--host", host, "--port", str(port)]
+    # without the last two, any web page that the user visits could talk to the model through their browser
+    listen = ["--host", host, "--port", str(port), "--cors-origins", "localhost"]
     return [str(program), "--model", str(model), *listen, *context, *cpu, "--path", str(PAGE), *extra]
 
 

@@ -1,13 +1,7 @@
-"""The page in a real Chromium: it renders, sorts, shows its tips, prints, and its console stays empty.
-
-Skipped where Chromium, its driver or selenium is missing, but never in CI.
-"""
+"""The page in a real Chromium: it renders, sorts, shows its tips, prints, and its console stays empty."""
 
 import base64
 import json
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,44 +11,11 @@ from gguf_golf.report import write_report
 from tests.report.documents import document, ladder, task
 from tests.report.test_page import hostile
 
-try:
-    from selenium import webdriver
-except ImportError:
-    webdriver = None
-
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not (chromium and driver and webdriver):
-        message = "needs chromium, chromedriver (Debian: chromium chromium-driver) and selenium (the dev extra)"
-        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    running = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield running
-    running.quit()
-
 
 @pytest.fixture
 def page(browser: Any, tmp_path: Path) -> Any:
     """Opens a report of the ladder; afterwards the console must be empty and nothing may have been fetched."""
+    browser.get_log("browser")  # what other pages left there
     models = ladder()
     for model in models:
         flips = {"lost": ["q1"], "gained": ["q2"], "mcnemar_p": 1.0, "retained": 0.9}
