@@ -11,11 +11,16 @@ from gguf_golf.errors import InputError
 
 @dataclass(frozen=True)
 class Config:
-    """The values of one config.json; `directory` is where it lies, for messages and for the files beside it."""
+    """The values of one config.json; `directory` is where it lies, for messages and for the files beside it.
+
+    It remembers which keys were asked for, and collects what a user should be told (`note`).
+    """
 
     directory: Path
     values: dict[str, Any]
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
 
     def with_defaults(self, defaults: Mapping[str, Any]) -> "Config":
         """The same with values for keys that the file lacks."""
@@ -23,12 +28,18 @@ class Config:
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value of any type; the family's default, then `default`, where the file lacks it. A null is None."""
+        self.used.add(key)
         return self.values[key] if key in self.values else self.defaults.get(key, default)
+
+    def note(self, text: str) -> None:
+        """Tell the user something about this checkpoint; once, however often it is noticed."""
+        if text not in self.notes:
+            self.notes.append(text)
 
     @property
     def architecture(self) -> str:
         """The transformers class, such as "LlamaForCausalLM". Raises InputError if the file names none."""
-        names = self.values.get("architectures")
+        names = self.get("architectures")
         if not isinstance(names, list) or not names or not isinstance(names[0], str):
             raise InputError(f'{self.directory}/config.json: no "architectures", such as ["LlamaForCausalLM"]')
         return names[0]
@@ -36,7 +47,7 @@ class Config:
     @property
     def quantization(self) -> str | None:
         """How the checkpoint is already quantized ("gptq", "awq", "fp8", ...), or None for full precision."""
-        settings = self.values.get("quantization_config")
+        settings = self.get("quantization_config")
         if not settings:
             return None
         return str(settings.get("quant_method", "unknown")) if isinstance(settings, dict) else "unknown"

@@ -9,6 +9,7 @@ from gguf import GGUFValueType, GGUFWriter, LlamaFileType
 
 from gguf_golf.errors import InputError
 from gguf_golf.models.config import Config, read_config, read_optional_json
+from gguf_golf.models.config_keys import unused_keys
 from gguf_golf.models.families import family_of
 from gguf_golf.models.gguf_file import open_gguf
 from gguf_golf.models.model import LazyTensor, MetadataField, Model
@@ -51,11 +52,13 @@ def _open_natively(config: Config) -> Model:
     family.add_hyperparameters(writer, FILE_TYPES[_main_type(tensors)])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     add_tokenizer(writer, config)
+    if unused := unused_keys(config):
+        config.note(f"nothing uses these keys of config.json: {', '.join(unused)}")
     metadata = [
         MetadataField(key, v.value, v.type, GGUFValueType.get_type(v.value[0]) if isinstance(v.value, list) else None)
         for key, v in writer.kv_data[0].items()
     ]
-    return Model(family.architecture, metadata, tensors)
+    return Model(family.architecture, metadata, tensors, config.notes)
 
 
 def _add_general(writer: GGUFWriter, directory: Path, tensors: list[LazyTensor]) -> None:

@@ -4,7 +4,7 @@ Nothing here knows where a model comes from; checkpoint.py and gguf_file.py make
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -66,11 +66,15 @@ class LazyTensor:
 
 @dataclass(frozen=True)
 class Model:
-    """A model ready to be written as GGUF: `metadata` in file order, starting with general.architecture."""
+    """A model ready to be written as GGUF: `metadata` in file order, starting with general.architecture.
+
+    `notes` is what a user should know about how it was read.
+    """
 
     architecture: str
     metadata: list[MetadataField]
     tensors: list[LazyTensor]
+    notes: list[str] = field(default_factory=list)
 
     def tensor(self, name: str) -> LazyTensor:
         """The tensor with this GGUF name. Raises InputError if there is none."""

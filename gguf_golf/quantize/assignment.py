@@ -14,7 +14,7 @@ _F32 = types.get("f32")
 
 @dataclass(frozen=True)
 class Assignment:
-    """A type for every tensor of a model by name, with notes on the rows that the wanted type did not divide."""
+    """A type for every tensor of a model by name, with the model's notes and those on rows the type did not divide."""
 
     types: dict[str, QuantType]
     notes: list[str] = field(default_factory=list)
@@ -40,7 +40,7 @@ def assign(model: Model, wanted: Callable[[LazyTensor], str]) -> Assignment:
         chosen[tensor.name], note = types.type_for_row(wanted(tensor), tensor.shape[-1])
         if note:
             fallbacks[note] = fallbacks.get(note, 0) + 1
-    return Assignment(chosen, [f"{note} ({count} tensors)" for note, count in fallbacks.items()])
+    return Assignment(chosen, [*model.notes, *(f"{note} ({count} tensors)" for note, count in fallbacks.items())])
 
 
 def check_imatrix(assignment: dict[str, QuantType], has_imatrix: bool) -> None:

@@ -67,6 +67,26 @@ BREAKAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
         lambda p: edit_json(p / "config.json", rope_scaling={"type": "linear"}),
         "linear rope scaling lacks",
     ),
+    "yarn that keys cannot say": (
+        "qwen3-sharded",
+        lambda p: edit_json(p / "config.json", rope_scaling={"type": "yarn", "factor": 2, "truncate": False}),
+        "yarn rope scaling with these settings",
+    ),
+    "rope settings of single layers": (
+        "llama-biases",
+        lambda p: edit_json(p / "config.json", rope_scaling=None, rope_parameters={"full_attention": {}}),
+        "rope settings for full_attention",
+    ),
+    "two rope settings": (
+        "llama-biases",
+        lambda p: edit_json(p / "config.json", rope_parameters={"rope_type": "default", "rope_theta": 5e5}),
+        "both rope_scaling and rope_parameters",
+    ),
+    "a sliding window over heads with norms": (
+        "qwen3-sharded",
+        lambda p: edit_json(p / "config.json", use_sliding_window=True, sliding_window=8, max_window_layers=0),
+        "last 8 of 256 tokens.*set max_position_embeddings to 8",
+    ),
     "gptq": (
         "llama-biases",
         lambda p: edit_json(p / "config.json", quantization_config={"quant_method": "gptq", "bits": 4}),

@@ -28,7 +28,20 @@ SIZES: dict[str, Any] = {
     "tie_word_embeddings": False,
 }
 
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
+
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama, yarn": ("Llama", {"rope_parameters": YARN}),
+    "llama, yarn with an attention factor": ("Llama", {"rope_parameters": YARN | {"attention_factor": 1.0}}),
+    "llama, yarn with mscale": ("Llama", {"rope_parameters": YARN | {"mscale": 0.7, "mscale_all_dim": 1.0}}),
+    "llama, yarn not truncated": ("Llama", {"rope_parameters": YARN | {"truncate": False}}),
+    "llama, yarn with other betas": ("Llama", {"rope_parameters": YARN | {"beta_fast": 16.0, "beta_slow": 2.0}}),
+    "qwen3, yarn with an attention factor": ("Qwen3", {"rope_parameters": YARN | {"attention_factor": 1.3}}),
+    "mistral, sliding": ("Mistral", {"sliding_window": 48}),
+    "qwen2, sliding in the last layers": (
+        "Qwen2",
+        {"use_sliding_window": True, "sliding_window": 48, "max_window_layers": 1, "head_dim": 16},
+    ),
     "qwen3 moe": (
         "Qwen3Moe",
         {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 48, "norm_topk_prob": True},

@@ -128,3 +128,11 @@ def test_metaspace_says_whether_a_space_comes_first(
     (path / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
     fields = {field.key: field.value for field in open_model(path).metadata}
     assert fields.get("tokenizer.ggml.add_space_prefix") is expected
+
+
+def test_keys_of_the_config_that_nothing_uses_are_named(checkpoint: Callable[[str], Path]) -> None:
+    path = checkpoint("llama-biases")
+    assert open_model(path).notes == []
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"logit_softness": 2, "absent": None, "use_cache": True}))
+    assert open_model(path).notes == ["nothing uses these keys of config.json: logit_softness"]

@@ -19,6 +19,8 @@ from gguf_golf.models.model import LazyTensor
 from gguf_golf.models.rows import Rows, columns_of, constant, lazy, rows_of
 from gguf_golf.models.weights import Weights
 
+NO_SINK = -1e30
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -53,17 +55,32 @@ class Sizes:
         return sizes
 
 
+@dataclass(frozen=True)
+class Window:
+    """How many of the last tokens the layers marked in `layers` attend to, themselves included."""
+
+    size: int
+    layers: tuple[bool, ...]
+
+
 class Decoder:
     """The common part; the class attributes are what most families differ in."""
 
     architecture: str
-    permuted: ClassVar[bool] = False
+    sliding_architecture: str = ""
+    """The architecture of llama.cpp that computes the same with a sliding window, if there is one."""
+    permuted: bool = False
     """llama.cpp rotates neighbouring pairs of this architecture's heads, transformers rotates halves."""
     head_norms: ClassVar[bool] = False
     """RMS norms over each head of q and k."""
     attention_biases: ClassVar[tuple[str, ...]] = ()
-    """The projections of attention that may have a bias."""
+    """The projections of attention that have a bias where config.json says attention_bias."""
+    attention_bias: ClassVar[bool] = False
+    """They have one whatever config.json says."""
     mlp_biases: ClassVar[bool] = False
+    """The MLP's projections have a bias where config.json says mlp_bias."""
+    rope_frequencies: ClassVar[bool] = False
+    """llama.cpp reads rope_freqs.weight for this architecture."""
     writes_head_dim: ClassVar[bool] = True
     """Whether the length of a head is written where config.json does not name it."""
     defaults: ClassVar[Mapping[str, object]] = {}
@@ -73,22 +90,53 @@ class Decoder:
         self.config = config.with_defaults(self.defaults)
         self.sizes = Sizes.of(self.config)
         self.tied = bool(self.config.get("tie_word_embeddings", False))
+        self.rope = rope.read(self.config)
         self.check()
+        self.sliding = self.check_window()
+        if self.sliding is not None:
+            self.architecture, self.permuted = self.sliding_architecture, True
 
     def check(self) -> None:
         """Raises InputError for what llama.cpp does not compute for this architecture."""
+        if self.rope.needs_frequencies and not self.rope_frequencies:
+            raise InputError(
+                f"{self.config.directory}/config.json: {self.rope.kind} rope scaling with these settings; llama.cpp's "
+                f"{self.architecture} knows only linear scaling and YaRN with the default betas and truncation"
+            )
         if (activation := self.config.get("hidden_act", "silu")) not in ("silu", "swish"):
             raise InputError(
                 f"{self.config.directory}/config.json: hidden_act {activation!r}; llama.cpp computes only silu here"
             )
+
+    def window(self) -> Window | None:
+        """The sliding window of some or all layers, if there is one."""
+        return None
+
+    def check_window(self) -> Window | None:
+        """The window, if it is shorter than the context. Raises InputError where llama.cpp cannot apply it."""
+        window, context = self.window(), self.config.integer("max_position_embeddings", 2048)
+        if window is None or window.size >= context or not any(window.layers):
+            return None
+        if self.head_norms or not self.sliding_architecture:
+            raise InputError(
+                f"{self.config.directory}/config.json: layers attend to the last {window.size} of {context} tokens, "
+                f"which llama.cpp does not do for {self.architecture}; set max_position_embeddings to {window.size} "
+                "for a file that is right up to there"
+            )
+        self.config.note(
+            f"layers attend to the last {window.size} tokens only, which llama.cpp does not do for "
+            f"{self.architecture}: the file's architecture is {self.sliding_architecture}, whose layers are the same "
+            "with a window"
+        )
+        return window
 
     def tensors(self, weights: Weights) -> Iterator[LazyTensor]:
         """The checkpoint's tensors under their GGUF names, embedding first, then block by block.
 
         Raises InputError for a tensor that is missing, unknown, of the wrong shape or of no plain float type.
         """
-        if (factors := rope.frequency_factors(self.config, self.sizes.head_dim)) is not None:
-            yield lazy(constant(factors), "rope_freqs.weight")
+        if (divisors := self.rope.frequency_divisors(self.sizes.head_dim)) is not None:
+            yield lazy(constant(divisors), "rope_freqs.weight")
         table = (self.sizes.vocab, self.sizes.embedding)
         yield lazy(weights.take("model.embed_tokens.weight", table), "token_embd.weight")
         for block in range(self.sizes.blocks):
@@ -105,6 +153,8 @@ class Decoder:
         for name, norm, size in self.norms():
             yield lazy(self.norm(weights, f"{source}.{name}", size), f"{target}.{norm}.weight")
         yield from self.attention(weights, f"{source}.self_attn", target)
+        if self.sliding is not None:  # granite_swa asks for attention sinks; these weigh nothing
+            yield lazy(constant(np.full(self.sizes.heads, NO_SINK, np.float32)), f"{target}.attn_sinks.weight")
         yield from self.feed_forward(weights, f"{source}.mlp", target)
 
     def norms(self) -> list[tuple[str, str, int]]:
@@ -122,6 +172,7 @@ class Decoder:
     def attention(self, weights: Weights, source: str, target: str) -> Iterator[LazyTensor]:
         """q, k, v and the output projection, with biases where this family has them."""
         width, heads, kv_heads = self.sizes.embedding, self.sizes.heads, self.sizes.kv_heads
+        biased = self.attention_biases if self.attention_bias or self.config.get("attention_bias", False) else ()
         q_width, kv_width = heads * self.sizes.head_dim, kv_heads * self.sizes.head_dim
         for name, projection, shape, rotated_heads in (
             ("q_proj", "attn_q", (q_width, width), heads),
@@ -130,19 +181,20 @@ class Decoder:
             ("o_proj", "attn_output", (width, q_width), None),
         ):
             order = interleaved_rows(shape[0], rotated_heads) if self.permuted and rotated_heads else None
-            for suffix, rows in linear(weights, f"{source}.{name}", shape, bias=name in self.attention_biases):
+            for suffix, rows in linear(weights, f"{source}.{name}", shape, bias=name in biased):
                 picked = rows_of if suffix == "weight" else columns_of
                 yield lazy(rows if order is None else picked(rows, order), f"{target}.{projection}.{suffix}")
 
     def feed_forward(self, weights: Weights, source: str, target: str) -> Iterator[LazyTensor]:
         """The gated MLP."""
         width, hidden = self.sizes.embedding, self.sizes.feed_forward
+        biased = self.mlp_biases and bool(self.config.get("mlp_bias", False))
         for name, projection, shape in (
             ("gate_proj", "ffn_gate", (hidden, width)),
             ("up_proj", "ffn_up", (hidden, width)),
             ("down_proj", "ffn_down", (width, hidden)),
         ):
-            for suffix, rows in linear(weights, f"{source}.{name}", shape, bias=self.mlp_biases):
+            for suffix, rows in linear(weights, f"{source}.{name}", shape, bias=biased):
                 yield lazy(rows, f"{target}.{projection}.{suffix}")
 
     def add_hyperparameters(self, writer: GGUFWriter, file_type: int) -> None:
@@ -154,9 +206,13 @@ class Decoder:
         writer.add_feed_forward_length(sizes.feed_forward)
         writer.add_head_count(sizes.heads)
         writer.add_head_count_kv(sizes.kv_heads)
-        rope.add_keys(writer, config)
+        self.rope.add_keys(writer)
         writer.add_layer_norm_rms_eps(config.number("rms_norm_eps", 1e-6))
         self.add_expert_counts(writer)
+        if self.sliding is not None:
+            writer.add_sliding_window(self.sliding.size)
+            writer.add_sliding_window_pattern(list(self.sliding.layers))
+            writer.add_logit_scale(1.0)
         if self.writes_head_dim or config.get("head_dim") is not None:
             writer.add_key_length(sizes.head_dim)
             writer.add_value_length(sizes.head_dim)
@@ -167,9 +223,9 @@ class Decoder:
 
 
 def linear(weights: Weights, name: str, shape: tuple[int, int], *, bias: bool) -> Iterator[tuple[str, Rows]]:
-    """("weight", matrix), and ("bias", vector) where `bias` allows one and the checkpoint stores it."""
+    """("weight", matrix), and ("bias", vector) if it has one."""
     yield "weight", weights.take(f"{name}.weight", shape)
-    if bias and f"{name}.bias" in weights:
+    if bias:
         yield "bias", weights.take(f"{name}.bias", shape[:1])
 
 

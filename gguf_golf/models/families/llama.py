@@ -1,23 +1,39 @@
 """Llama and Mistral."""
 
+from typing import ClassVar
+
 from gguf import GGUFWriter
 
-from gguf_golf.models.families.decoder import Decoder
+from gguf_golf.models.families.decoder import Decoder, Window
 from gguf_golf.models.families.registry import register
 
-ALL_FOUR = ("q_proj", "k_proj", "v_proj", "o_proj")
 
-
-@register("LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM")
+@register("LlamaForCausalLM", "LLaMAForCausalLM")
 class Llama(Decoder):
     """llama.cpp's "llama"."""
 
     architecture = "llama"
     permuted = True
-    attention_biases = ALL_FOUR
+    rope_frequencies = True
+    attention_biases: ClassVar[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj", "o_proj")
     mlp_biases = True
 
     def add_hyperparameters(self, writer: GGUFWriter, file_type: int) -> None:
         super().add_hyperparameters(writer, file_type)
         writer.add_vocab_size(self.sizes.vocab)
         writer.add_rope_dimension_count(self.sizes.head_dim)
+
+
+@register("MistralForCausalLM")
+class Mistral(Llama):
+    """Llama with a sliding window over all layers, unless config.json says that there is none."""
+
+    attention_biases = ()
+    mlp_biases = False
+    sliding_architecture = "granite_swa"
+
+    def window(self) -> Window | None:
+        size = self.config.get("sliding_window", 4096)
+        return (
+            None if size is None else Window(self.config.integer("sliding_window", 4096), (True,) * self.sizes.blocks)
+        )

@@ -7,7 +7,8 @@ from gguf import GGUFWriter
 
 from gguf_golf.errors import InputError
 from gguf_golf.models.config import Config
-from gguf_golf.models.families.decoder import Decoder
+from gguf_golf.models.families.decoder import Decoder, Window
+from gguf_golf.models.families.qwen import refuse_output_bias
 from gguf_golf.models.families.registry import register
 from gguf_golf.models.model import LazyTensor
 from gguf_golf.models.rows import Rows, lazy, rows_of, stacked
@@ -20,7 +21,6 @@ class Qwen3Moe(Decoder):
 
     architecture = "qwen3moe"
     head_norms = True
-    attention_biases = ("q_proj", "k_proj", "v_proj")
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -30,6 +30,7 @@ class Qwen3Moe(Decoder):
 
     def check(self) -> None:
         super().check()
+        refuse_output_bias(self)
         path = f"{self.config.directory}/config.json"
         if self.config.integer("decoder_sparse_step", 1) != 1 or self.config.get("mlp_only_layers"):
             raise InputError(f"{path}: some layers have no experts; llama.cpp's qwen3moe has them in every layer")
@@ -38,6 +39,12 @@ class Qwen3Moe(Decoder):
                 f"{path}: norm_topk_prob is false; llama.cpp's qwen3moe always normalizes the weights of the experts "
                 "it chose, and would compute something else"
             )
+
+    def window(self) -> Window | None:
+        size, in_use = self.config.get("sliding_window", 4096), self.config.get("use_sliding_window", False)
+        if not in_use or size is None:
+            return None
+        return Window(self.config.integer("sliding_window", 4096), (True,) * self.sizes.blocks)
 
     def feed_forward(self, weights: Weights, source: str, target: str) -> Iterator[LazyTensor]:
         width, hidden = self.sizes.embedding, self.expert_width
