@@ -15,7 +15,8 @@ from typing import Any
 import click
 import numpy as np
 
-from gguf_golf.runtime.tensor import GgmlTensor, op_name, view
+from gguf_golf.runtime.abi import GgmlTensor
+from gguf_golf.runtime.tensor import op_name, view
 from gguf_golf.sensitivity import result
 from gguf_golf.sensitivity.probe import Probe
 from gguf_golf.sensitivity.rounding import SCALE_SPANS, rounded

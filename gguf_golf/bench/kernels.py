@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_golf.bench.graph import F32, InitParams, bytes_of, libcpu
+from gguf_golf.bench.graph import F32, bytes_of, libcpu
 from gguf_golf.errors import InputError
 from gguf_golf.formats import types
 from gguf_golf.progress import ProgressBar
 from gguf_golf.runtime import ggml
+from gguf_golf.runtime.abi import InitParams
 
 ROW = 4096
 """Weights in a row."""

@@ -16,11 +16,13 @@ from gguf_golf.calibrate.chunks import text_chunks, with_bos
 from gguf_golf.calibrate.hessian import Accumulator, Rows, Survey
 from gguf_golf.calibrate.imatrix import Imatrix, ImatrixEntry
 from gguf_golf.errors import DataError, InputError
+from gguf_golf.formats import types
 from gguf_golf.progress import ProgressBar
+from gguf_golf.runtime.abi import GgmlTensor
 from gguf_golf.runtime.session import LoadedModel
-from gguf_golf.runtime.tensor import GgmlTensor, op_name, view
+from gguf_golf.runtime.tensor import op_name, view
 
-TYPE_F32 = 0  # GGML_TYPE_F32, fixed by the GGUF format
+F32 = types.get("f32").id
 MIN_ROWS = 16  # llama-imatrix ignores smaller products: they are not the batch
 OUTPUT_TENSORS = ("output.weight", "token_embd.weight")  # the latter where embedding and output are tied
 
@@ -105,7 +107,7 @@ class Collector:
         if op != b"MUL_MAT":
             return False
         x = tensor.src[1].contents
-        if x.ne[1] < MIN_ROWS or x.type != TYPE_F32:
+        if x.ne[1] < MIN_ROWS or x.type != F32:
             return False
         name = _weight_name(tensor)
         return name.startswith("blk.") or (self._process_output and name in OUTPUT_TENSORS)

@@ -87,7 +87,7 @@ class QuantType:
         """Bytes of one row; raises InputError where the block does not divide the row."""
         if not self.divides(row_length):
             raise InputError(
-                f"rows of {row_length} weights cannot be stored as {self.name}: its blocks hold {self.block_size}"
+                f"rows of {row_length} weights cannot be stored as {self.name}, in blocks of {self.block_size}"
             )
         return row_length // self.block_size * self.type_size
 

@@ -54,7 +54,7 @@ def quantize_with_feedback(type_id: int, rows: NDArray[np.float32], feedback: ct
 def _encode(function: str, type_id: int, rows: NDArray[np.float32], weights: int | None) -> NDArray[np.uint8]:
     rows = ggml.as_rows(rows)
     n, k = rows.shape
-    out = np.empty((n, ggml.type_traits(type_id).row_bytes(k)), np.uint8)
+    out = np.empty((n, types.get(type_id).row_bytes(k)), np.uint8)
     if not _encoder(function)(_DEVICE, type_id, rows.ctypes.data, out.ctypes.data, n, k, weights):
         raise BuildError("no NVIDIA GPU was found to encode on: run the command without --gpu")
     return out

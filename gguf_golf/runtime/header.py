@@ -10,9 +10,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from gguf_golf.errors import InputError
+from gguf_golf.runtime import abi
 from gguf_golf.runtime.library import libggml
 from gguf_golf.runtime.session import check_gguf
 
@@ -39,8 +39,8 @@ class GgufHeader:
     def __init__(self, path: str | Path) -> None:
         path = Path(path)
         check_gguf(path)
-        self._lib = _typed(libggml())
-        self._gguf = self._lib.gguf_init_from_file(os.fsencode(path), _InitParams(True, None))
+        self._lib = libggml()
+        self._gguf = self._lib.gguf_init_from_file(os.fsencode(path), abi.GgufInitParams(True, None))
         if not self._gguf:
             raise InputError(f"{path}: damaged or incomplete GGUF file: its header cannot be read; download it again")
         if self._data_end() > path.stat().st_size:
@@ -127,40 +127,3 @@ class GgufHeader:
             for i in range(lib.gguf_get_n_tensors(gguf))
         ]
         return int(lib.gguf_get_data_offset(gguf) + max(ends, default=0))
-
-
-class _InitParams(ctypes.Structure):
-    """`struct gguf_init_params` of ggml/include/gguf.h."""
-
-    _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
-
-
-def _typed(lib: ctypes.CDLL) -> Any:
-    """The library with the result types that ctypes must know."""
-    p, i64 = ctypes.c_void_p, ctypes.c_int64
-    signatures: dict[str, tuple[Any, tuple[Any, ...]]] = {
-        "gguf_init_from_file": (p, (ctypes.c_char_p, _InitParams)),
-        "gguf_free": (None, (p,)),
-        "gguf_get_data_offset": (ctypes.c_size_t, (p,)),
-        "gguf_get_n_kv": (i64, (p,)),
-        "gguf_find_key": (i64, (p, ctypes.c_char_p)),
-        "gguf_get_key": (ctypes.c_char_p, (p, i64)),
-        "gguf_get_kv_type": (ctypes.c_int, (p, i64)),
-        "gguf_get_arr_type": (ctypes.c_int, (p, i64)),
-        "gguf_get_val_str": (ctypes.c_char_p, (p, i64)),
-        "gguf_get_val_data": (p, (p, i64)),
-        "gguf_get_arr_n": (ctypes.c_size_t, (p, i64)),
-        "gguf_get_arr_data": (p, (p, i64)),
-        "gguf_get_arr_str": (ctypes.c_char_p, (p, i64, ctypes.c_size_t)),
-        "gguf_get_n_tensors": (i64, (p,)),
-        "gguf_get_tensor_name": (ctypes.c_char_p, (p, i64)),
-        "gguf_get_tensor_ne": (ctypes.POINTER(i64), (p, i64)),
-        "gguf_get_tensor_type": (ctypes.c_int, (p, i64)),
-        "gguf_get_tensor_size": (ctypes.c_size_t, (p, i64)),
-        "gguf_get_tensor_offset": (ctypes.c_size_t, (p, i64)),
-        "ggml_type_name": (ctypes.c_char_p, (ctypes.c_int,)),
-    }
-    for name, (result, arguments) in signatures.items():
-        function = getattr(lib, name)
-        function.restype, function.argtypes = result, arguments
-    return lib

@@ -1,6 +1,7 @@
 """What `gguf-golf runtime info` prints: where the runtime came from, what it was built for, what it can do."""
 
-from gguf_golf.runtime import build, cpu, ggml, library, pin
+from gguf_golf.formats import types
+from gguf_golf.runtime import build, cpu, library, pin
 from gguf_golf.runtime.source import source_dir
 
 
@@ -19,11 +20,10 @@ def describe() -> str:
         "built for": f"{made['architecture']}: {' '.join(made['cpu'])}",
         "this CPU": f"{cpu.architecture()}: {' '.join(sorted(cpu.features()))}",
     }
-    types = [ggml.type_traits(type_id) for type_id in ggml.type_ids()]
     return "\n".join(
         [
             *(f"{name:<12}{value}" for name, value in facts.items()),
             f"{'type':<12}{'id':>4}{'weights':>9}{'bytes':>7}{'bpw':>9}   (of one block)",
-            *(f"{t.name:<12}{t.id:>4}{t.block_size:>9}{t.type_size:>7}{t.bpw:>9.4f}" for t in types),
+            *(f"{t.name:<12}{t.id:>4}{t.block_size:>9}{t.type_size:>7}{t.bpw:>9.4f}" for t in types.ALL.values()),
         ]
     )

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from gguf_golf.errors import BuildError
-from gguf_golf.runtime import bindings, build, config
+from gguf_golf.runtime import abi, bindings, build, config
 from gguf_golf.runtime.config import Options
 
 _OVERRIDE = "LLAMA_CPP_LIB_PATH"
@@ -50,9 +50,9 @@ def libggml() -> ctypes.CDLL:
     """The patched libggml, through which all symbols of ggml-base and ggml-cpu are found. Raises BuildError."""
     path = folder() / ("libggml.dylib" if sys.platform == "darwin" else "libggml.so")
     try:
-        return ctypes.CDLL(str(path))
-    except OSError as error:
-        raise BuildError(f"{path} cannot be loaded: {error}") from None
+        return abi.declare(ctypes.CDLL(str(path)), abi.GGML)
+    except (OSError, AttributeError) as error:
+        raise BuildError(f"{path} does not fit this gguf-golf ({error}): run `gguf-golf runtime build`") from None
 
 
 def tool(name: str) -> Path:

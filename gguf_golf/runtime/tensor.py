@@ -1,4 +1,4 @@
-"""`struct ggml_tensor` of the pinned llama.cpp, for evaluation callbacks: its fields, and its data as a numpy view."""
+"""Tensors as evaluation callbacks get them: their data as a NumPy view, and the names of operations."""
 
 import ctypes
 from functools import cache
@@ -7,36 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_golf.runtime import library
-
-MAX_DIMS = 4
-MAX_SRC = 10
-MAX_NAME = 64
-
-
-class GgmlTensor(ctypes.Structure):
-    """Mirrors ggml/include/ggml.h; checked against the library by tests/runtime/test_tensor.py."""
-
-    name: bytes
-    op: int
-    type: int
-
-
-GgmlTensor._fields_ = [
-    ("type", ctypes.c_int),
-    ("buffer", ctypes.c_void_p),
-    ("ne", ctypes.c_int64 * MAX_DIMS),
-    ("nb", ctypes.c_size_t * MAX_DIMS),
-    ("op", ctypes.c_int),
-    ("op_params", ctypes.c_int32 * 16),
-    ("flags", ctypes.c_int32),
-    ("src", ctypes.POINTER(GgmlTensor) * MAX_SRC),
-    ("view_src", ctypes.POINTER(GgmlTensor)),
-    ("view_offs", ctypes.c_size_t),
-    ("data", ctypes.c_void_p),
-    ("name", ctypes.c_char * MAX_NAME),
-    ("extra", ctypes.c_void_p),
-    ("padding", ctypes.c_char * 8),
-]
+from gguf_golf.runtime.abi import GgmlTensor
 
 
 def view(tensor: GgmlTensor, dtype: type[np.float32] | type[np.int32]) -> NDArray[np.generic]:
@@ -51,7 +22,4 @@ def view(tensor: GgmlTensor, dtype: type[np.float32] | type[np.int32]) -> NDArra
 @cache
 def op_name(op: int) -> bytes:
     """Name of an operation, as b"MUL_MAT": the enum's numbers change between versions, the names do not."""
-    function = library.libggml().ggml_op_name
-    function.restype = ctypes.c_char_p
-    function.argtypes = [ctypes.c_int]
-    return bytes(function(op))
+    return bytes(library.libggml().ggml_op_name(op))

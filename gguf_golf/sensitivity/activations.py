@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from gguf_golf.calibrate.collect import Collector
 from gguf_golf.calibrate.imatrix import Imatrix
-from gguf_golf.runtime.tensor import GgmlTensor, op_name, view
+from gguf_golf.runtime.abi import GgmlTensor
+from gguf_golf.runtime.tensor import op_name, view
 from gguf_golf.sensitivity.rounding import Rounding
 
 DOWN_PROJECTION = ".ffn_down.weight"

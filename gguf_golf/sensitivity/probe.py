@@ -19,8 +19,8 @@ from gguf_golf.calibrate.chunks import text_chunks, with_bos
 from gguf_golf.errors import DataError, InputError
 from gguf_golf.formats import types
 from gguf_golf.runtime import ggml
+from gguf_golf.runtime.abi import GgmlTensor
 from gguf_golf.runtime.session import Context, LoadedModel
-from gguf_golf.runtime.tensor import GgmlTensor
 from gguf_golf.threads import resolve
 
 FloatArray = NDArray[np.float32]

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from gguf_golf.bench import graph
 from gguf_golf.formats import tcq, types
+from gguf_golf.runtime.abi import InitParams
 
 EIGHT_BIT_ACTIVATIONS = 0.025
 """Relative error that rounding the activations may leave in a handful of products; 0.016 is seen."""
@@ -15,7 +16,7 @@ EIGHT_BIT_ACTIVATIONS = 0.025
 
 @pytest.fixture
 def context() -> Iterator[int]:
-    created = graph.libcpu().ggml_init(graph.InitParams(32 << 20, None, False))
+    created = graph.libcpu().ggml_init(InitParams(32 << 20, None, False))
     yield created
     graph.libcpu().ggml_free(created)
 

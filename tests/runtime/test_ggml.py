@@ -62,15 +62,6 @@ def test_importance_shifts_the_error_to_columns_that_do_not_matter() -> None:
     assert errors[0].sum() < errors[1].sum()
 
 
-# gguf-py has Q8_1 as it was long ago; no file holds it
-@pytest.mark.parametrize("kind", [kind for kind in T if kind != T.Q8_1], ids=lambda kind: kind.name)
-def test_sizes_agree_with_gguf_py(kind: T) -> None:
-    if kind not in ggml.type_ids():
-        pytest.skip("gguf-py knows a type that this llama.cpp does not have")
-    traits = ggml.type_traits(kind)
-    assert (traits.block_size, traits.type_size) == gguf.GGML_QUANT_SIZES[kind]
-
-
 def test_columns_of_a_wider_matrix_are_copied_not_misread() -> None:
     wide = rows(N, 2 * K)
     np.testing.assert_array_equal(ggml.quantize(T.Q8_0, wide[:, ::2]), ggml.quantize(T.Q8_0, wide[:, ::2].copy()))
@@ -82,7 +73,7 @@ def test_no_rows() -> None:
 
 
 def test_what_cannot_be_done_is_refused_and_not_aborted() -> None:
-    with pytest.raises(InputError, match="a row of 320 weights does not divide into q4_K blocks of 256"):
+    with pytest.raises(InputError, match="rows of 320 weights cannot be stored as q4_k, in blocks of 256"):
         ggml.quantize(T.Q4_K, rows(1, 320))
     with pytest.raises(InputError, match="iq2_xxs cannot be made without an importance matrix"):
         ggml.quantize(T.IQ2_XXS, rows())
@@ -90,13 +81,11 @@ def test_what_cannot_be_done_is_refused_and_not_aborted() -> None:
         ggml.quantize(T.Q4_K, rows(), np.ones(3, np.float32))
     with pytest.raises(InputError, match="expected a matrix"):
         ggml.quantize(T.Q4_K, rows()[0])
-    with pytest.raises(InputError, match="the runtime has no type 4"):
-        ggml.quantize(4, rows())
-    with pytest.raises(InputError, match="the runtime has no type 1000"):
-        ggml.type_traits(1000)
-    for kind in (T.Q8_K, T.Q8_1, T.I32):
-        with pytest.raises(InputError, match="is no type for weights"):
+    for kind in (4, 1000, T.Q8_K, T.Q8_1):  # Q8_K and Q8_1 are what ggml rounds activations to
+        with pytest.raises(InputError, match=f"there is no tensor type.*{int(kind)}"):
             ggml.quantize(kind, rows())
+    with pytest.raises(InputError, match="i32 is not a type for weights"):
+        ggml.quantize(T.I32, rows())
     with pytest.raises(InputError, match="6 rows of 512 q8_0 weights are 3264 bytes, not 3263"):
         ggml.dequantize(T.Q8_0, np.zeros(3263, np.uint8), N, K)
     with pytest.raises(InputError, match="i32 cannot be dequantized"):

@@ -63,7 +63,7 @@ def test_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_gpu_that_errs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def encode(device: int, type_id: int, rows: int, out: int, n: int, k: int, weights: int | None) -> bool:
-        ctypes.memset(out, 0, n * ggml.type_traits(type_id).row_bytes(k))
+        ctypes.memset(out, 0, n * types.get(type_id).row_bytes(k))
         return True
 
     monkeypatch.setattr(gpu, "_encoder", lambda _: encode)

@@ -9,6 +9,7 @@ from gguf_golf.bench import graph
 from gguf_golf.bench.graph import libcpu
 from gguf_golf.calibrate.hessian import Rows
 from gguf_golf.runtime import ggml
+from gguf_golf.runtime.abi import InitParams
 from gguf_golf.sensitivity.distortion import CANDIDATES
 from gguf_golf.sensitivity.rounding import SCALE_SPANS, Rounding, rounded
 
@@ -19,7 +20,7 @@ Q8_0, Q8_1, Q8_K, TCQ5_64 = 8, 9, 15, 122
 def products(blocks, x):
     """What ggml makes of a TCQ5_64 matrix and the rows of x; shape (rows of x, rows of the matrix)."""
     rows, row = len(blocks), x.shape[1]
-    context = libcpu().ggml_init(graph.InitParams(16 << 20, None, False))
+    context = libcpu().ggml_init(InitParams(16 << 20, None, False))
     try:
         matrix = libcpu().ggml_new_tensor_2d(context, TCQ5_64, row, rows)
         columns = libcpu().ggml_new_tensor_2d(context, graph.F32, row, len(x))
