@@ -13,7 +13,7 @@ from gguf_golf.models.config_keys import unused_keys
 from gguf_golf.models.families import family_of
 from gguf_golf.models.gguf_file import open_gguf
 from gguf_golf.models.model import LazyTensor, MetadataField, Model
-from gguf_golf.models.tokenizer import add_tokenizer
+from gguf_golf.models.tokens import add_tokenizer
 from gguf_golf.models.unsupported import UnsupportedError
 from gguf_golf.models.upstream import convert_upstream
 from gguf_golf.models.weights import Weights

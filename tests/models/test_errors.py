@@ -39,6 +39,7 @@ def rewrite_embeddings(path: Path, n: int) -> None:
 
 
 def train_unigram(path: Path) -> None:
+    (path / "tokenizer.json").unlink()
     text = path / "text.txt"
     text.write_text("the cat sat on the mat and the dog ran after the cat\n" * 20)
     sentencepiece.SentencePieceTrainer.train(
@@ -142,10 +143,10 @@ BREAKAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
         lambda p: (edit_json(p / "config.json", vocab_size=100), rewrite_embeddings(p, 100)),
         "tokens, config.json's vocab_size is 100",
     ),
-    "tokenizer.model is no sentencepiece": (
+    "tokenizer.model is not sentencepiece": (
         "llama-biases",
-        lambda p: (p / "tokenizer.model").write_bytes(b"IQ== 0\n"),
-        "is no sentencepiece model",
+        lambda p: (p / "tokenizer.json").rename(p / "tokenizer.model"),
+        "is not a sentencepiece model",
     ),
     "unigram": ("llama-biases", train_unigram, "unigram"),
     "model card": ("llama-biases", lambda p: (p / "README.md").write_text("---\nlicense: [\n---\n"), "README.md"),
