@@ -151,6 +151,13 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def sync_tree(folder: Path) -> None:
+    """Have a folder with all that is in it reach the disk; links are not followed."""
+    for path in [*folder.rglob("*"), folder]:
+        if not path.is_symlink():
+            sync(path)
+
+
 def _files_of(given: Path) -> list[Path]:
     """The files that reading `given` reads, or may read."""
     if given.is_dir():

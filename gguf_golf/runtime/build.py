@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gguf_golf.errors import BuildError
+from gguf_golf.files import sync, sync_tree
 from gguf_golf.runtime import config, process
 from gguf_golf.runtime.cache import cache_dir, locked
 from gguf_golf.runtime.config import Options
@@ -98,7 +99,7 @@ def _configure(tree: Path, parts: dict[str, object]) -> None:
         if not reused:
             raise
         shutil.rmtree(tree / "build")
-        process.run(command, "configuring llama.cpp anew", log, env)
+        process.run(command, "configuring llama.cpp again", log, env)
 
 
 def _compile(tree: Path, name: str) -> None:
@@ -113,6 +114,7 @@ def _publish(binaries: Path, runtime: Path, name: str, parts: dict[str, object])
     with tempfile.TemporaryDirectory(dir=runtime, prefix=".") as folder:
         manifest = Path(folder) / "manifest.json"
         manifest.write_text(json.dumps(parts, indent=2) + "\n")
+        sync(manifest)
         manifest.rename(runtime / manifest.name)
         aside = Path(folder) / name
         aside.mkdir()
@@ -120,7 +122,9 @@ def _publish(binaries: Path, runtime: Path, name: str, parts: dict[str, object])
         for pattern in (*component.libraries, *programs):
             for path in binaries.glob(pattern):
                 shutil.copy2(path, aside, follow_symlinks=False)
+        sync_tree(aside)
         aside.rename(runtime / name)
+        sync(runtime)
 
 
 def _program(name: str) -> Path:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gguf_golf.errors import BuildError
+from gguf_golf.files import sync, sync_tree
 from gguf_golf.runtime import pin, process
 from gguf_golf.runtime.cache import cache_dir, locked
 
@@ -84,15 +85,19 @@ def _own_sources() -> list[Path]:
 
 def _fetch(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+        # pip runs a source distribution's build backend to learn its metadata; given a hash, it compares that first
+        wanted = Path(folder) / "requirement.txt"
+        wanted.write_text(f"llama-cpp-python=={pin.VERSION} --hash=sha256:{pin.SHA256}\n")
         # --no-binary for this one package only: for all of them pip would compile cmake itself
         pip(
-            *("download", "--no-deps", "--no-build-isolation", "--no-binary", "llama-cpp-python"),
-            *("--dest", folder, f"llama-cpp-python=={pin.VERSION}"),
+            *("download", "--require-hashes", "--no-deps", "--no-build-isolation", "--no-binary", "llama-cpp-python"),
+            *("--dest", folder, "--requirement", wanted),
             what=f"fetching llama-cpp-python {pin.VERSION}",
         )
         fetched = Path(folder) / path.name
         verify(fetched)
+        sync(fetched)
         fetched.rename(path)
 
 
@@ -113,6 +118,7 @@ def _make(target: Path) -> None:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(own, copy)
         if source_key() == target.name:  # else patches/ changed meanwhile, and source_dir() tries again
+            sync_tree(tree)
             tree.rename(target)
 
 

@@ -105,22 +105,35 @@ def test_any_other_sdist_is_refused(patches: Patches, monkeypatch: pytest.Monkey
         source.source_dir()
 
 
-def test_a_fetched_file_of_another_sha256_does_not_enter_the_cache(
-    patches: Patches, monkeypatch: pytest.MonkeyPatch
+def test_nothing_of_a_fetched_archive_runs_before_its_hash_is_compared(
+    patches: Patches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A real pip on a source distribution whose build leaves a mark, under the pinned name, with another hash."""
     patches({})
+    name, mark = f"llama_cpp_python-{pin.VERSION}", tmp_path / "it ran"
+    project, index = tmp_path / "project" / name, tmp_path / "index"
+    project.mkdir(parents=True)
+    index.mkdir()
+    (project / "PKG-INFO").write_text(f"Metadata-Version: 2.1\nName: llama-cpp-python\nVersion: {pin.VERSION}\n")
+    (project / "setup.py").write_text(
+        f"open({str(mark)!r}, 'w').close()\n"
+        f"import setuptools; setuptools.setup(name='llama-cpp-python', version={pin.VERSION!r})\n"
+    )
+    with tarfile.open(index / f"{name}.tar.gz", "w:gz") as tar:
+        tar.add(project, name)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
     archive = source.sdist()
-    content = archive.read_bytes()
     archive.unlink()
 
-    def fake_pip(*arguments: str, what: str) -> None:
-        folder = Path(arguments[arguments.index("--dest") + 1])
-        (folder / archive.name).write_bytes(content + b"tampered")
-
-    monkeypatch.setattr(source, "pip", fake_pip)
-    with pytest.raises(BuildError, match="is not the pinned"):
+    with pytest.raises(BuildError, match=r"(?s)fetching llama-cpp-python .* failed.*Expected sha256"):
         source.sdist()
+    assert not mark.exists()
     assert not archive.exists()
+
+    monkeypatch.setattr(pin, "SHA256", hashlib.sha256((index / f"{name}.tar.gz").read_bytes()).hexdigest())
+    assert source.sdist() == archive
+    assert mark.exists(), "the stand-in would have run"
 
 
 def test_the_key_names_everything_that_the_tree_is_made_of(patches: Patches, monkeypatch: pytest.MonkeyPatch) -> None:
