@@ -19,6 +19,7 @@ from gguf_golf.calibrate.collect import collect
 from gguf_golf.evaluate.evaluate import TextSettings, evaluate
 from gguf_golf.evaluate.results import ModelResult, document, write_json
 from gguf_golf.quantize.convert import convert
+from gguf_golf.quantize.job import DEFAULT_JOB, Job
 from gguf_golf.runtime import tool
 
 GOLF_TYPES = (
@@ -44,7 +45,9 @@ def golf_88m(model: Path, wikitext: Path, out: Path, chunks: int) -> None:
     """Every linear layer in one type, the embedding Q6_K in all files."""
     base = converted(model, out / "bf16.gguf", type_name="bf16")
     importance = calibrated(base, wikitext, out)
-    quants = [converted(model, out / f"{name}.gguf", type_name=name, imatrix_path=importance) for name in GOLF_TYPES]
+    quants = [
+        converted(model, out / f"{name}.gguf", type_name=name, job=Job(imatrix=importance)) for name in GOLF_TYPES
+    ]
     measure(base, quants, wikitext, chunks, out)
 
 
@@ -55,7 +58,7 @@ def golf_88m(model: Path, wikitext: Path, out: Path, chunks: int) -> None:
 def smollm2(wikitext: Path, out: Path, chunks: int) -> None:
     """SmolLM2-135M-Instruct: the dequantized weights of its Q4_1 file are the baseline."""
     source = fetched(out)
-    base = converted(source, out / "base-f32.gguf", type_name="f32", allow_requantize=True)
+    base = converted(source, out / "base-f32.gguf", type_name="f32", job=Job(allow_requantize=True))
     importance = calibrated(base, wikitext, out)
     quants = [
         converted(
@@ -63,8 +66,7 @@ def smollm2(wikitext: Path, out: Path, chunks: int) -> None:
             out / f"{name}.gguf",
             type_name=name,
             embedding_type="q8_0",
-            imatrix_path=importance,
-            allow_requantize=True,
+            job=Job(imatrix=importance, allow_requantize=True),
         )
         for name in SMOL_TYPES
     ]
@@ -74,19 +76,20 @@ def smollm2(wikitext: Path, out: Path, chunks: int) -> None:
             out / "tcq3-embedding-tcq4.gguf",
             type_name="tcq3",
             embedding_type="tcq4",
-            imatrix_path=importance,
-            allow_requantize=True,
+            job=Job(imatrix=importance, allow_requantize=True),
         )
     )
     quants += [mixed(base, out / f"llama-quantize-{mix}.gguf", mix, importance) for mix in SMOL_MIXES]
     measure(base, quants, wikitext, chunks, out)
 
 
-def converted(source: Path, path: Path, **options: object) -> Path:
+def converted(
+    source: Path, path: Path, *, type_name: str, embedding_type: str = "q6_k", job: Job = DEFAULT_JOB
+) -> Path:
     """The converted file; made if it is not there yet."""
     if not path.exists():
         click.echo(f"making {path.name}")
-        convert(source, path, **options)  # type: ignore[arg-type]
+        convert(source, path, type_name=type_name, embedding_type=embedding_type, job=job)
     return path
 
 

@@ -24,6 +24,7 @@ from gguf_golf.errors import GolfError
 if TYPE_CHECKING:
     from gguf_golf.fit import Settings
     from gguf_golf.plan.constraints import Constraints
+    from gguf_golf.quantize.job import Job
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -59,6 +60,40 @@ def _command_line() -> str:
     return shlex.join(["gguf-golf", *(Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:])])
 
 
+def encoding_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of every command that encodes; they arrive as one argument, `job`."""
+
+    @click.option("--imatrix", type=PATH, help="Which input channels matter (gguf-golf imatrix).")
+    @click.option("--hessian", type=PATH, help="Encode TCQ types with error feedback (gguf-golf imatrix --hessian).")
+    @click.option("--allow-requantize", is_flag=True, help="Accept a source that is already quantized.")
+    @click.option(
+        "--device",
+        default="cpu",
+        show_default=True,
+        metavar="cpu|cuda",
+        help="Where to encode TCQ types; the bytes are the same.",
+    )
+    @click.option("--gpu", is_flag=True, help="The same as --device cuda.")
+    @THREADS
+    @wraps(command)
+    def wrapper(
+        *,
+        imatrix: Path | None,
+        hessian: Path | None,
+        allow_requantize: bool,
+        device: str,
+        gpu: bool,
+        threads: int,
+        **others: object,
+    ) -> None:
+        from gguf_golf.quantize.job import Job
+
+        job = Job(imatrix, hessian, "cuda" if gpu else device, threads, allow_requantize)
+        command(job=job, **others)
+
+    return wrapper
+
+
 @cli.command("convert")
 @click.argument("model", type=MODEL)
 @click.option("-o", "--out", type=PATH, required=True, help="The GGUF to write.")
@@ -68,22 +103,8 @@ def _command_line() -> str:
 @click.option(
     "--embedding-type", default="q6_k", show_default=True, metavar="TYPE", help="Type of the embedding and the head."
 )
-@click.option("--imatrix", type=PATH, help="Which input channels matter (gguf-golf imatrix).")
-@click.option("--hessian", type=PATH, help="Encode TCQ types with error feedback (gguf-golf imatrix --hessian).")
-@click.option("--allow-requantize", is_flag=True, help="Accept a source that is already quantized.")
-@THREADS
-@click.option("--gpu", "on_gpu", is_flag=True, help="Encode TCQ types on an NVIDIA GPU; the bytes are the same.")
-def convert_command(
-    model: Path,
-    out: Path,
-    type_name: str | None,
-    embedding_type: str,
-    imatrix: Path | None,
-    hessian: Path | None,
-    allow_requantize: bool,
-    threads: int,
-    on_gpu: bool,
-) -> None:
+@encoding_options
+def convert_command(*, model: Path, out: Path, type_name: str | None, embedding_type: str, job: "Job") -> None:
     """Convert MODEL to a GGUF whose linear layers all have one type.
 
     \b
@@ -92,17 +113,7 @@ def convert_command(
     """
     from gguf_golf.quantize.convert import convert
 
-    done = convert(
-        model,
-        out,
-        type_name=type_name,
-        embedding_type=embedding_type,
-        imatrix_path=imatrix,
-        hessian_path=hessian,
-        allow_requantize=allow_requantize,
-        threads=threads,
-        on_gpu=on_gpu,
-    )
+    done = convert(model, out, type_name=type_name, embedding_type=embedding_type, job=job)
     for note in done.assignment.notes:
         output().say(f"note: {note}")
     output().result(
@@ -559,38 +570,18 @@ def plan_command(
 @click.argument("model", type=MODEL)
 @click.option("--recipe", type=PATH, required=True, help="The type of each tensor (gguf-golf plan).")
 @click.option("-o", "--out", type=PATH, required=True, help="The GGUF to write.")
-@click.option("--imatrix", type=PATH, help="The recipe's imatrix, if it is not where the recipe says.")
-@click.option("--hessian", type=PATH, help="Encode TCQ types with error feedback (gguf-golf imatrix --hessian).")
-@click.option("--allow-requantize", is_flag=True, help="Accept a source that is already quantized.")
-@THREADS
-@click.option("--gpu", "on_gpu", is_flag=True, help="Encode TCQ types on an NVIDIA GPU; the bytes are the same.")
-def quantize_command(
-    model: Path,
-    recipe: Path,
-    out: Path,
-    imatrix: Path | None,
-    hessian: Path | None,
-    allow_requantize: bool,
-    threads: int,
-    on_gpu: bool,
-) -> None:
+@encoding_options
+def quantize_command(*, model: Path, recipe: Path, out: Path, job: "Job") -> None:
     """Write the GGUF of MODEL that a recipe describes.
+
+    The recipe names its own imatrix and Hessians; --imatrix and --hessian say where they are now.
 
     \b
     gguf-golf quantize base.gguf --recipe recipe.toml -o small.gguf
     """
     from gguf_golf.quantize.from_recipe import quantize
 
-    done = quantize(
-        model,
-        recipe,
-        out,
-        imatrix_path=imatrix,
-        hessian_path=hessian,
-        allow_requantize=allow_requantize,
-        threads=threads,
-        on_gpu=on_gpu,
-    )
+    done = quantize(model, recipe, out, job=job)
     for note in done.notes:
         output().say(f"note: {note}")
     output().result(

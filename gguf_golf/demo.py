@@ -17,6 +17,7 @@ from gguf_golf.evaluate.on_text import TextSettings
 from gguf_golf.evaluate.results import document, write_json
 from gguf_golf.evaluate.table import render
 from gguf_golf.quantize.convert import convert
+from gguf_golf.quantize.job import Job
 from gguf_golf.report import write_report
 
 # ours, each beside mainline's types of the nearest size
@@ -47,7 +48,7 @@ def demo(out: Path, say: Callable[[str], None]) -> Demo:
     for name in TYPES:
         quants.append(out / f"golf-tiny-{name}.gguf")
         say(f"converting every linear layer to {name}, the embedding to q6_k")
-        convert(texts.DATA / "golf-tiny", quants[-1], type_name=name, imatrix_path=importance)
+        convert(texts.DATA / "golf-tiny", quants[-1], type_name=name, job=Job(imatrix=importance))
     text = TextSettings(texts.EVALUATION, n_chunks=CHUNKS)
     say(f"measuring all of them against the 16-bit file, on {CHUNKS} chunks of {text.file.name}")
     measured = evaluate(base, quants, text, noise_floor=True)

@@ -30,6 +30,7 @@ from gguf_golf.plan.make import write_text
 from gguf_golf.plan.planner import Plan, Planner
 from gguf_golf.quantize.convert import convert, source_precision
 from gguf_golf.quantize.from_recipe import quantize
+from gguf_golf.quantize.job import Job
 from gguf_golf.report import write_report
 from gguf_golf.runtime.header import GgufHeader
 from gguf_golf.sensitivity.measure import measure
@@ -137,7 +138,7 @@ def _base(model_path: Path, model: Model, work: Path, clock: "_Clock", settings:
     base = work / "base.gguf"
     clock.step("convert", f"converting {model_path} to {source_precision(model).upper()}")
     if not base.exists():
-        convert(model_path, base, threads=settings.threads)
+        convert(model_path, base, job=Job(threads=settings.threads))
     return base
 
 
@@ -183,7 +184,7 @@ def _quantized(base: Path, plan: Plan, recipe: Path, out: Path, clock: "_Clock",
     if _holds(out, plan):
         return
     write_text(recipe, plan.text)
-    quantize(base, recipe, out, threads=settings.threads)
+    quantize(base, recipe, out, job=Job(threads=settings.threads))
 
 
 def _holds(out: Path, plan: Plan) -> bool:

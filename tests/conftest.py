@@ -14,6 +14,7 @@ from hypothesis import settings
 
 from gguf_golf.errors import BuildError
 from gguf_golf.quantize.convert import convert
+from gguf_golf.quantize.job import Job
 from gguf_golf.runtime import tool
 
 try:
@@ -59,7 +60,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_dir: Path) -> Callable[[
     def make(type_name: str) -> Path:
         path = folder / f"golf-tiny-{type_name}.gguf"
         if not path.exists():
-            convert(tiny_dir, path, type_name=type_name, threads=THREADS, progress=False)
+            convert(tiny_dir, path, type_name=type_name, job=Job(threads=THREADS, progress=False))
         return path
 
     return make

@@ -26,6 +26,7 @@ from types_on_real_models import calibrated, converted
 from gguf_golf.evaluate.evaluate import evaluate
 from gguf_golf.evaluate.on_text import TextSettings
 from gguf_golf.formats import types
+from gguf_golf.quantize.job import Job
 
 MAINLINE = (
     *("iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "q2_k", "iq3_xxs", "iq3_s", "q3_k"),
@@ -62,9 +63,7 @@ def main(model: Path, wikitext: Path, out: Path, chunks: int, threads: int | Non
             model,
             out / f"{name}{'-feedback' * feedback}.gguf",
             type_name=name,
-            imatrix_path=importance,
-            hessian_path=hessian if feedback else None,
-            threads=threads,
+            job=Job(importance, hessian if feedback else None, threads=threads),
         )
         for name, feedback in jobs
     ]

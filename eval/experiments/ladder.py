@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from gguf_golf.calibrate import imatrix as imatrix_file
 from gguf_golf.calibrate.collect import collect
+from gguf_golf.encode import Guide, open_encoder
 from gguf_golf.evaluate.evaluate import evaluate
 from gguf_golf.evaluate.on_text import TextSettings
 from gguf_golf.models import open_model
@@ -29,6 +30,7 @@ from gguf_golf.plan.inputs import load
 from gguf_golf.plan.make import write_text
 from gguf_golf.plan.planner import Planner
 from gguf_golf.quantize.from_recipe import quantize
+from gguf_golf.quantize.job import Job
 from gguf_golf.sensitivity import distortion, result
 from gguf_golf.sensitivity.measure import measure
 from gguf_golf.sensitivity.result import Sensitivity
@@ -130,12 +132,11 @@ def ranked(base: Path, text: Path, out: Path, n_chunks: int, threads: int) -> tu
 
 def without_feedback(known: Sensitivity, base: Path, imatrix_path: Path, threads: int) -> Sensitivity:
     """The same measurements, with the errors that types have when they are encoded without error feedback."""
-    model, imatrix = open_model(base), imatrix_file.read(imatrix_path)
+    model, guide, encoder = open_model(base), Guide.open(imatrix_path, None), open_encoder("cpu", threads)
     tensors = []
     for tensor in tqdm(known.tensors, desc="errors without feedback", unit="tensor"):
-        importance = imatrix.importance(tensor.name) if tensor.name in imatrix.entries else None
-        rows = distortion.sample(model.tensor(tensor.name), importance)
-        tensors.append(replace(tensor, errors=distortion.errors(rows, threads)))
+        rows = distortion.sample(model.tensor(tensor.name), guide)
+        tensors.append(replace(tensor, errors=distortion.errors(rows, encoder)))
     return replace(known, tensors=tensors, hessian=None, hessian_sha256=None)
 
 
@@ -189,7 +190,7 @@ def main(
             recipe, path = out / f"{kind}-{size:g}.toml", out / f"{kind}-{size:g}.gguf"
             if not path.exists() or not recipe.exists() or recipe.read_text() != plan.text:
                 write_text(recipe, plan.text)
-                quantize(base, recipe, path, threads=threads)
+                quantize(base, recipe, path, job=Job(threads=threads))
             assert path.stat().st_size == plan.file_bytes, "the predicted size is not the size"
             measures = evaluate(base, [path], settings, threads=threads)[-1].measures
             assert measures is not None and measures.kld_mean is not None

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-from gguf_golf.calibrate import imatrix as imatrix_file
+from gguf_golf.encode import Guide, open_encoder
 from gguf_golf.formats import types
 from gguf_golf.models import open_model
 from gguf_golf.plan.candidates import tensor_damage
@@ -51,7 +51,7 @@ def main(base: Path, sensitivity: Path, text: Path, folder: Path, recipes: int, 
     known = replace(known, tensors=[replace(tensor, rounding={}) for tensor in known.tensors])
     model = open_model(base)
     assert known.imatrix is not None
-    imatrix = imatrix_file.read(sensitivity.parent / known.imatrix)
+    guide, encoder = Guide.open(sensitivity.parent / known.imatrix, None), open_encoder("cpu", threads)
     names = [tensor.name for tensor in known.tensors]
     folder.mkdir(parents=True, exist_ok=True)
     out = folder / "random-recipes.json"
@@ -60,9 +60,8 @@ def main(base: Path, sensitivity: Path, text: Path, folder: Path, recipes: int, 
     def stored(name: str, type_name: str) -> np.ndarray:
         kept = folder / f"{name}.{type_name}.npy"
         if not kept.exists():
-            importance = imatrix.importance(name) if name in imatrix.entries else None
-            rows = distortion.whole(model.tensor(name), importance)
-            np.save(kept, distortion.stored(rows, types.get(type_name), threads).astype(np.float16))
+            rows = distortion.whole(model.tensor(name), guide)
+            np.save(kept, distortion.decoded(rows, types.get(type_name), encoder).astype(np.float16))
         return np.load(kept).astype(np.float32)
 
     rng = np.random.default_rng(2024)

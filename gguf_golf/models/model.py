@@ -45,6 +45,11 @@ class LazyTensor:
         """The product of all axes but the last; 1 for a vector."""
         return int(np.prod(self.shape[:-1], dtype=np.int64))
 
+    @property
+    def n_experts(self) -> int:
+        """How many matrices are stacked in this tensor; 1 for a vector or a matrix."""
+        return int(np.prod(self.shape[:-2], dtype=np.int64))
+
     def load(self) -> FloatArray:
         """Read the whole tensor: f32 of shape `shape`, in fresh memory. Raises DataError on NaN or Inf."""
         return self.load_rows(0, self.n_rows).reshape(self.shape)

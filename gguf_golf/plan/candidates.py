@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from gguf import GGUFWriter
 
+from gguf_golf.container.tensors import TensorInfo
 from gguf_golf.errors import InputError
 from gguf_golf.formats import types
 from gguf_golf.formats.types import QuantType
@@ -13,7 +13,6 @@ from gguf_golf.models import LazyTensor, Model
 from gguf_golf.models.roles import is_quantizable
 from gguf_golf.plan.constraints import KEPT_WITHIN, Constraints
 from gguf_golf.plan.knapsack import Item
-from gguf_golf.plan.layout import ALIGNMENT, tensor_bytes
 from gguf_golf.sensitivity.result import Sensitivity, SuperWeight
 
 
@@ -53,7 +52,7 @@ def groups(model: Model, sensitivity: Sensitivity, constraints: Constraints) -> 
 
 def stored_bytes(tensor: LazyTensor, quant_type: QuantType) -> int:
     """Bytes that a tensor takes in a GGUF file, padding included."""
-    return int(GGUFWriter.ggml_pad(tensor_bytes(tensor, quant_type), ALIGNMENT))
+    return TensorInfo(tensor.name, tensor.shape, quant_type).padded_bytes
 
 
 def tensor_damage(sensitivity: Sensitivity, name: str, quant_type: QuantType) -> float:

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from gguf_golf.calibrate.imatrix import Imatrix
+from gguf_golf.container.layout import lay_out
+from gguf_golf.container.metadata import recipe_metadata
+from gguf_golf.container.tensors import tensor_infos
 from gguf_golf.errors import InputError
 from gguf_golf.formats import types
 from gguf_golf.formats.types import QuantType
@@ -13,8 +16,6 @@ from gguf_golf.plan import knapsack
 from gguf_golf.plan.budget import Budget, n_weights
 from gguf_golf.plan.candidates import Group, groups, kept_by, tensor_damage
 from gguf_golf.plan.constraints import Constraints
-from gguf_golf.plan.layout import lay_out, tensor_bytes
-from gguf_golf.plan.metadata import recipe_metadata
 from gguf_golf.plan.recipe import Line, Recipe, to_toml
 from gguf_golf.sensitivity.result import Sensitivity
 
@@ -82,7 +83,11 @@ class Planner:
     def _room(self, bpw: float) -> int:
         """Bytes for quantizable tensors where all tensors together may have so many bits per weight."""
         f32 = types.get("f32")
-        kept = sum(tensor_bytes(tensor, f32) for tensor in self._model.tensors if not is_quantizable(tensor))
+        kept = sum(
+            tensor.n_rows * f32.row_bytes(tensor.shape[-1])
+            for tensor in self._model.tensors
+            if not is_quantizable(tensor)
+        )
         return int(bpw * n_weights(self._model) / 8) - kept
 
     def _too_small(self, budget: Budget, smallest: Plan) -> str:
@@ -144,7 +149,7 @@ def file_bytes(
         imatrix_name=source.get("imatrix", ""),
         imatrix_sha256=source.get("imatrix_sha256", ""),
     )
-    return lay_out(model, chosen, metadata).file_bytes
+    return lay_out(tensor_infos(model, chosen), metadata).file_bytes
 
 
 def _kld_per_mb(group: Group, index: int) -> float:

@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from gguf_golf.calibrate import feedback
-from gguf_golf.calibrate import imatrix as imatrix_file
-from gguf_golf.calibrate.hessian import Hessians
+from gguf_golf.container.metadata import output_metadata
 from gguf_golf.models import Model, open_model
 from gguf_golf.models.roles import is_quantizable
-from gguf_golf.plan.metadata import output_metadata
 from gguf_golf.quantize.assignment import Assignment, uniform
+from gguf_golf.quantize.job import DEFAULT_JOB, Job, resume_key
+from gguf_golf.quantize.stored import stored_tensors
 from gguf_golf.quantize.writer import Written, write
 
 
@@ -23,43 +22,22 @@ class Conversion:
 
 
 def convert(
-    source: Path,
-    out: Path,
-    *,
-    type_name: str | None = None,
-    embedding_type: str = "q6_k",
-    imatrix_path: Path | None = None,
-    hessian_path: Path | None = None,
-    allow_requantize: bool = False,
-    threads: int | None = None,
-    on_gpu: bool = False,
-    progress: bool = True,
+    source: Path, out: Path, *, type_name: str | None = None, embedding_type: str = "q6_k", job: Job = DEFAULT_JOB
 ) -> Conversion:
     """Convert a Hugging Face directory or a GGUF to a GGUF with one type for the linear layers.
 
     `type_name` None keeps the precision of the source. Where it is F32, F16 or BF16 the embeddings take it too. Raises
     InputError as `open_model`, `uniform` and `write` do.
     """
-    model = open_model(source, allow_requantize=allow_requantize)
+    model = open_model(source, allow_requantize=job.allow_requantize)
     type_name = type_name or source_precision(model)
     plain = type_name.lower() in ("f32", "f16", "bf16")
     assignment = uniform(model, type_name, type_name if plain else embedding_type)
-    imatrix = imatrix_file.read(imatrix_path) if imatrix_path else None
-    hessians = Hessians(hessian_path) if hessian_path else None
-    if hessians is not None:
-        assignment.notes.extend(feedback.notes(hessians, assignment.types))
-    metadata = output_metadata(model, assignment.types, imatrix, imatrix_path)
-    written = write(
-        model,
-        assignment.types,
-        out,
-        metadata=metadata,
-        imatrix=imatrix,
-        hessians=hessians,
-        threads=threads,
-        on_gpu=on_gpu,
-        progress=progress,
-    )
+    guide, encoder = job.guide(), job.encoder()
+    assignment.notes.extend(guide.notes(assignment.types))
+    metadata = output_metadata(model, assignment.types, guide.imatrix, job.imatrix)
+    tensors = stored_tensors(model, assignment.types, guide, encoder)
+    written = write(tensors, out, metadata=metadata, key=resume_key(model, guide), progress=job.progress)
     return Conversion(written, assignment, bits_per_weight(model, written))
 
 

@@ -1,19 +1,18 @@
 """`gguf-golf quantize --recipe`: a model and a recipe into the GGUF that the recipe describes, byte for byte."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gguf_golf.calibrate import feedback
-from gguf_golf.calibrate import imatrix as imatrix_file
-from gguf_golf.calibrate.hessian import Hessians
+from gguf_golf.container.metadata import recipe_metadata
 from gguf_golf.errors import InputError
 from gguf_golf.formats.types import QuantType
 from gguf_golf.models import open_model
 from gguf_golf.models.fingerprint import fingerprint
 from gguf_golf.models.hashing import file_sha256
 from gguf_golf.plan import recipe as recipe_file
-from gguf_golf.plan.metadata import recipe_metadata
 from gguf_golf.plan.recipe import Recipe
+from gguf_golf.quantize.job import DEFAULT_JOB, Job, resume_key
+from gguf_golf.quantize.stored import stored_tensors
 from gguf_golf.quantize.writer import Written, write
 
 
@@ -27,59 +26,38 @@ class Quantized:
     notes: list[str]
 
 
-def quantize(
-    source: Path,
-    recipe_path: Path,
-    out: Path,
-    *,
-    imatrix_path: Path | None = None,
-    hessian_path: Path | None = None,
-    allow_requantize: bool = False,
-    threads: int | None = None,
-    on_gpu: bool = False,
-    progress: bool = True,
-) -> Quantized:
+def quantize(source: Path, recipe_path: Path, out: Path, *, job: Job = DEFAULT_JOB) -> Quantized:
     """Write `out` from a Hugging Face directory or GGUF as the recipe says; the file holds the recipe and hashes.
 
-    The recipe's own imatrix and Hessians are used, looked for where the recipe says, or in the paths given. Raises
+    The recipe's own imatrix and Hessians are used, looked for where the recipe says, or in the job's paths. Raises
     InputError for a recipe of another model, files with other hashes, or tensors that the recipe does not name.
     """
-    model = open_model(source, allow_requantize=allow_requantize)
+    model = open_model(source, allow_requantize=job.allow_requantize)
     recipe, text = recipe_file.read(recipe_path)
     found = fingerprint(model)
     planned = recipe.source.get("fingerprint")
     if planned not in (None, found):
         raise InputError(
             f"{recipe_path} was planned for {recipe.source.get('model', 'another model')} with fingerprint "
-            f"{planned[:12]}, and {source} has {found[:12]}: plan anew, or delete its fingerprint line to go on"
+            f"{planned[:12]}, and {source} has {found[:12]}: plan again, or delete its fingerprint line to proceed"
         )
     chosen, notes = recipe.types_for(model)
-    imatrix_file_path, imatrix_sha256 = _input(recipe, "imatrix", recipe_path, imatrix_path)
-    hessian_file_path, _ = _input(recipe, "hessian", recipe_path, hessian_path)
-    imatrix = None if imatrix_file_path is None else imatrix_file.read(imatrix_file_path)
-    hessians = None if hessian_file_path is None else Hessians(hessian_file_path)
-    if hessians is not None:
-        notes.extend(feedback.notes(hessians, chosen))
+    imatrix_path, imatrix_sha256 = _input(recipe, "imatrix", recipe_path, job.imatrix)
+    hessian_path, _ = _input(recipe, "hessian", recipe_path, job.hessian)
+    job = replace(job, imatrix=imatrix_path, hessian=hessian_path)
+    guide, encoder = job.guide(), job.encoder()
+    notes.extend(guide.notes(chosen))
     metadata = recipe_metadata(
         model,
         chosen,
         recipe_text=text,
         fingerprint=found,
-        imatrix=imatrix,
-        imatrix_name=recipe.source.get("imatrix", str(imatrix_file_path)),
+        imatrix=guide.imatrix,
+        imatrix_name=recipe.source.get("imatrix", str(imatrix_path)),
         imatrix_sha256=imatrix_sha256,
     )
-    written = write(
-        model,
-        chosen,
-        out,
-        metadata=metadata,
-        imatrix=imatrix,
-        hessians=hessians,
-        threads=threads,
-        on_gpu=on_gpu,
-        progress=progress,
-    )
+    tensors = stored_tensors(model, chosen, guide, encoder)
+    written = write(tensors, out, metadata=metadata, key=resume_key(model, guide), progress=job.progress)
     if recipe.predicted_bytes not in (None, written.file_bytes):
         notes.append(
             f"the recipe was edited: it predicts {recipe.predicted_bytes:,} bytes, the file has {written.file_bytes:,}"

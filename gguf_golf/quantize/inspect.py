@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from gguf_golf.container.metadata import KEY_FINGERPRINT, KEY_IMATRIX, KEY_RECIPE
 from gguf_golf.errors import InputError
 from gguf_golf.models.gguf_file import split_parts
 from gguf_golf.models.hashing import file_sha256
-from gguf_golf.plan.metadata import KEY_FINGERPRINT, KEY_IMATRIX, KEY_RECIPE
 from gguf_golf.runtime.header import GgufHeader
 
 

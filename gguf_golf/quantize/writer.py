@@ -1,12 +1,13 @@
-"""Quantize a model into a GGUF file: one slab of rows at a time, into its final place, resumable.
+"""Write a GGUF file of tensors that are made while it is written: streaming and resumable.
 
-The file is written beside its destination as NAME.partial, with a journal of the tensors that are finished, and renamed
-when it is whole. A run that was interrupted goes on where it stopped if the job is the same.
+The file is written next to its destination as NAME.partial, with a journal of the finished tensors, and renamed when
+it is whole. An interrupted run resumes if the job is the same.
 """
 
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -14,20 +15,11 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_golf.calibrate import feedback
-from gguf_golf.calibrate.hessian import Hessians
-from gguf_golf.calibrate.imatrix import Imatrix
+from gguf_golf.container.layout import Layout, lay_out
+from gguf_golf.container.tensors import Stored
 from gguf_golf.errors import InputError
-from gguf_golf.formats.types import TCQ, QuantType
-from gguf_golf.models import LazyTensor, MetadataField, Model
-from gguf_golf.plan.layout import Layout, lay_out
+from gguf_golf.models import MetadataField
 from gguf_golf.progress import ProgressBar
-from gguf_golf.quantize.assignment import check_imatrix
-from gguf_golf.runtime import ggml, gpu
-from gguf_golf.threads import resolve
-
-SLAB_WEIGHTS = 1 << 23
-"""Weights read and quantized at a time: bounds memory, and is long enough to keep every thread busy."""
 
 
 @dataclass(frozen=True)
@@ -40,47 +32,20 @@ class Written:
 
 
 def write(
-    model: Model,
-    chosen: dict[str, QuantType],
-    out: Path,
-    *,
-    metadata: list[MetadataField] | None = None,
-    imatrix: Imatrix | None = None,
-    hessians: Hessians | None = None,
-    threads: int | None = None,
-    on_gpu: bool = False,
-    progress: bool = True,
+    tensors: Sequence[Stored], out: Path, *, metadata: Sequence[MetadataField], key: str, progress: bool = True
 ) -> Written:
-    """Write `out` with every tensor of the model in its chosen type. `metadata` replaces the model's own if given.
+    """Write `out` with these tensors and this metadata. `key` names what the tensors are made from: an interrupted run
+    with the same header and key resumes.
 
-    With `hessians`, TCQ types are encoded with error feedback wherever there is a Hessian. With `on_gpu`, TCQ types are
-    encoded on a GPU, after a trial that its bytes are the CPU's.
-
-    Raises InputError for types that need an imatrix or tensors that the imatrix lacks, DataError for NaN weights, and
-    BuildError where there is no such GPU or no runtime for it.
+    Raises InputError for a file that cannot be written, and whatever reading the tensors' parts raises.
     """
-    check_imatrix(chosen, imatrix is not None)
-    if on_gpu:
-        gpu.check()
-        if hessians is not None:
-            feedback.check_gpu()
-    layout = lay_out(model, chosen, model.metadata if metadata is None else metadata)
-    job = _job_hash(model, chosen, layout, imatrix, hessians)
-    prepared = None if hessians is None else feedback.Prepared(hessians)
+    layout = lay_out(tensors, metadata)
+    job = hashlib.sha256(layout.header + key.encode()).hexdigest()
     partial, journal = out.with_name(out.name + ".partial"), out.with_name(out.name + ".journal")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with _PartialFile(partial, journal, layout, job) as target:
-            _write_tensors(
-                model,
-                chosen,
-                target,
-                imatrix,
-                prepared,
-                threads=resolve(threads),
-                on_gpu=on_gpu,
-                progress=progress,
-            )
+            _write_tensors(tensors, target, progress=progress)
         os.replace(partial, out)
         journal.unlink(missing_ok=True)
     except OSError as error:
@@ -139,95 +104,17 @@ class _PartialFile:
         self.done.add(name)
 
 
-def _write_tensors(
-    model: Model,
-    chosen: dict[str, QuantType],
-    target: _PartialFile,
-    imatrix: Imatrix | None,
-    prepared: feedback.Prepared | None,
-    *,
-    threads: int,
-    on_gpu: bool,
-    progress: bool,
-) -> None:
-    todo = [tensor for tensor in model.tensors if tensor.name not in target.done]
-    total = sum(tensor.n_rows * tensor.shape[-1] for tensor in model.tensors)
-    left = sum(tensor.n_rows * tensor.shape[-1] for tensor in todo)
+def _write_tensors(tensors: Sequence[Stored], target: _PartialFile, *, progress: bool) -> None:
+    todo = [tensor for tensor in tensors if tensor.name not in target.done]
+    total, left = (sum(tensor.n_bytes for tensor in some) for some in (tensors, todo))
     bar = ProgressBar(
-        total=total, initial=total - left, unit="w", unit_scale=True, desc="quantizing", disable=not progress
+        total=total, initial=total - left, unit="B", unit_scale=True, desc="quantizing", disable=not progress
     )
     with bar:
         for tensor in todo:
-            quant_type = chosen[tensor.name]
-            bar.set_postfix_str(f"{tensor.name} {quant_type.name}", refresh=False)
+            bar.set_postfix_str(f"{tensor.name} {tensor.type.name}", refresh=False)
             target.seek(tensor.name)
-            n_experts = _n_experts(tensor)
-            for first, last, expert, importance in _slabs(tensor, quant_type, imatrix):
-                rows = tensor.load_rows(first, last)
-                answer = prepared and prepared.get(tensor.name, expert, n_experts, quant_type, rows.shape[1])
-                if answer:
-                    target.write(feedback.quantize(quant_type, rows, answer, threads, on_gpu))
-                elif on_gpu and quant_type in TCQ.values():
-                    target.write(gpu.quantize(quant_type.id, rows, importance))
-                else:
-                    target.write(ggml.quantize(quant_type.id, rows, importance, threads))
-                bar.update(rows.size)
+            for part in tensor.parts():
+                target.write(part)
+                bar.update(part.nbytes)
             target.finish(tensor.name)
-
-
-def _n_experts(tensor: LazyTensor) -> int:
-    return int(np.prod(tensor.shape[:-2], dtype=np.int64)) if len(tensor.shape) > 2 else 1
-
-
-def _slabs(
-    tensor: LazyTensor, quant_type: QuantType, imatrix: Imatrix | None
-) -> list[tuple[int, int, int, NDArray[np.float32] | None]]:
-    """(first row, last row, expert, importance) of each slab; a slab never crosses from one expert to the next."""
-    n_experts = _n_experts(tensor)
-    rows_each = tensor.n_rows // n_experts
-    importance = _importance(tensor, n_experts, imatrix) if quant_type.is_quantized else None
-    step = max(1, SLAB_WEIGHTS // tensor.shape[-1])
-    slabs = []
-    for expert in range(n_experts):
-        weight = None if importance is None else importance[expert]
-        for first in range(expert * rows_each, (expert + 1) * rows_each, step):
-            slabs.append((first, min(first + step, (expert + 1) * rows_each), expert, weight))
-    return slabs
-
-
-def _importance(tensor: LazyTensor, n_experts: int, imatrix: Imatrix | None) -> NDArray[np.float32] | None:
-    """E[x^2] per input channel, f32 [n_experts, k]; None where the imatrix says nothing about this tensor.
-
-    Embedding tables are looked up, not multiplied, so no imatrix has them, except a head tied to its embedding.
-    """
-    if imatrix is None or tensor.name not in imatrix.entries:
-        return None
-    importance = imatrix.importance(tensor.name)
-    if importance.shape != (n_experts, tensor.shape[-1]):
-        raise InputError(
-            f"the imatrix has {importance.shape} values for {tensor.name}, the model needs "
-            f"{(n_experts, tensor.shape[-1])}: it was collected on another model"
-        )
-    return np.ascontiguousarray(importance, np.float32)
-
-
-def _job_hash(
-    model: Model, chosen: dict[str, QuantType], layout: Layout, imatrix: Imatrix | None, hessians: Hessians | None
-) -> str:
-    """What a partial file must have been made from to be continued: names, shapes, types, header, importance.
-
-    The first and last row of every tensor stand for the weights, so that another checkpoint of the same shape is
-    told apart without reading it all.
-    """
-    digest = hashlib.sha256(layout.header)
-    for tensor in model.tensors:
-        digest.update(f"{tensor.name} {tensor.shape} {chosen[tensor.name].name}\n".encode())
-        for row in {0, tensor.n_rows - 1}:
-            digest.update(tensor.load_rows(row, row + 1).tobytes())
-    if imatrix is not None:
-        for name, entry in sorted(imatrix.entries.items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(entry.in_sum2).tobytes())
-    if hessians is not None:
-        digest.update(hessians.fingerprint())
-    return digest.hexdigest()

@@ -15,10 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from gguf_golf.calibrate import imatrix as imatrix_file
-from gguf_golf.calibrate.feedback import Prepared
-from gguf_golf.calibrate.hessian import Hessians
-from gguf_golf.calibrate.imatrix import Imatrix
+from gguf_golf.encode import Encoder, Guide, open_encoder
 from gguf_golf.errors import InputError
 from gguf_golf.formats import types
 from gguf_golf.models import LazyTensor, Model, open_model
@@ -80,11 +77,7 @@ def measure(
         quick=quick,
         tensors=[],
     )
-    calibration = _Calibration(
-        None if imatrix_path is None else imatrix_file.read(imatrix_path),
-        None if hessian_path is None else Prepared(Hessians(hessian_path)),
-        threads,
-    )
+    calibration = _Calibration(Guide.open(imatrix_path, hessian_path), open_encoder("cpu", threads))
     journal = _Journal(out.with_name(out.name + ".journal"), empty)
     if quick:
         tensors = _each(model, journal, calibration.quick)
@@ -101,21 +94,20 @@ def measure(
 
 @dataclass(frozen=True)
 class _Calibration:
-    """What is known of the inputs of the linear layers."""
+    """What is known of the inputs of the linear layers, and what encodes them."""
 
-    imatrix: Imatrix | None
-    prepared: Prepared | None
-    threads: int
+    guide: Guide
+    encoder: Encoder
 
     def sample(self, tensor: LazyTensor) -> Rows:
         """Some rows of a tensor, on which types are tried."""
-        return distortion.sample(tensor, _importance(self.imatrix, tensor))
+        return distortion.sample(tensor, self.guide)
 
     def quick(self, tensor: LazyTensor) -> TensorSensitivity:
         """The errors of all types, and the proxy in place of a measurement."""
         rows = self.sample(tensor)
         proxy = float((rows.column_weight * np.square(rows.values)).mean(dtype=np.float64)) * math.prod(tensor.shape)
-        errors = distortion.errors(rows, self.threads, tensor.name, self.prepared)
+        errors = distortion.errors(rows, self.encoder)
         return TensorSensitivity(tensor.name, list(tensor.shape), errors, proxy, proxy)
 
 
@@ -124,7 +116,7 @@ def _run(empty: Sensitivity, model: Model, calibration: _Calibration, probe: Pro
     probe.run_base(observer.callback)
     floors: dict[str, float] = {}
 
-    def one(tensor: LazyTensor) -> TensorSensitivity:
+    def measure_tensor(tensor: LazyTensor) -> TensorSensitivity:
         entry = calibration.quick(tensor)
         if tensor.name not in probe.weights:
             return entry
@@ -135,17 +127,19 @@ def _run(empty: Sensitivity, model: Model, calibration: _Calibration, probe: Pro
             floors[layer] = _floor(first, probe)
         return _measured(replace(entry, floor=floors[layer]), tensor, calibration, observer, probe)
 
-    tensors = _fill_unreached(_each(model, journal, one))
+    tensors = _fill_unreached(_each(model, journal, measure_tensor))
     return replace(
         empty,
         n_chunks=len(probe.chunks),
         tensors=tensors,
-        super_weights=super_weights(observer.spikes, tensors, calibration.imatrix, probe),
+        super_weights=super_weights(observer.spikes, tensors, calibration.guide, calibration.encoder, probe),
         stability=_stability(tensors),
     )
 
 
-def _each(model: Model, journal: "_Journal", one: Callable[[LazyTensor], TensorSensitivity]) -> list[TensorSensitivity]:
+def _each(
+    model: Model, journal: "_Journal", measure_tensor: Callable[[LazyTensor], TensorSensitivity]
+) -> list[TensorSensitivity]:
     wanted = [tensor for tensor in model.tensors if is_quantizable(tensor)]
     done = journal.done
     bar = ProgressBar(wanted, desc="sensitivity", unit="tensor", initial=0)
@@ -153,7 +147,7 @@ def _each(model: Model, journal: "_Journal", one: Callable[[LazyTensor], TensorS
     for tensor in bar:
         bar.set_postfix_str(tensor.name, refresh=False)
         if tensor.name not in done:
-            done[tensor.name] = one(tensor)
+            done[tensor.name] = measure_tensor(tensor)
             journal.add(done[tensor.name])
         entries.append(done[tensor.name])
     return entries
@@ -183,17 +177,17 @@ def _measured(
     probe: Probe,
 ) -> TensorSensitivity:
     """The entry with the tensor alone in COARSE and in FINE, or what its rows allow of them, without error feedback."""
-    sample, threads = calibration.sample(tensor), calibration.threads
-    rows = distortion.whole(tensor, sample.importance)
+    sample, encoder = calibration.sample(tensor).without_hessians(), calibration.encoder
+    rows = distortion.whole(tensor, sample.guide)
     entry = replace(entry, rounding=observer.rounding.errors(tensor.name, rows.values))
-    samples = [_importance(observed, tensor) for observed in observer.samples]
+    samples = [Guide(observed) for observed in observer.samples]
     measured = []
     for type_name, chunks in ((COARSE, None), (FINE, 1)):
         quant_type, _ = types.type_for_row(type_name, tensor.shape[-1])
-        new = distortion.stored(rows, quant_type, threads)
+        new = distortion.decoded(rows, quant_type, encoder)
         with probe.disturbed(tensor.name, new):
             kld = probe.kld(chunks).tolist()
-        error = distortion.relative_error(sample, distortion.stored(sample, quant_type, threads))
+        error = distortion.relative_error(sample, distortion.decoded(sample, quant_type, encoder))
         measured.append(Measurement(quant_type.name, error, kld))
         if type_name == COARSE:
             entry = _concentration(entry, rows, np.square(rows.values - new), samples)
@@ -219,19 +213,20 @@ def _concentration(
     entry: TensorSensitivity,
     rows: Rows,
     squared: NDArray[np.float32],
-    samples: list[NDArray[np.float32] | None],
+    samples: list[Guide],
 ) -> TensorSensitivity:
     """The entry with its concentration curves, and how alike the rankings of two samples of text are."""
 
-    def by_row_and_channel(importance: NDArray[np.float32] | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        weighted = squared * replace(rows, importance=importance).column_weight
+    def by_row_and_channel(rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        weighted = squared * rows.column_weight
         return weighted.sum(1), weighted.sum(0)
 
-    by_row, by_channel = by_row_and_channel(rows.importance)
+    by_row, by_channel = by_row_and_channel(rows)
     entry = replace(entry, row_share=_shares(by_row), channel_share=_shares(by_channel))
-    if any(sample is None for sample in samples):
+    even, odd = (replace(rows, guide=guide) for guide in samples)
+    if even.importance is None or odd.importance is None:
         return entry
-    (even_row, even_channel), (odd_row, odd_channel) = (by_row_and_channel(sample) for sample in samples)
+    (even_row, even_channel), (odd_row, odd_channel) = by_row_and_channel(even), by_row_and_channel(odd)
     return replace(
         entry, row_stability=_spearman(even_row, odd_row), channel_stability=_spearman(even_channel, odd_channel)
     )
@@ -275,12 +270,6 @@ def _stability(tensors: list[TensorSensitivity]) -> dict[str, float]:
 
 def _spearman(a: NDArray[np.floating] | list[float], b: NDArray[np.floating] | list[float]) -> float:
     return float(spearmanr(a, b).statistic) if len(a) > 1 else math.nan
-
-
-def _importance(imatrix: Imatrix | None, tensor: LazyTensor) -> NDArray[np.float32] | None:
-    if imatrix is None or tensor.name not in imatrix.entries:
-        return None
-    return imatrix.importance(tensor.name)
 
 
 class _Journal:

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from gguf_golf.calibrate.imatrix import Imatrix
+from gguf_golf.encode import Encoder, Guide
 from gguf_golf.formats import types
 from gguf_golf.progress import ProgressBar
 from gguf_golf.sensitivity import distortion
 from gguf_golf.sensitivity.activations import Spike
-from gguf_golf.sensitivity.distortion import FloatArray
+from gguf_golf.sensitivity.distortion import Rows
 from gguf_golf.sensitivity.probe import Probe
 from gguf_golf.sensitivity.result import SuperWeight, TensorSensitivity
 
@@ -17,7 +17,7 @@ CONFIRMED_SHARE = 0.05
 
 
 def super_weights(
-    spikes: list[Spike], tensors: list[TensorSensitivity], imatrix: Imatrix | None, probe: Probe
+    spikes: list[Spike], tensors: list[TensorSensitivity], guide: Guide, encoder: Encoder, probe: Probe
 ) -> list[SuperWeight]:
     """Ablate the weight behind each of the highest spikes; all that were tried, the most harmful first."""
     by_name = {tensor.name: tensor for tensor in tensors}
@@ -31,10 +31,8 @@ def super_weights(
             kld = probe.kld()
         tensor = by_name[spike.tensor]
         confirmed = bool(kld.mean() >= CONFIRMED_SHARE * np.mean(tensor.measured[0].kld))
-        importance = None
-        if imatrix is not None and spike.tensor in imatrix.entries:
-            importance = imatrix.importance(spike.tensor)[0]
-        errors, in_slot = _held(tensor, row[0], importance, channel)
+        rows = distortion.Rows(spike.tensor, row, np.zeros(1, np.int64), 1, guide.without_hessians())
+        errors, in_slot = _held(tensor, rows, channel, encoder)
         tried.append(
             SuperWeight(
                 tensor=spike.tensor,
@@ -51,16 +49,14 @@ def super_weights(
     return sorted(tried, key=lambda weight: -float(np.mean(weight.kld)))
 
 
-def _held(
-    tensor: TensorSensitivity, row: FloatArray, importance: FloatArray | None, channel: int
-) -> tuple[dict[str, float], list[str]]:
-    """How well each type holds one weight of a row f32 [k]: |w - w'| / |w|, and which hold it in an outlier slot."""
-    rows = distortion.Rows(row[None], None if importance is None else importance[None], np.zeros(1, np.int64))
+def _held(tensor: TensorSensitivity, rows: Rows, channel: int, encoder: Encoder) -> tuple[dict[str, float], list[str]]:
+    """How well each type holds one weight of a single row: |w - w'| / |w|, and which hold it in an outlier slot."""
+    weight = rows.values[0, channel]
     errors, in_slot = {}, []
     for name in tensor.errors:
         quant_type = types.get(name)
-        new = distortion.stored(rows, quant_type, threads=1)[0, channel]
-        errors[name] = float(abs(new - row[channel]) / (abs(row[channel]) or 1.0))
-        if distortion.slot_holds(quant_type, row, importance, channel):
+        new = distortion.decoded(rows, quant_type, encoder)[0, channel]
+        errors[name] = float(abs(new - weight) / (abs(weight) or 1.0))
+        if distortion.slot_holds(rows, quant_type, channel, encoder):
             in_slot.append(name)
     return errors, in_slot

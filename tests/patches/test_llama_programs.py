@@ -11,6 +11,7 @@ import pytest
 
 from gguf_golf.formats import types
 from gguf_golf.quantize.convert import convert
+from gguf_golf.quantize.job import Job
 
 Tool = Callable[[str], Path]
 
@@ -40,7 +41,7 @@ def test_llama_quantize_makes_what_convert_makes(
     program = llama_tool("llama-quantize")
     theirs, ours = tmp_path / "theirs.gguf", tmp_path / "ours.gguf"
     run(program, "--token-embedding-type", "q6_K", tiny("bf16"), theirs, name.upper())
-    convert(tiny("bf16"), ours, type_name=name, embedding_type="q6_k", progress=False)
+    convert(tiny("bf16"), ours, type_name=name, embedding_type="q6_k", job=Job(progress=False))
     assert tensors(theirs) == tensors(ours)
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from gguf_golf.calibrate import feedback
+from gguf_golf.encode import feedback
 from gguf_golf.formats import tcq, types
 from gguf_golf.models import open_model
 from gguf_golf.runtime import ggml, source
@@ -68,7 +68,7 @@ def cases() -> bytes:
         k = 2 * fmt.block_size
         rows = rng.standard_t(3, (3, k)).astype(np.float32)
         x = rng.standard_normal((400, k)) @ rng.standard_normal((k, k)) / k**0.5
-        answer = feedback.prepare(x.T @ x / len(x), fmt.block_size)
+        answer = feedback.factor_hessian(x.T @ x / len(x), fmt.block_size)
         parts.append(np.array([types.get(name).id, *rows.shape], np.int32).tobytes())
         parts += [rows.tobytes(), rng.gamma(0.3, 1.0, k).astype(np.float32).tobytes()]
         parts += [a.tobytes() for a in (answer.block_weights, answer.section_weights, answer.propagation)]

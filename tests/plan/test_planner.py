@@ -6,14 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from gguf_golf.container.layout import lay_out
+from gguf_golf.container.metadata import recipe_metadata
+from gguf_golf.container.tensors import tensor_infos
 from gguf_golf.errors import InputError
 from gguf_golf.formats import types
 from gguf_golf.models import Model
 from gguf_golf.plan.budget import Budget, n_weights
 from gguf_golf.plan.candidates import tensor_damage
 from gguf_golf.plan.constraints import Constraints, Speed
-from gguf_golf.plan.layout import lay_out, tensor_bytes
-from gguf_golf.plan.metadata import recipe_metadata
 from gguf_golf.plan.planner import Planner
 
 MB = 10**6
@@ -45,14 +46,14 @@ def test_predicted_size_is_the_size_of_the_file(model, make, source, budget):
         imatrix_name="",
         imatrix_sha256="",
     )
-    assert lay_out(model, chosen, metadata).file_bytes == plan.file_bytes == plan.recipe.predicted_bytes
+    assert lay_out(tensor_infos(model, chosen), metadata).file_bytes == plan.file_bytes == plan.recipe.predicted_bytes
     assert budget.file_bytes - 1500 < plan.file_bytes <= budget.file_bytes
 
 
 def test_bits_per_weight_count_tensor_data(model, make):
     plan = make(Budget("3.0bpw", bpw=3.0))
     chosen, _ = plan.recipe.types_for(model)
-    bits = 8 * sum(tensor_bytes(tensor, chosen[tensor.name]) for tensor in model.tensors) / n_weights(model)
+    bits = 8 * sum(info.n_bytes for info in tensor_infos(model, chosen)) / n_weights(model)
     assert 2.98 < bits <= 3.0
 
 

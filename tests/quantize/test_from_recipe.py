@@ -5,6 +5,7 @@ import pytest
 
 from gguf_golf.calibrate import imatrix as imatrix_file
 from gguf_golf.calibrate.imatrix import Imatrix, ImatrixEntry
+from gguf_golf.encode.cpu import CpuEncoder
 from gguf_golf.errors import InputError
 from gguf_golf.formats import types
 from gguf_golf.models import open_model
@@ -15,9 +16,9 @@ from gguf_golf.plan.constraints import Constraints
 from gguf_golf.plan.inputs import default_sensitivity, load
 from gguf_golf.plan.make import make_recipe
 from gguf_golf.plan.planner import Planner
-from gguf_golf.quantize import writer
 from gguf_golf.quantize.from_recipe import quantize
 from gguf_golf.quantize.inspect import as_text, inspect
+from gguf_golf.quantize.job import Job
 from gguf_golf.sensitivity import distortion
 from gguf_golf.sensitivity.measure import measure
 
@@ -50,20 +51,20 @@ def test_the_same_bytes_for_any_threads_and_source(planned, tiny_dir, tmp_path):
     """Predicted to the byte; the Hugging Face directory of the same weights gives the same tensors."""
     base, recipe, plan = planned
     assert len({line.type for line in plan.recipe.tensors.values()}) > 1, "this recipe tests little"
-    one = quantize(base, recipe, tmp_path / "one.gguf", threads=1, progress=False)
-    two = quantize(base, recipe, tmp_path / "two.gguf", threads=2, progress=False)
+    one = quantize(base, recipe, tmp_path / "one.gguf", job=Job(threads=1, progress=False))
+    two = quantize(base, recipe, tmp_path / "two.gguf", job=Job(threads=2, progress=False))
     assert (tmp_path / "one.gguf").read_bytes() == (tmp_path / "two.gguf").read_bytes()
     assert one.written.file_bytes == plan.file_bytes == (tmp_path / "two.gguf").stat().st_size
     assert one.notes == two.notes == []
-    quantize(tiny_dir, recipe, tmp_path / "hf.gguf", threads=2, progress=False)
+    quantize(tiny_dir, recipe, tmp_path / "hf.gguf", job=Job(threads=2, progress=False))
     assert (tmp_path / "hf.gguf").read_bytes()[-100_000:] == (tmp_path / "one.gguf").read_bytes()[-100_000:]
 
 
 def test_an_interrupted_run_ends_with_the_same_bytes(planned, tmp_path, monkeypatch):
     base, recipe, _ = planned
     whole = tmp_path / "whole.gguf"
-    quantize(base, recipe, whole, threads=2, progress=False)
-    real, calls = writer.ggml.quantize, []
+    quantize(base, recipe, whole, job=Job(threads=2, progress=False))
+    real, calls = CpuEncoder.encode, []
 
     def failing(*arguments):
         calls.append(1)
@@ -71,12 +72,12 @@ def test_an_interrupted_run_ends_with_the_same_bytes(planned, tmp_path, monkeypa
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(writer.ggml, "quantize", failing)
+    monkeypatch.setattr(CpuEncoder, "encode", failing)
     out = tmp_path / "out.gguf"
     with pytest.raises(KeyboardInterrupt):
-        quantize(base, recipe, out, threads=2, progress=False)
+        quantize(base, recipe, out, job=Job(threads=2, progress=False))
     assert not out.exists()
-    quantize(base, recipe, out, threads=2, progress=False)
+    quantize(base, recipe, out, job=Job(threads=2, progress=False))
     assert out.read_bytes() == whole.read_bytes()
     n_tensors = len(open_model(base).tensors)
     assert len(calls) == n_tensors + 1, "finished tensors were done again"
@@ -84,7 +85,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(planned, tmp_path, monkeypa
 
 def test_the_file_tells_its_recipe(planned, tmp_path):
     base, recipe, _ = planned
-    quantize(base, recipe, tmp_path / "x.gguf", threads=2, progress=False)
+    quantize(base, recipe, tmp_path / "x.gguf", job=Job(threads=2, progress=False))
     found = inspect(tmp_path / "x.gguf")
     assert found.recipe == recipe.read_text()
     assert found.fingerprint == fingerprint(open_model(base))
@@ -99,7 +100,7 @@ def test_an_edited_recipe_works_and_is_noticed(planned, tmp_path):
     name = "blk.0.attn_v.weight"
     line = next(line for line in plan.text.splitlines() if name in line and "type" in line)
     edited.write_text(plan.text.replace(line, f'"{name}" = "q8_0"'))
-    done = quantize(base, edited, tmp_path / "edited.gguf", threads=2, progress=False)
+    done = quantize(base, edited, tmp_path / "edited.gguf", job=Job(threads=2, progress=False))
     assert done.types[name].name == "q8_0"
     assert any("was edited" in note for note in done.notes)
     assert done.written.file_bytes == (tmp_path / "edited.gguf").stat().st_size
@@ -110,13 +111,13 @@ def test_what_does_not_belong_together_is_refused(planned, tmp_path):
     moved = tmp_path / "moved.toml"
     moved.write_text(plan.text)
     with pytest.raises(InputError, match="--imatrix"):
-        quantize(base, moved, tmp_path / "x.gguf", progress=False)
+        quantize(base, moved, tmp_path / "x.gguf", job=Job(progress=False))
     with pytest.raises(InputError, match="SHA-256"):
-        quantize(base, moved, tmp_path / "x.gguf", imatrix_path=base, progress=False)
+        quantize(base, moved, tmp_path / "x.gguf", job=Job(imatrix=base, progress=False))
     fingerprint = plan.recipe.source["fingerprint"]
     moved.write_text(plan.text.replace(fingerprint, "0" * 64))
     with pytest.raises(InputError, match="planned for"):
-        quantize(base, moved, tmp_path / "x.gguf", progress=False)
+        quantize(base, moved, tmp_path / "x.gguf", job=Job(progress=False))
     assert list(tmp_path.iterdir()) == [moved]
 
 

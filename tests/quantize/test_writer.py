@@ -9,14 +9,20 @@ import pytest
 from numpy.typing import NDArray
 
 from gguf_golf.calibrate.imatrix import Imatrix, ImatrixEntry
+from gguf_golf.encode import Guide
+from gguf_golf.encode.cpu import CpuEncoder
 from gguf_golf.errors import DataError, InputError
 from gguf_golf.formats import types
+from gguf_golf.formats.types import QuantType
 from gguf_golf.models import LazyTensor, MetadataField, Model, open_model
-from gguf_golf.quantize import writer
+from gguf_golf.quantize import stored, writer
 from gguf_golf.quantize.assignment import uniform
+from gguf_golf.quantize.job import resume_key
+from gguf_golf.quantize.stored import stored_tensors
+from gguf_golf.quantize.writer import Written, write
 from gguf_golf.runtime import ggml
 
-ORIGINAL = ggml.quantize
+ORIGINAL = CpuEncoder.encode
 
 
 def make_model(seed: int = 0, poison: str | None = None) -> Model:
@@ -51,6 +57,14 @@ def make_imatrix(model: Model) -> Imatrix:
     return Imatrix(entries)
 
 
+def write_model(
+    model: Model, chosen: dict[str, QuantType], out: Path, imatrix: Imatrix | None = None, threads: int = 2
+) -> Written:
+    guide = Guide(imatrix)
+    tensors = stored_tensors(model, chosen, guide, CpuEncoder(threads))
+    return write(tensors, out, metadata=model.metadata, key=resume_key(model, guide), progress=False)
+
+
 def read(path: Path) -> dict[str, tuple[str, NDArray[np.uint8]]]:
     types.register_with_gguf()
     return {
@@ -61,7 +75,7 @@ def read(path: Path) -> dict[str, tuple[str, NDArray[np.uint8]]]:
 
 @pytest.fixture
 def small_slabs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(writer, "SLAB_WEIGHTS", 4096)
+    monkeypatch.setattr(stored, "SLAB_WEIGHTS", 4096)
     yield
 
 
@@ -70,10 +84,10 @@ def test_every_tensor_holds_what_the_quantizer_makes_of_it(tmp_path: Path) -> No
     model = make_model()
     imatrix = make_imatrix(model)
     chosen = uniform(model, "tcq3", "q6_k").types
-    done = writer.write(model, chosen, tmp_path / "m.gguf", imatrix=imatrix, progress=False)
+    done = write_model(model, chosen, tmp_path / "m.gguf", imatrix=imatrix)
     assert (tmp_path / "m.gguf").stat().st_size == done.file_bytes
-    stored = read(tmp_path / "m.gguf")
-    assert {name: kind for name, (kind, _) in stored.items()} == {
+    found = read(tmp_path / "m.gguf")
+    assert {name: kind for name, (kind, _) in found.items()} == {
         "token_embd.weight": "q6_k",
         "blk.0.attn_q.weight": "tcq3",
         "blk.0.attn_norm.weight": "f32",
@@ -91,14 +105,14 @@ def test_every_tensor_holds_what_the_quantizer_makes_of_it(tmp_path: Path) -> No
             ).reshape(-1)
             for e, expert in enumerate(experts)
         ]
-        assert np.array_equal(stored[tensor.name][1], np.concatenate(expected)), tensor.name
+        assert np.array_equal(found[tensor.name][1], np.concatenate(expected)), tensor.name
 
 
 def test_same_bytes_for_any_thread_count(tmp_path: Path) -> None:
     model = make_model()
     chosen = uniform(model, "tcq2", "q4_k").types
     for threads in (1, 2, 5):
-        writer.write(model, chosen, tmp_path / f"{threads}.gguf", threads=threads, progress=False)
+        write_model(model, chosen, tmp_path / f"{threads}.gguf", threads=threads)
     assert len({(tmp_path / f"{threads}.gguf").read_bytes() for threads in (1, 2, 5)}) == 1
 
 
@@ -109,7 +123,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
 ) -> None:
     model = make_model()
     chosen = uniform(model, "tcq4", "q6_k").types
-    whole = writer.write(model, chosen, tmp_path / "whole.gguf", progress=False).path.read_bytes()
+    whole = write_model(model, chosen, tmp_path / "whole.gguf").path.read_bytes()
     out = tmp_path / "m.gguf"
     out.write_bytes(b"an older file that must survive")
     calls = 0
@@ -122,14 +136,14 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
         return ORIGINAL(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer.ggml, "quantize", failing)
+        patch.setattr(CpuEncoder, "encode", failing)
         with pytest.raises(KeyboardInterrupt):
-            writer.write(model, chosen, out, progress=False)
+            write_model(model, chosen, out)
     assert out.read_bytes() == b"an older file that must survive"
 
     made: list[int] = []
-    monkeypatch.setattr(writer.ggml, "quantize", lambda *args: made.append(1) or ORIGINAL(*args))
-    writer.write(model, chosen, out, progress=False)
+    monkeypatch.setattr(CpuEncoder, "encode", lambda *args: made.append(1) or ORIGINAL(*args))
+    write_model(model, chosen, out)
     assert out.read_bytes() == whole
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.gguf", "whole.gguf"]
     # of 23 slabs the embedding has the first 3, attn_q the next 6: only whole tensors are kept
@@ -149,10 +163,10 @@ def test_a_partial_file_of_another_job_is_not_continued(tmp_path: Path, monkeypa
         return ORIGINAL(*args)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(writer.ggml, "quantize", fails_late)
-        writer.write(make_model(seed=1), chosen, out, progress=False)
-    writer.write(make_model(seed=0), chosen, out, progress=False)
-    fresh = writer.write(make_model(seed=0), chosen, tmp_path / "fresh.gguf", progress=False)
+        patch.setattr(CpuEncoder, "encode", fails_late)
+        write_model(make_model(seed=1), chosen, out)
+    write_model(make_model(seed=0), chosen, out)
+    fresh = write_model(make_model(seed=0), chosen, tmp_path / "fresh.gguf")
     assert out.read_bytes() == fresh.path.read_bytes()
 
 
@@ -166,21 +180,23 @@ def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path: Path, monkeypatc
     monkeypatch.setattr(writer._PartialFile, "write", full)
     model = make_model()
     with pytest.raises(InputError, match="No space left on device"):
-        writer.write(model, uniform(model, "tcq3", "q6_k").types, out, progress=False)
+        write_model(model, uniform(model, "tcq3", "q6_k").types, out)
     assert out.read_bytes() == b"old"
 
 
 def test_nan_weights_are_named(tmp_path: Path) -> None:
     model = make_model(poison="blk.0.attn_q.weight")
     with pytest.raises(DataError, match=r"blk\.0\.attn_q\.weight"):
-        writer.write(model, uniform(model, "tcq3", "q6_k").types, tmp_path / "m.gguf", progress=False)
+        write_model(model, uniform(model, "tcq3", "q6_k").types, tmp_path / "m.gguf")
     assert not (tmp_path / "m.gguf").exists()
 
 
 def test_types_that_need_an_imatrix_say_how_to_get_one(tmp_path: Path) -> None:
     model = make_model()
     with pytest.raises(InputError, match="gguf-golf imatrix"):
-        writer.write(model, uniform(model, "iq2_xs", "q6_k").types, tmp_path / "m.gguf", progress=False)
+        write_model(model, uniform(model, "iq2_xs", "q6_k").types, tmp_path / "m.gguf")
+    with pytest.raises(InputError, match=r"nothing about token_embd\.weight: collect it on this model"):
+        write_model(model, uniform(model, "q4_k", "iq2_xs").types, tmp_path / "m.gguf", make_imatrix(model))
 
 
 def test_an_imatrix_of_another_model_is_refused(tmp_path: Path) -> None:
@@ -188,7 +204,7 @@ def test_an_imatrix_of_another_model_is_refused(tmp_path: Path) -> None:
     imatrix = make_imatrix(model)
     imatrix.entries["blk.0.attn_q.weight"] = ImatrixEntry(np.ones((1, 128)), np.array([1], np.int64))
     with pytest.raises(InputError, match="another model"):
-        writer.write(model, uniform(model, "tcq3", "q6_k").types, tmp_path / "m.gguf", imatrix=imatrix, progress=False)
+        write_model(model, uniform(model, "tcq3", "q6_k").types, tmp_path / "m.gguf", imatrix=imatrix)
 
 
 def test_importance_moves_the_error_to_where_it_does_not_matter(tmp_path: Path, tiny_dir: Path) -> None:

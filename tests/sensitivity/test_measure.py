@@ -8,10 +8,13 @@ import pytest
 from gguf_golf.calibrate import imatrix as imatrix_file
 from gguf_golf.calibrate.chunks import text_chunks, with_bos
 from gguf_golf.calibrate.collect import collect
+from gguf_golf.encode import Guide
+from gguf_golf.encode.cpu import CpuEncoder
 from gguf_golf.errors import InputError
 from gguf_golf.formats import types
 from gguf_golf.models import open_model
 from gguf_golf.models.roles import is_quantizable
+from gguf_golf.quantize.stored import stored_tensors
 from gguf_golf.quantize.writer import write
 from gguf_golf.runtime.session import LoadedModel
 from gguf_golf.sensitivity import distortion, measure, result
@@ -68,7 +71,7 @@ def test_disturbing_memory_is_like_writing_a_file(base, demo_text, tmp_path):
     )
     chosen = {t.name: types.get("bf16" if is_quantizable(t) else "f32") for t in model.tensors}
     path = tmp_path / "changed.gguf"
-    write(changed, chosen, path, threads=1, progress=False)
+    write(stored_tensors(changed, chosen, Guide(), CpuEncoder(1)), path, metadata=changed.metadata, key="")
     log_p, log_q = log_probabilities(base, demo_text), log_probabilities(path, demo_text)
     expected = (np.exp(log_p) * (log_p - log_q)).sum(-1).mean(-1)
     with Probe(base, demo_text, N_CTX, 2, tmp_path / "scratch", 1) as probe:
@@ -169,7 +172,8 @@ def test_quick_measures_nothing(base, imatrix, tmp_path):
     h = imatrix_file.read(imatrix).importance(NAME)
     expected = float((h * tensor.load().astype(np.float64) ** 2).sum())
     assert sensitivity.of(NAME).coefficient == pytest.approx(expected, rel=1e-3)
-    assert sensitivity.of(NAME).errors == distortion.errors(distortion.sample(tensor, h), 2)
+    rows = distortion.sample(tensor, Guide.open(imatrix, None))
+    assert sensitivity.of(NAME).errors == distortion.errors(rows, CpuEncoder(2))
     assert "arbitrary units" in render(sensitivity)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gguf_golf.calibrate import feedback
+from gguf_golf.encode import feedback
 from gguf_golf.formats import tcq, types
 from gguf_golf.runtime import ggml, source
 from tests.patches.cuda import cuda
@@ -200,8 +200,8 @@ def test_encoding_with_feedback(kernels: ctypes.CDLL, name: str) -> None:
     rows = rng.standard_t(3, (2, k)).astype(np.float32)
     rows[1, :size] = 0
     x = rng.standard_normal((400, k)) @ rng.standard_normal((k, k)) / k**0.5
-    answer = feedback.prepare(x.T @ x / len(x), size)
-    expected = feedback.quantize(types.get(name), rows, answer)
+    answer = feedback.factor_hessian(x.T @ x / len(x), size)
+    expected = feedback.encode(types.get(name), rows, answer)
     tables = [pointer(table) for table in (answer.block_weights, answer.section_weights, answer.propagation)]
     for reversed_order in (False, True):
         found = np.full_like(expected, 0xFF)

@@ -1,19 +1,19 @@
 """Where every byte of a GGUF file goes, before any of them is computed: exact sizes for planning and for writing."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType
 
+from gguf_golf.container.tensors import TensorInfo
 from gguf_golf.errors import InputError
 from gguf_golf.formats import types
-from gguf_golf.formats.types import QuantType
-from gguf_golf.models import LazyTensor, MetadataField, Model
+from gguf_golf.models import MetadataField
 
-ALIGNMENT = gguf.GGUF_DEFAULT_ALIGNMENT
+MAX_NAME_BYTES = 63
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,12 @@ class Layout:
     file_bytes: int
 
 
-def tensor_bytes(tensor: LazyTensor, quant_type: QuantType) -> int:
-    """Bytes of a tensor's data in this type, padding not counted."""
-    return tensor.n_rows * quant_type.row_bytes(tensor.shape[-1])
+def lay_out(tensors: Sequence[TensorInfo], metadata: Sequence[MetadataField]) -> Layout:
+    """Lay out a file with this metadata and these tensors, in their order.
 
-
-def lay_out(model: Model, chosen: Mapping[str, QuantType], metadata: Sequence[MetadataField]) -> Layout:
-    """Lay out a file with this metadata and every tensor of the model in its chosen type, in the model's order."""
+    Raises InputError for a name that GGUF cannot hold or that two tensors have, and for rows that a type's blocks do
+    not divide.
+    """
     types.register_with_gguf()
     writer = gguf.GGUFWriter(path=None, arch="")
     writer.kv_data[0].clear()
@@ -42,18 +41,17 @@ def lay_out(model: Model, chosen: Mapping[str, QuantType], metadata: Sequence[Me
         writer.add_key_value(field.key, field.value, field.type, field.sub_type)
     offsets, sizes = {}, {}
     offset = 0
-    for tensor in model.tensors:
-        quant_type = chosen[tensor.name]
-        size = tensor_bytes(tensor, quant_type)
-        if not tensor.name or len(tensor.name.encode()) > 63:
-            raise InputError(f"tensor name {tensor.name!r} does not fit GGUF's 63 bytes")
-        writer.add_tensor_info(
-            tensor.name, tensor.shape, np.dtype(np.float32), size, GGMLQuantizationType(quant_type.id)
-        )
+    for tensor in tensors:
+        if not tensor.name or len(tensor.name.encode()) > MAX_NAME_BYTES:
+            raise InputError(f"tensor name {tensor.name!r} does not fit GGUF's {MAX_NAME_BYTES} bytes")
+        if tensor.name in offsets:
+            raise InputError(f"two tensors are named {tensor.name}")
+        size, ggml_type = tensor.n_bytes, GGMLQuantizationType(tensor.type.id)
+        writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), size, ggml_type)
         offsets[tensor.name], sizes[tensor.name] = offset, size
-        offset += gguf.GGUFWriter.ggml_pad(size, ALIGNMENT)
+        offset += tensor.padded_bytes
     header = _header_bytes(writer)
-    start = gguf.GGUFWriter.ggml_pad(len(header), ALIGNMENT)
+    start = gguf.GGUFWriter.ggml_pad(len(header), gguf.GGUF_DEFAULT_ALIGNMENT)
     return Layout(
         header=header.ljust(start, b"\0"),
         offsets={name: start + at for name, at in offsets.items()},

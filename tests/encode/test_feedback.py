@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gguf_golf.calibrate import feedback
+from gguf_golf.encode import feedback
 from gguf_golf.errors import DataError, InputError
 from gguf_golf.formats import tcq, types
 from gguf_golf.runtime import ggml
@@ -31,10 +31,10 @@ def decode(name: str, data: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize(("block_size", "k"), [(64, 192), (256, 512)])
-def test_prepared_from_the_inverse(block_size: int, k: int) -> None:
+def test_a_factored_hessian_equals_the_inverse(block_size: int, k: int) -> None:
     """The factored form equals GPTQ's recursion on an explicit inverse."""
     hessian = correlated_hessian(k)
-    ours = feedback.prepare(hessian, block_size)
+    ours = feedback.factor_hessian(hessian, block_size)
     order = np.concatenate([first + tcq.chain_order(block_size) for first in range(0, k, block_size)])
     damped = hessian + feedback.DAMPING * np.mean(np.diag(hessian)) * np.eye(k)
     inverse = np.linalg.inv(damped[np.ix_(order, order)])
@@ -61,8 +61,8 @@ def test_output_error_falls(name: str) -> None:
     rows = np.random.default_rng(1).standard_normal((24, k)).astype(np.float32)
     kind = types.get(name)
     plain = decode(name, ggml.quantize(kind.id, rows, np.diag(hessian).astype(np.float32), 2))
-    prepared = feedback.prepare(hessian, kind.block_size)
-    fed = decode(name, feedback.quantize(kind, rows, prepared, 2))
+    factored = feedback.factor_hessian(hessian, kind.block_size)
+    fed = decode(name, feedback.encode(kind, rows, factored, 2))
     assert output_error(rows, fed, hessian) < 0.75 * output_error(rows, plain, hessian)
 
 
@@ -70,7 +70,7 @@ def test_uncorrelated_inputs_leave_nothing_to_feed_back() -> None:
     rows = np.random.default_rng(2).standard_normal((16, 256)).astype(np.float32)
     kind = types.get("tcq3")
     plain = decode("tcq3", ggml.quantize(kind.id, rows, None, 2))
-    fed = decode("tcq3", feedback.quantize(kind, rows, feedback.prepare(np.eye(256), 256)))
+    fed = decode("tcq3", feedback.encode(kind, rows, feedback.factor_hessian(np.eye(256), 256)))
     errors = [np.sum(np.square(rows - q)) for q in (plain, fed)]
     assert errors[1] == pytest.approx(errors[0], rel=0.02)
 
@@ -78,17 +78,17 @@ def test_uncorrelated_inputs_leave_nothing_to_feed_back() -> None:
 def test_threads_and_zero_rows() -> None:
     rows = np.random.default_rng(3).standard_normal((40, 256)).astype(np.float32)
     rows[7] = 0
-    prepared = feedback.prepare(correlated_hessian(256), 64)
-    one = feedback.quantize(types.get("tcq2_64"), rows, prepared, 1)
-    np.testing.assert_array_equal(one, feedback.quantize(types.get("tcq2_64"), rows, prepared, 3))
+    factored = feedback.factor_hessian(correlated_hessian(256), 64)
+    one = feedback.encode(types.get("tcq2_64"), rows, factored, 1)
+    np.testing.assert_array_equal(one, feedback.encode(types.get("tcq2_64"), rows, factored, 3))
     assert not decode("tcq2_64", one)[7].any()
 
 
 def test_refusals() -> None:
-    prepared = feedback.prepare(np.zeros((256, 256)), 256)
+    factored = feedback.factor_hessian(np.zeros((256, 256)), 256)
     with pytest.raises(InputError, match="only TCQ types"):
-        feedback.quantize(types.get("q4_0"), np.zeros((1, 256), np.float32), prepared)
+        feedback.encode(types.get("q4_0"), np.zeros((1, 256), np.float32), factored)
     with pytest.raises(InputError, match="256 columns"):
-        feedback.quantize(types.get("tcq3"), np.zeros((1, 512), np.float32), prepared)
+        feedback.encode(types.get("tcq3"), np.zeros((1, 512), np.float32), factored)
     with pytest.raises(DataError, match="cannot be factored"):
-        feedback.prepare(np.full((256, 256), np.nan), 256)
+        feedback.factor_hessian(np.full((256, 256), np.nan), 256)

@@ -1,0 +1,1 @@
+"""The GGUF file that is written: its tensors, its metadata, and where every byte goes."""

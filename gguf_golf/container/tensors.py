@@ -1,0 +1,42 @@
+"""The tensors of a file to be written. One weight of a model may become several of them."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import gguf
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_golf.formats.types import QuantType
+from gguf_golf.models import Model
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What a GGUF header says of a tensor; `shape` is in NumPy's order, the contiguous axis last."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: QuantType
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the tensor's data. Raises InputError where the type's blocks do not divide the rows."""
+        return int(np.prod(self.shape[:-1], dtype=np.int64)) * self.type.row_bytes(self.shape[-1])
+
+    @property
+    def padded_bytes(self) -> int:
+        """Bytes that the data takes up in the file: the next tensor's starts at a multiple of GGUF's alignment."""
+        return int(gguf.GGUFWriter.ggml_pad(self.n_bytes, gguf.GGUF_DEFAULT_ALIGNMENT))
+
+
+@dataclass(frozen=True)
+class Stored(TensorInfo):
+    """A tensor with its data: `parts()` yields its bytes in order, u8 arrays that together have `n_bytes`."""
+
+    parts: Callable[[], Iterator[NDArray[np.uint8]]]
+
+
+def tensor_infos(model: Model, chosen: Mapping[str, QuantType]) -> list[TensorInfo]:
+    """Every tensor of a model under its own name, in its chosen type."""
+    return [TensorInfo(tensor.name, tensor.shape, chosen[tensor.name]) for tensor in model.tensors]
