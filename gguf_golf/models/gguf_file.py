@@ -43,8 +43,7 @@ def open_gguf(path: Path, *, allow_requantize: bool) -> Model:
     register_with_gguf()
     metadata: list[MetadataField] = []
     tensors: list[LazyTensor] = []
-    for part in split_parts(path):
-        reader = _read(part)
+    for part, reader in _parts(path):
         metadata = metadata or _metadata(part, reader)
         tensors += [_lazy_tensor(part, tensor) for tensor in reader.tensors]
     architecture = next((field.value for field in metadata if field.key == gguf.Keys.General.ARCHITECTURE), None)
@@ -61,21 +60,41 @@ def open_gguf(path: Path, *, allow_requantize: bool) -> Model:
 
 def split_parts(path: Path) -> list[Path]:
     """All parts of a split GGUF, whichever `path` is; [path] for a whole one. Raises InputError if one is missing."""
+    return [part for part, _ in _parts(path)]
+
+
+def _parts(path: Path) -> list[tuple[Path, GGUFReader]]:
+    """The file, or all parts of the split model that it is a part of (split.count says so), in order."""
+    reader = _read(path)
+    count = _split(reader, "count") or 1
+    if count < 2:
+        return [(path, reader)]
     match = PART_NAME.fullmatch(path.name)
-    if match is None:
-        return [path]
-    count = int(match["parts"])
-    parts = [path.with_name(f"{match['stem']}-{i:05d}-of-{count:05d}.gguf") for i in range(1, count + 1)]
-    if missing := [part.name for part in parts if not part.is_file()]:
+    if match is None or int(match["parts"]) != count:
+        raise InputError(
+            f"{path} is part {(_split(reader, 'no') or 0) + 1} of {count} of a split model, but its name does not say "
+            f"where the others are: name the parts NAME-00001-of-{count:05d}.gguf, ..."
+        )
+    paths = [path.with_name(f"{match['stem']}-{i:05d}-of-{count:05d}.gguf") for i in range(1, count + 1)]
+    if missing := [part.name for part in paths if not part.is_file()]:
         raise InputError(f"{path}: {len(missing)} of {count} parts are missing ({missing[0]}, ...); download them here")
+    parts = [(part, reader if part == path else _read(part)) for part in paths]
+    for i, (part, part_reader) in enumerate(parts):
+        if (_split(part_reader, "no"), _split(part_reader, "count")) != (i, count):
+            raise InputError(f"{part} is not part {i + 1} of {count} of this model; download it again")
     return parts
+
+
+def _split(reader: GGUFReader, key: str) -> int | None:
+    field = reader.fields.get(f"split.{key}")
+    return None if field is None else int(field.contents())
 
 
 def _read(path: Path) -> GGUFReader:
     try:
         reader = _Reader(path)
     except Exception as error:  # a hostile file can make the parser fail in any way; each of them means the same
-        raise InputError(f"{path} is truncated or is no GGUF file ({error}); download it again") from error
+        raise InputError(f"{path} is truncated or not a GGUF file ({error}); download it again") from error
     if reader.endianess == GGUFEndian.BIG:
         raise InputError(f"{path} is big-endian; convert it with `gguf-convert-endian {path} little` first")
     return reader
@@ -124,7 +143,10 @@ def _lazy_tensor(path: Path, tensor: ReaderTensor) -> LazyTensor:
         raise InputError(f"{path}: tensor {tensor.name} is empty; the file is damaged: download it again")
     # Only numbers are kept: the reader and its thousands of small arrays can go.
     return LazyTensor(
-        tensor.name, shape, source_type, _RowReader(path, tensor.data_offset, shape[-1], tensor.tensor_type)
+        tensor.name,
+        shape,
+        "F32" if source_type == "F64" else source_type,
+        _RowReader(path, tensor.data_offset, shape[-1], tensor.tensor_type),
     )
 
 

@@ -13,6 +13,7 @@ from gguf_golf.models.config_keys import unused_keys
 from gguf_golf.models.families import family_of
 from gguf_golf.models.gguf_file import open_gguf
 from gguf_golf.models.model import LazyTensor, MetadataField, Model
+from gguf_golf.models.pooling import pooling_type
 from gguf_golf.models.tokens import add_tokenizer
 from gguf_golf.models.unsupported import UnsupportedError
 from gguf_golf.models.upstream import convert_upstream
@@ -50,6 +51,8 @@ def _open_natively(config: Config) -> Model:
     writer = GGUFWriter(path=None, arch=family.architecture)
     _add_general(writer, config.directory, tensors)
     family.add_hyperparameters(writer, FILE_TYPES[_main_type(tensors)])
+    if (pooling := pooling_type(config)) is not None:
+        writer.add_pooling_type(pooling)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     add_tokenizer(writer, config)
     if unused := unused_keys(config):

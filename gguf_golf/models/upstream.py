@@ -68,7 +68,7 @@ def _output_type(config: Config) -> str:
     """The type that loses nothing; the converter's own "auto" makes F16 of F32 weights."""
     if not any(config.directory.glob("*.safetensors")):
         return "f32"  # what a pickled checkpoint holds is not known before it is loaded
-    dtypes = {tensor.dtype for tensor in stored_tensors(config.directory).values() if len(tensor.shape) > 1}
+    dtypes = {tensor.dtype for tensor in stored_tensors(config).values() if len(tensor.shape) > 1}
     return "f32" if len(dtypes) > 1 else {"BF16": "bf16", "F16": "f16"}.get(dtypes.pop() if dtypes else "", "f32")
 
 

@@ -1,8 +1,12 @@
 """The tensors of one checkpoint, handed out by name with their shapes checked, so that none is missed or left over."""
 
+import numpy as np
+
 from gguf_golf.errors import InputError
 from gguf_golf.models.checkpoint import FLOAT_DTYPES, StoredTensor, stored_tensors
 from gguf_golf.models.config import Config
+
+SLAB_WEIGHTS = 1 << 20
 
 
 class Weights:
@@ -10,7 +14,11 @@ class Weights:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        stored = stored_tensors(config.directory)
+        stored = stored_tensors(config)
+        self.is_base = "embed_tokens.weight" in stored
+        """Saved without its head, as embedding models are: names lack the prefix "model."."""
+        if self.is_base:
+            stored = {name if name.startswith("lm_head.") else f"model.{name}": t for name, t in stored.items()}
         # a buffer that old versions of transformers saved; it follows from config.json
         self._left = {name: tensor for name, tensor in stored.items() if not name.endswith(".rotary_emb.inv_freq")}
 
@@ -26,9 +34,9 @@ class Weights:
                 f"{self._config.directory}: tensor {name} is missing from the checkpoint; a shard was not downloaded, "
                 "or config.json belongs to another model"
             )
-        if tensor.dtype not in FLOAT_DTYPES:
+        if tensor.stored_dtype not in FLOAT_DTYPES:
             raise InputError(
-                f"{tensor.path}: {name} is {tensor.dtype}: start from full precision (BF16, F16 or F32 weights)"
+                f"{tensor.path}: {name} is {tensor.stored_dtype}: start from full precision (BF16, F16 or F32 weights)"
             )
         if tensor.shape != shape:
             raise InputError(
@@ -36,10 +44,6 @@ class Weights:
                 "take both from the same model"
             )
         return tensor
-
-    def drop(self, name: str) -> None:
-        """Leave this tensor out, if it is stored."""
-        self._left.pop(name, None)
 
     def finish(self) -> None:
         """Raises InputError if tensors are left over: the model is not what config.json says."""
@@ -49,3 +53,12 @@ class Weights:
                 f"({min(self._left)}, ...); merge adapters into the model first, or convert with llama.cpp's own "
                 "converter and give its GGUF"
             )
+
+
+def same_values(first: StoredTensor, second: StoredTensor) -> bool:
+    """Whether two matrices of one shape hold the same values. Reads some rows at a time, up to the first difference."""
+    step = max(1, SLAB_WEIGHTS // first.shape[-1])
+    return all(
+        np.array_equal(first.read_rows(slice(i, i + step)), second.read_rows(slice(i, i + step)))
+        for i in range(0, first.shape[0], step)
+    )

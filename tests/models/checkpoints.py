@@ -242,7 +242,7 @@ def _write_safetensors(path: Path, weights: dict[str, np.ndarray], dtype: str) -
             return (values.view(np.uint32) >> 16).astype("<u2").tobytes()
         return values.astype(dtype).tobytes()
 
-    names = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+    names = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64"}
     header: dict[str, Any] = {}
     blobs, end = [], 0
     for name, values in weights.items():

@@ -93,6 +93,21 @@ BREAKAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
         lambda p: edit_json(p / "config.json", quantization_config={"quant_method": "gptq", "bits": 4}),
         r"already quantized \(gptq\): start from full precision",
     ),
+    "an adapter beside the weights": (
+        "llama-biases",
+        lambda p: (p / "adapter_config.json").write_text("{}"),
+        "weights and an adapter",
+    ),
+    "an adapter": (
+        "llama-biases",
+        lambda p: (p / "model.safetensors").rename(p / "adapter_model.safetensors"),
+        "is an adapter, not a model: merge it",
+    ),
+    "Mistral's own layout": (
+        "llama-biases",
+        lambda p: (p / "model.safetensors").rename(p / "consolidated.safetensors"),
+        "only Mistral's own layout",
+    ),
     "no weights": ("llama-biases", lambda p: (p / "model.safetensors").unlink(), "no model.safetensors"),
     "weights cut in the data": ("llama-biases", lambda p: cut(p / "model.safetensors", 90000), "truncated"),
     "weights cut in the header": ("llama-biases", lambda p: cut(p / "model.safetensors", 500), "truncated"),

@@ -130,7 +130,7 @@ def test_integer_tensors_are_refused(tmp_path: Path) -> None:
 def test_foreign_files_are_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="truncated or is no GGUF"):
+    with pytest.raises(InputError, match="truncated or not a GGUF"):
         open_model(path)
 
 
@@ -157,3 +157,19 @@ def test_damaged_files_never_crash(changes: list[tuple[int, int]], small_file: P
             tensor.load()
     except GolfError:
         pass
+
+
+def test_a_part_of_a_split_model_is_one_under_any_name(tmp_path: Path) -> None:
+    """What counts is split.count in the file: a renamed first part is not the model."""
+    model = open_model(small_model_file(tmp_path / "small.gguf"))
+    write_gguf(model, tmp_path / "m.gguf", split=1)
+    parts = sorted(tmp_path.glob("m-*.gguf"))
+    renamed = parts[0].rename(tmp_path / "renamed.gguf")
+    with pytest.raises(InputError, match=r"is part 1 of 2 of a split model.*name the parts NAME-00001-of-00002.gguf"):
+        open_model(renamed)
+    renamed.rename(parts[1])
+    parts[0].write_bytes(parts[1].read_bytes())
+    with pytest.raises(InputError, match="is not part 2 of 2 of this model"):
+        open_model(parts[0])
+    small_model_file(tmp_path / "whole-00001-of-00007.gguf")
+    assert len(open_model(tmp_path / "whole-00001-of-00007.gguf").tensors) == 2

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import sentencepiece
-from gguf import GGUFValueType, TokenType
+from gguf import GGUFValueType, PoolingType, TokenType
 
 from gguf_golf.models import Model, open_model
 from gguf_golf.runtime.session import LoadedModel
-from tests.models.checkpoints import CASES, TEXTS, VOCAB
+from tests.models.checkpoints import CASES, TEXTS, VOCAB, random_weights, write_weights
 from tests.models.conftest import write_gguf
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -103,11 +103,64 @@ def test_rows_are_read_alone(checkpoint: Callable[[str], Path]) -> None:
             tensor.load_rows(0, tensor.n_rows + 1)
 
 
-def test_a_tied_output_matrix_is_left_out(checkpoint: Callable[[str], Path]) -> None:
+def test_a_tied_output_matrix_is_left_out_unless_it_differs(checkpoint: Callable[[str], Path]) -> None:
     path = checkpoint("mistral-json")
     config = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
-    assert "output.weight" not in {tensor.name for tensor in open_model(path).tensors}
+    model = open_model(path)
+    assert "output.weight" in {tensor.name for tensor in model.tensors}
+    assert ["another lm_head.weight" in note for note in model.notes] == [True]
+    weights = random_weights(config)
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+    write_weights(path, weights, dtype="float32")
+    model = open_model(path)
+    assert "output.weight" not in {tensor.name for tensor in model.tensors}
+    assert model.notes == []
+
+
+def test_a_checkpoint_without_its_head_needs_no_prefix(checkpoint: Callable[[str], Path]) -> None:
+    """Embedding models, Qwen3-Embedding for one, are published like this."""
+    path = checkpoint("qwen3-sharded")
+    whole = {tensor.name: tensor.load() for tensor in open_model(path).tensors}
+    for file in path.glob("*.safetensors*"):
+        file.unlink()
+    weights = random_weights(json.loads((path / "config.json").read_text()))
+    base = {name.removeprefix("model."): w for name, w in weights.items() if name != "lm_head.weight"}
+    write_weights(path, base, dtype="float16")
+    (path / "1_Pooling").mkdir()
+    (path / "1_Pooling" / "config.json").write_text('{"pooling_mode_lasttoken": true}')
+    (path / "modules.json").write_text(
+        json.dumps([{"type": f"sentence_transformers.models.{kind}", "path": where} for kind, where in (
+            ("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize"))])
+    )  # fmt: skip
+    model = open_model(path)
+    assert whole.keys() - {tensor.name for tensor in model.tensors} == {"output.weight"}
+    for tensor in model.tensors:
+        np.testing.assert_array_equal(tensor.load(), whole[tensor.name])
+    assert {field.key: field.value for field in model.metadata}["qwen3.pooling_type"] == PoolingType.LAST
+
+
+def test_the_weights_are_those_that_transformers_loads(checkpoint: Callable[[str], Path]) -> None:
+    """model.safetensors goes before an index and its shards; what is left alone is named."""
+    path = checkpoint("qwen3-sharded")
+    weights = random_weights(json.loads((path / "config.json").read_text()))
+    merged = {name: values + 1 for name, values in weights.items()}
+    write_weights(path, merged, dtype="float32")
+    model = open_model(path)
+    np.testing.assert_array_equal(model.tensor("token_embd.weight").load(), merged["model.embed_tokens.weight"])
+    assert any("not used: model-00001-of-00003.safetensors" in note for note in model.notes)
+    for file in path.glob("model-0000*"):  # an index that was left behind
+        file.unlink()
+    assert open_model(path).notes == []
+
+
+def test_f64_weights_are_rounded_to_f32(checkpoint: Callable[[str], Path]) -> None:
+    path = checkpoint("mistral-json")
+    weights = random_weights(json.loads((path / "config.json").read_text()))
+    write_weights(path, {name: w.astype(np.float64) for name, w in weights.items()}, dtype="float64")
+    tensor = open_model(path).tensor("token_embd.weight")
+    assert tensor.source_type == "F32"
+    np.testing.assert_array_equal(tensor.load(), weights["model.embed_tokens.weight"])
 
 
 def test_ids_beyond_the_tokenizer_are_padding(checkpoint: Callable[[str], Path]) -> None:

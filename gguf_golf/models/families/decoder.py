@@ -14,10 +14,11 @@ from gguf import GGUFWriter
 
 from gguf_golf.errors import InputError
 from gguf_golf.models import rope
+from gguf_golf.models.checkpoint import StoredTensor
 from gguf_golf.models.config import Config
 from gguf_golf.models.model import LazyTensor
 from gguf_golf.models.rows import Rows, columns_of, constant, lazy, rows_of
-from gguf_golf.models.weights import Weights
+from gguf_golf.models.weights import Weights, same_values
 
 NO_SINK = -1e30
 
@@ -137,16 +138,30 @@ class Decoder:
         """
         if (divisors := self.rope.frequency_divisors(self.sizes.head_dim)) is not None:
             yield lazy(constant(divisors), "rope_freqs.weight")
-        table = (self.sizes.vocab, self.sizes.embedding)
-        yield lazy(weights.take("model.embed_tokens.weight", table), "token_embd.weight")
+        embedding = weights.take("model.embed_tokens.weight", (self.sizes.vocab, self.sizes.embedding))
+        yield lazy(embedding, "token_embd.weight")
         for block in range(self.sizes.blocks):
             yield from self.block(weights, f"model.layers.{block}", f"blk.{block}")
         yield lazy(self.norm(weights, "model.norm", self.sizes.embedding), "output_norm.weight")
-        if self.tied:  # transformers ignores a stored output matrix where the embeddings are tied
-            weights.drop("lm_head.weight")
-        else:
-            yield lazy(weights.take("lm_head.weight", table), "output.weight")
+        if (head := self.head(weights, embedding)) is not None:
+            yield lazy(head, "output.weight")
         weights.finish()
+
+    def head(self, weights: Weights, embedding: StoredTensor) -> StoredTensor | None:
+        """The output matrix; None where it is the embedding."""
+        name = "lm_head.weight"
+        if name not in weights and (self.tied or weights.is_base):
+            return None
+        head = weights.take(name, embedding.shape)
+        if not self.tied:
+            return head
+        if same_values(head, embedding):
+            return None
+        self.config.note(
+            "config.json says that the embeddings are tied, but the checkpoint stores another lm_head.weight; "
+            "it is the output matrix, as in transformers 5"
+        )
+        return head
 
     def block(self, weights: Weights, source: str, target: str) -> Iterator[LazyTensor]:
         """One layer: norms, attention, feed-forward."""
