@@ -1,5 +1,8 @@
 """The one exception family: every error that a user can cause or fix is a GolfError."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class GolfError(Exception):
     """An error whose message says what was wrong, where, and what to do. The CLI prints it without a traceback.
@@ -26,3 +29,10 @@ class DataError(GolfError):
 
 class BuildError(GolfError):
     """The patched runtime could not be fetched, built or loaded."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """How an error about an unknown name ends: the known name that is most like it, or all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, 1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(names)}"

@@ -4,13 +4,13 @@ import codecs
 import ctypes
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import jinja2
-import jinja2.sandbox
 import numpy as np
 from numpy.typing import NDArray
 
 from gguf_golf.errors import InputError
+from gguf_golf.evaluate.chat_template import ChatTemplate
 from gguf_golf.runtime.session import Context, LoadedModel, bindings
 
 
@@ -31,27 +31,11 @@ def render_chat(model: LoadedModel, prompt: str) -> str | None:
 
 
 def render_messages(
-    model: LoadedModel, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
+    model: LoadedModel, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True
 ) -> str:
-    """Messages (role, content) in the file's chat template. Raises InputError if it has none, or one that fails."""
-    source = model.chat_template()
-    if source is None:
-        raise InputError(f"{model.path}: carries no chat template; use --raw")
-
-    def refuse(message: str) -> None:
-        raise InputError(f"{model.path}: its chat template refuses the prompt: {message}")
-
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.globals["raise_exception"] = refuse
-    try:
-        return environment.from_string(source).render(
-            messages=messages,
-            add_generation_prompt=add_generation_prompt,
-            bos_token="",  # the tokenizer adds it
-            eos_token=model.piece(model.eos, special=True).decode("utf-8", "replace") if model.eos >= 0 else "",
-        )
-    except jinja2.TemplateError as error:
-        raise InputError(f"{model.path}: its chat template cannot be rendered ({error}); try --raw") from error
+    """Messages (role, content) in the file's chat template, in a process for this call: see `ChatTemplate.render`."""
+    with ChatTemplate.of(model) as template:
+        return template.render(messages, add_generation_prompt)
 
 
 def stream(

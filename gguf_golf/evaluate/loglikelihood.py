@@ -37,13 +37,16 @@ class Request:
 
 
 class LikelihoodScorer:
-    """Scores groups of requests on one context of `n_ctx` tokens. Use as a context manager."""
+    """Scores groups of requests on one context of `n_ctx` tokens (at most what the model was trained for).
+
+    Use as a context manager.
+    """
 
     def __init__(
         self, model: LoadedModel, *, max_choices: int = 16, n_ctx: int = N_CTX, threads: int | None = None
     ) -> None:
         self.model = model
-        self.n_ctx = n_ctx
+        self.n_ctx = n_ctx = min(n_ctx, model.n_ctx_train)
         n_batch = min(512, n_ctx, max(32, MAX_OUTPUT_VALUES // model.n_vocab))
         self._context = model.context(n_ctx, n_batch=n_batch, n_seq_max=max_choices + 1, threads=threads)
         self._held: NDArray[np.int32] = np.empty(0, np.int32)  # what sequence 0 of the KV cache holds
@@ -64,16 +67,23 @@ class LikelihoodScorer:
     def request(self, context: str, continuation: str) -> Request:
         """Tokens of context + continuation together, as a text has them; a context's last spaces join the continuation.
 
-        The convention of lm-evaluation-harness: tokens of the whole less those of the context. An empty context counts
-        as the start of a text.
+        The convention of lm-evaluation-harness: tokens of the whole less those of the context. Special tokens that the
+        texts spell out are read as such, and BOS begins a text once. An empty context counts as the start of a text.
         """
         stripped = context.rstrip()
         continuation = context[len(stripped) :] + continuation
-        whole = self.model.tokenize(stripped + continuation)
-        start = len(self.model.tokenize(stripped)) if stripped else int(self.model.add_bos)
+        whole = self._tokens(stripped + continuation)
+        start = len(self._tokens(stripped)) if stripped else int(self.model.add_bos)
         if start == 0:  # no BOS of its own: the end-of-text token begins a text
             whole, start = np.concatenate([[self.model.text_start], whole]).astype(np.int32), 1
         return self._fitted(Request(whole, min(start, len(whole) - 1)))
+
+    def _tokens(self, text: str) -> NDArray[np.int32]:
+        model = self.model
+        tokens = model.tokenize(text, add_special=False, parse_special=True)
+        if model.add_bos and (len(tokens) == 0 or tokens[0] != model.bos):
+            tokens = np.concatenate([[model.bos], tokens]).astype(np.int32)
+        return tokens
 
     def score(self, requests: Sequence[Request]) -> list[Likelihood]:
         """Likelihoods of requests that share a beginning, such as the choices of one question."""

@@ -88,9 +88,14 @@ class LoadedModel:
         return 8 * self.tensor_bytes / self.n_params
 
     def tokenize(
-        self, text: str | bytes, *, add_special: bool = True, parse_special: bool = False
+        self, text: str | bytes, *, add_special: bool | None = None, parse_special: bool = False
     ) -> NDArray[np.int32]:
-        """Token ids int32 [n]. `add_special` adds BOS (and EOS) where the model asks for it."""
+        """Token ids int32 [n].
+
+        `parse_special` reads the special tokens that the text spells out, as a rendered chat does. `add_special` adds
+        BOS and EOS where the model asks for them; by default only to a text that cannot bring its own.
+        """
+        add_special = not parse_special if add_special is None else add_special
         data = text.encode("utf-8") if isinstance(text, str) else text
         capacity = len(data) + 8
         tokens = np.empty(capacity, np.int32)

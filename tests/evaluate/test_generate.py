@@ -14,7 +14,7 @@ from gguf_golf.evaluate.generate import Sampling, render_chat, run
 from gguf_golf.runtime.session import LoadedModel
 
 TEMPLATE = (
-    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}"
+    "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 
@@ -59,20 +59,14 @@ def test_the_command_prints_it(tiny: Callable[[str], Path]) -> None:
 def test_the_template_of_the_file_is_used(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     path = with_template(tiny("q8_0"), tmp_path / "chat.gguf", TEMPLATE)
     with LoadedModel(path) as model:
-        assert render_chat(model, "Hello?") == "<|user|>Hello?<|assistant|>"
+        bos = model.piece(model.bos, special=True).decode()
+        chat_text = render_chat(model, "Hello?")
+        assert chat_text == f"{bos}<|user|>Hello?<|assistant|>"
+        assert list(model.tokenize(chat_text, parse_special=True)).count(model.bos) == 1
     chat = "".join(run(str(path), "Hello?", 6, Sampling(), chat=None, threads=2))
     raw = "".join(run(str(path), "Hello?", 6, Sampling(), chat=False, threads=2))
     by_hand = "".join(run(str(path), "<|user|>Hello?<|assistant|>", 6, Sampling(), chat=False, threads=2))
     assert chat == by_hand != raw
-
-
-@pytest.mark.parametrize("template", ["{{ raise_exception('no users') }}", "{% for %}", "{{ ''.__class__.__mro__ }}"])
-def test_a_template_that_fails_or_attacks_is_an_error(
-    tiny: Callable[[str], Path], tmp_path: Path, template: str
-) -> None:
-    path = with_template(tiny("q8_0"), tmp_path / "chat.gguf", template)
-    with LoadedModel(path) as model, pytest.raises(InputError, match="template"):
-        render_chat(model, "x")
 
 
 def test_what_does_not_fit_or_is_not_there_is_refused(tiny: Callable[[str], Path]) -> None:

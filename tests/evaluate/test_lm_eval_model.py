@@ -13,8 +13,8 @@ from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
 
 from gguf_golf.evaluate.lm_eval_model import GolfLM
-from gguf_golf.evaluate.tasks import gpqa
-from gguf_golf.evaluate.tasks.gpqa import Record
+from gguf_golf.evaluate.tasks.kinds import gpqa
+from gguf_golf.evaluate.tasks.kinds.gpqa import Record
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "gpqa" / "dataset.zip"
 

@@ -65,7 +65,7 @@ def suite(tmp_path: Path, demo_text: Path) -> Path:
 def test_a_suite_is_read(suite: Path) -> None:
     found = read_suite(suite)
     assert [text.label for text in found.texts] == ["first", "other"]
-    assert [task.kind for task in found.tasks] == ["hellaswag", "lambada"]
+    assert [task.kind.name for task in found.tasks] == ["hellaswag", "lambada"]
     assert found.texts[0].file == suite.parent / "demo.txt"
     assert found.name == "all"
     assert found.noise_floor
@@ -74,13 +74,21 @@ def test_a_suite_is_read(suite: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("noise_floor = true", "noise_flor = true", "unknown noise_flor"),
-        ("n_ctx = 64", 'n_ctx = "64"', "n_ctx cannot be '64'"),
-        ("n_ctx = 64", "n_ctx = true", "n_ctx cannot be True"),
-        ("n_chunks = 3", "chunks = 3", "has no chunks"),
+        ("noise_floor = true", "noise_flor = true", "did you mean 'noise_floor'"),
+        ("n_ctx = 64", 'n_ctx = "64"', "n_ctx of a text cannot be '64'"),
+        ("n_ctx = 64", "n_ctx = true", "n_ctx of a text cannot be True"),
+        ("n_chunks = 3", "chunks = 3", "did you mean 'n_chunks'"),
         ('file = "demo.txt"', 'file = "absent.txt"', "absent.txt does not exist"),
         ('name = "first"', 'name = "other"', "the same name"),
-        ('kind = "lambada"\n', "", "incomplete"),
+        ('kind = "lambada"\n', "", "needs a `kind`"),
+        ('kind = "lambada"', 'kind = "lamdaba"', "did you mean 'lambada'"),
+        ('kind = "lambada"', 'kind = "lambada"\nshots = 5', "kind lambada has no key 'shots'"),
+        ('kind = "lambada"', 'kind = "piqa"', "kind piqa needs labels"),
+        ('kind = "lambada"', 'kind = "piqa"\nlabel = "words.jsonl"', "did you mean 'labels'"),
+        ('kind = "lambada"', 'kind = "piqa"\nlabels = "words.jsonl"\npassword = "x"', "piqa has no key 'password'"),
+        ("limit = 4", "limit = 0", "1 or more"),
+        ("noise_floor = true", 'noise_floor = "no"', "noise_floor cannot be 'no'"),
+        ("repeats = 2", "repeat = 2", "did you mean 'repeats'"),
         ("noise_floor = true", "noise_floor = ", "not TOML"),
     ],
 )

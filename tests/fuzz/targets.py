@@ -17,7 +17,7 @@ from gguf_golf.calibrate.hessian import Accumulator, Hessians, Rows, Survey
 from gguf_golf.calibrate.imatrix import Imatrix, ImatrixEntry
 from gguf_golf.evaluate.logits_file import LogitsFile, LogitsShape, LogitsWriter
 from gguf_golf.evaluate.suite import read_suite
-from gguf_golf.evaluate.tasks.gpqa import COLUMNS, read_records
+from gguf_golf.evaluate.tasks.kinds.gpqa import COLUMNS, read_records
 from gguf_golf.evaluate.tasks.readers import read_questions
 from gguf_golf.models import open_model
 from gguf_golf.plan import recipe

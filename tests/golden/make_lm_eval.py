@@ -9,8 +9,8 @@ from pathlib import Path
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from gguf_golf.evaluate.tasks import gpqa
-from gguf_golf.evaluate.tasks.gpqa import Record
+from gguf_golf.evaluate.tasks.kinds import gpqa
+from gguf_golf.evaluate.tasks.kinds.gpqa import Record
 
 RECORDS = [
     Record("a", "", "Which city is the capital of England?", ("London", "the largest city of France", "Rome", "1998")),

@@ -1,4 +1,4 @@
-"""A question as a model is asked it by log-likelihood, whatever file it came from."""
+"""A question as a model is asked it, whatever file it came from."""
 
 import random
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 T = TypeVar("T")
+LETTERS = "ABCDEFGHIJ"
 
 
 @dataclass(frozen=True)
@@ -33,21 +34,39 @@ class Variant:
 class Question:
     """A question with `n_options` answers, number `right` being the right one, in one or more orders.
 
-    A completion has the single option 0; it counts as right if the model would have produced it greedily.
+    `twins` are other options with the right answer's text: choosing one of them is right too. A completion has the
+    single option 0; it counts as right if the model would have produced it greedily.
     """
 
     id: str
     right: int
     variants: tuple[Variant, ...]
+    twins: frozenset[int] = frozenset()
 
     @property
     def n_options(self) -> int:
         return len(self.variants[0].order)
 
+    @property
+    def chance(self) -> float:
+        """The score of guessing; 0 for a completion."""
+        return 0.0 if self.n_options == 1 else (1 + len(self.twins)) / self.n_options
 
-def question(identity: str, right: int, options: Sequence[Option]) -> Question:
-    """A question whose options have one order."""
-    return Question(identity, right, (Variant(tuple(options), tuple(range(len(options)))),))
+    def is_right(self, option: int | None) -> bool:
+        return option == self.right or option in self.twins
+
+
+def question(identity: str, right: int, options: Sequence[Option], texts: Sequence[str] | None = None) -> Question:
+    """A question whose options have one order. `texts` are the answers where the continuations are letters only."""
+    variant = Variant(tuple(options), tuple(range(len(options))))
+    answers = [option.continuation for option in options] if texts is None else texts
+    return Question(identity, right, (variant,), same_answers(answers, right))
+
+
+def same_answers(answers: Sequence[str], right: int) -> frozenset[int]:
+    """The other answers that read like number `right`; white space does not count, capitals do."""
+    words = [answer.split() for answer in answers]
+    return frozenset(index for index, other in enumerate(words) if index != right and other == words[right])
 
 
 def sample(items: Sequence[T], limit: int | None, seed: int) -> list[T]:

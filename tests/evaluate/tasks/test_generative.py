@@ -1,4 +1,4 @@
-"""Letters found in answers, and the generative road on golf-tiny."""
+"""Generated answers: batches, seeds, what is kept of them, on golf-tiny."""
 
 import json
 from collections.abc import Callable
@@ -9,26 +9,10 @@ import pytest
 
 from gguf_golf.evaluate.generate import Sampling, generate_many, stream
 from gguf_golf.evaluate.tasks import generative
-from gguf_golf.evaluate.tasks.generative import Budget, extract
-from gguf_golf.evaluate.tasks.gpqa import Record
+from gguf_golf.evaluate.tasks.answers import Answers
+from gguf_golf.evaluate.tasks.generative import GenerationSettings
+from gguf_golf.evaluate.tasks.kinds.gpqa import Record, prompts
 from gguf_golf.runtime.session import LoadedModel
-
-
-@pytest.mark.parametrize(
-    ("text", "letter"),
-    [
-        ("So it is heat.\nAnswer: C", "C"),
-        ("Answer: A? No. Reconsider.\n\n**Answer:** (D)", "D"),
-        ("answer: b", "B"),
-        ("The answer is (A).", "A"),
-        ("The correct answer is: $B$", "B"),
-        ("Answer: Chlorine", None),
-        ("I cannot tell", None),
-        ("", None),
-    ],
-)
-def test_extraction(text: str, letter: str | None) -> None:
-    assert extract(text) == letter
 
 
 def test_batched_generation_equals_one_at_a_time(tiny: Callable[[str], Path]) -> None:
@@ -52,8 +36,9 @@ def test_answers_are_kept_as_letters_only_and_not_asked_again(
     tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     records = [Record(f"rec{i}", "", f"Secret stem {i}?", ("w", "x", "y", "z")) for i in range(3)]
-    kept = tmp_path / "kept.jsonl"
-    budget = Budget(max_tokens=8, repeats=2, concurrency=2)
+    questions = prompts(records, 2, 1)
+    journal = tmp_path / "journal.jsonl"
+    settings = GenerationSettings(max_tokens=8, concurrency=2)
     asked: list[int] = []
 
     def answers(model, prompts, n, samplings, **_):  # type: ignore[no-untyped-def]
@@ -64,18 +49,39 @@ def test_answers_are_kept_as_letters_only_and_not_asked_again(
             raise KeyboardInterrupt
         yield from ((index, "nothing" if index else "Answer: B") for index in range(len(prompts)))
 
+    def ask() -> Answers:
+        return generative.ask(tiny("q8_0"), questions, journal, "job", settings, 2, "gpqa")
+
     monkeypatch.setattr(generative, "generate_many", answers)
     with pytest.raises(KeyboardInterrupt):
-        generative.ask(tiny("q8_0"), records, kept, budget, 1, 2, "gpqa")
-    found = generative.ask(tiny("q8_0"), records, kept, budget, 1, 2, "gpqa")
-    again = generative.ask(tiny("q8_0"), records, kept, budget, 1, 2, "gpqa")
+        ask()
+    found = ask()
+    again = ask()
     assert asked == [6, 5]
     assert again == found
-    assert "private" not in kept.read_text()
-    assert "Secret" not in kept.read_text()
-    assert {tuple(json.loads(line)) for line in kept.read_text().splitlines()} == {("id", "repeat", "letter")}
-    first, second = (
-        generative._order(record, 0, 1)["AB".index(letter)] for record, letter in zip(records, "AB", strict=False)
-    )
+    text = journal.read_text()
+    assert "private" not in text
+    assert "Secret" not in text
+    assert {tuple(json.loads(line)) for line in text.splitlines()[1:]} == {("id", "variant", "letter")}
+    orders = [question.variants[0].order for question in questions]
+    first, second = orders[0]["AB".index("A")], orders[1]["AB".index("B")]
     assert found.chosen["acc"] == [first, second, None]
     assert found.scores["acc"] == [(first == 0) / 2, (second == 0) / 2, 0]
+
+
+def test_a_torn_journal_costs_one_answer(
+    tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions = prompts([Record(f"rec{i}", "", "Stem?", ("w", "x", "y", "z")) for i in range(3)], 1, 1)
+    journal = tmp_path / "journal.jsonl"
+    asked: list[int] = []
+
+    def answers(model, prompts, n, samplings, **_):  # type: ignore[no-untyped-def]
+        asked.append(len(prompts))
+        yield from ((index, "Answer: B") for index in range(len(prompts)))
+
+    monkeypatch.setattr(generative, "generate_many", answers)
+    whole = generative.ask(tiny("q8_0"), questions, journal, "job", GenerationSettings(8), 2, "gpqa")
+    journal.write_bytes(journal.read_bytes()[:-9])
+    assert generative.ask(tiny("q8_0"), questions, journal, "job", GenerationSettings(8), 2, "gpqa") == whole
+    assert asked == [3, 1]

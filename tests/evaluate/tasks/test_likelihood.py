@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from gguf_golf.errors import DataError
-from gguf_golf.evaluate.tasks import gpqa, likelihood
-from gguf_golf.evaluate.tasks.gpqa import Record
+from gguf_golf.evaluate.tasks import likelihood
+from gguf_golf.evaluate.tasks.kinds import gpqa
+from gguf_golf.evaluate.tasks.kinds.gpqa import Record
 from gguf_golf.evaluate.tasks.likelihood import BLOCK, ask, count
 from gguf_golf.evaluate.tasks.question import Option, Question, Variant, question
 
@@ -39,6 +40,16 @@ def test_permutations_are_averaged_and_undone() -> None:
     assert found.chosen["acc"] == [0]
 
 
+def test_an_option_that_reads_like_the_right_one_is_right_too() -> None:
+    options = [Option("c", " 4 eV"), Option("c", " 5 eV"), Option("c", " 4  eV\n"), Option("c", " 4 EV")]
+    asked = question("q", 2, options)
+    assert asked.twins == {0}
+    assert asked.chance == 0.5
+    found = count([asked], [record([(-1.0, 1), (-2.0, 1), (-2.0, 1), (-2.0, 1)])])
+    assert found.right["acc"] == [True]
+    assert found.scores["acc"] == [1.0]
+
+
 def test_a_completion_counts_if_greedy() -> None:
     asked = [question(str(i), 0, [Option("c", " w")]) for i in range(2)]
     records = [[[{"total": -1.0, "tokens": 1, "greedy": hit}]] for hit in (True, False)]
@@ -54,9 +65,10 @@ def test_gpqa_agrees_with_lm_evaluation_harness(tiny: Callable[[str], Path], tmp
     """
     golden = json.loads(GOLDEN.read_text())
     records = [Record(row["id"], "", row["stem"], tuple(row["answers"])) for row in golden["records"]]
-    ask(tiny("f32"), gpqa.questions(records, form, 2, 1), tmp_path / "kept", 2, "gpqa")
-    kept = [json.loads(line) for line in (tmp_path / "kept").read_text().splitlines()]
-    found = [(option["total"], option["greedy"]) for variants in kept for variant in variants for option in variant]
+    ask(tiny("f32"), gpqa.questions(records, form, 2, 1), tmp_path / "journal", "job", 2, "gpqa")
+    (_, block) = (tmp_path / "journal").read_text().splitlines()
+    likelihoods = json.loads(block)["likelihoods"]
+    found = [(o["total"], o["greedy"]) for variants in likelihoods for variant in variants for o in variant]
     assert [total for total, _ in found] == pytest.approx([total for total, _ in golden[form]], rel=2e-3)
     assert [greedy for _, greedy in found] == [greedy for _, greedy in golden[form]]
 
@@ -69,7 +81,7 @@ def test_nan_logits_name_the_file(tiny: Callable[[str], Path], tmp_path: Path) -
     reader.data.flush()
     asked = [question("q", 0, [Option("The city", " of"), Option("The city", " is")])]
     with pytest.raises(DataError, match=r"poisoned\.gguf: .*NaN"):
-        ask(poisoned, asked, tmp_path / "kept", 2, "t")
+        ask(poisoned, asked, tmp_path / "journal", "job", 2, "t")
 
 
 def test_an_interrupted_task_gives_the_same(
@@ -91,14 +103,14 @@ def test_an_interrupted_task_gives_the_same(
         calls.clear()
         monkeypatch.setattr(likelihood, "_variant", variant)
 
-    kept, whole = tmp_path / "kept", tmp_path / "whole"
+    kept, whole = tmp_path / "journal", tmp_path / "whole"
     stop_after(BLOCK + 3)
     with pytest.raises(KeyboardInterrupt):
-        ask(tiny("q4_0"), asked, kept, 2, "t")
+        ask(tiny("q4_0"), asked, kept, "job", 2, "t")
     stop_after(1000)
-    resumed = ask(tiny("q4_0"), asked, kept, 2, "t")
+    resumed = ask(tiny("q4_0"), asked, kept, "job", 2, "t")
     assert len(calls) == 7
-    assert ask(tiny("q4_0"), asked, kept, 2, "t") == resumed
+    assert ask(tiny("q4_0"), asked, kept, "job", 2, "t") == resumed
     assert len(calls) == 7
-    assert ask(tiny("q4_0"), asked, whole, 2, "t") == resumed
+    assert ask(tiny("q4_0"), asked, whole, "job", 2, "t") == resumed
     assert kept.read_text() == whole.read_text()

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from gguf_golf.errors import InputError
-from gguf_golf.evaluate.tasks import gpqa
-from gguf_golf.evaluate.tasks.gpqa import Record, orders, questions, read_records
+from gguf_golf.evaluate.tasks.kinds import gpqa
+from gguf_golf.evaluate.tasks.kinds.gpqa import GpqaSettings, Record, orders, prompts, questions, read_records
 
-REAL = Path(__file__).parents[4] / "shared" / "data" / "gpqa" / "dataset.zip"
+REAL = Path(__file__).parents[5] / "shared" / "data" / "gpqa" / "dataset.zip"
 RECORD = Record("rec1", "Physics", "How many?", ("four", "one", "two", "three"))
 
 
@@ -41,8 +41,6 @@ def test_a_zip_names_the_subset(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "dataset.zip", "w") as archive:
         archive.writestr("dataset/gpqa_main.csv", csv_bytes())
     assert read_records(tmp_path / "dataset.zip", "main", "any") == [RECORD]
-    with pytest.raises(InputError, match="no subset 'best'"):
-        read_records(tmp_path / "dataset.zip", "best", "any")
     with pytest.raises(InputError, match="holds no gpqa_diamond"):
         read_records(tmp_path / "dataset.zip", "diamond", "any")
     with pytest.raises(InputError, match="give its password"):
@@ -109,6 +107,43 @@ def test_orders_are_fixed_by_seed_and_record_and_do_not_repeat() -> None:
         order.index(0) for number in range(400) for order in orders(Record(f"r{number}", "", "", RECORD.answers), 1, 1)
     )
     assert all(70 < places[place] < 130 for place in range(4))
+
+
+def test_settings_that_gpqa_does_not_have_are_refused() -> None:
+    for wrong, message in (
+        ({"subset": "dimond"}, "did you mean 'diamond'"),
+        ({"mode": "chat"}, "no mode 'chat'"),
+        ({"form": "letter"}, "did you mean 'letters'"),
+        ({"permutations": 0}, "1 or more"),
+    ):
+        with pytest.raises(InputError, match=message):
+            GpqaSettings(name="g", file=Path("x"), **wrong)  # type: ignore[arg-type]
+
+
+def test_two_records_of_one_id_are_refused(tmp_path: Path) -> None:
+    text = csv_bytes().decode()
+    (tmp_path / "a.csv").write_text(text + text.split("\n", 1)[1], newline="")
+    with pytest.raises(InputError, match="id rec1"):
+        read_records(tmp_path / "a.csv")
+
+
+def test_a_wrong_answer_that_reads_like_the_right_one_is_right_too() -> None:
+    record = Record("r", "", "Stem?", ("10 eV", "5 eV", "10  eV", "10 EV"))
+    for question in (
+        *questions([record], "letters", 1, 1),
+        *questions([record], "answers", 1, 1),
+        *prompts([record], 1, 1),
+    ):
+        assert question.twins == {2}
+        assert question.chance == 0.5
+
+
+def test_each_repeat_of_a_prompt_has_an_order_of_its_own() -> None:
+    (question,) = prompts([RECORD], 3, 1)
+    assert [variant.order for variant in question.variants] == orders(RECORD, 3, 1)
+    for variant in question.variants:
+        place = variant.order.index(0)
+        assert f"\n{'ABCD'[place]}) four" in variant.shown[0].context
 
 
 def test_the_letter_of_the_right_answer_moves_with_it() -> None:

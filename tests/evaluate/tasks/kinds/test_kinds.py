@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from gguf_golf.errors import InputError
-from gguf_golf.evaluate.tasks.question import Question, sample
+from gguf_golf.evaluate.tasks.kinds import kinds_table
+from gguf_golf.evaluate.tasks.question import Option, Question, sample
 from gguf_golf.evaluate.tasks.readers import read_questions
 
-DATA = Path(__file__).parents[4] / "shared" / "data" / "choices"
+DATA = Path(__file__).parents[5] / "shared" / "data" / "choices"
 
 
 def only(questions: list[Question]) -> tuple[Question, list[tuple[str, str]]]:
@@ -60,7 +61,7 @@ def test_arc_with_letters_or_numbers(tmp_path: Path) -> None:
 
 def test_piqa(tmp_path: Path) -> None:
     file = write(tmp_path / "p", '{"goal": "open it", "sol1": "push", "sol2": "pull"}')
-    found, options = only(read_questions("piqa", file, extra=write(tmp_path / "l", "1")))
+    found, options = only(read_questions("piqa", file, labels=write(tmp_path / "l", "1")))
     assert found.right == 1
     assert options == [("Question: open it\nAnswer:", " push"), ("Question: open it\nAnswer:", " pull")]
 
@@ -77,7 +78,7 @@ def test_mmlu_with_examples(tmp_path: Path, header: bool, answer: str) -> None:
     dev = tmp_path / "dev"
     dev.mkdir()
     write(dev / "high_school_physics_dev.csv", *head, f"Q1,a,b,c,d,{answer}", f"Q2,a,b,c,d,{answer}")
-    found, options = only(read_questions("mmlu", test, extra=dev, shots=1))
+    found, options = only(read_questions("mmlu", test, examples=dev, shots=1))
     assert (found.id, found.right) == ("high_school_physics-0", 2)
     assert [continuation for _, continuation in options] == [" A", " B", " C", " D"]
     assert options[0][0] == (
@@ -101,21 +102,49 @@ def test_mmlu_with_examples(tmp_path: Path, header: bool, answer: str) -> None:
         ("mmlu", ["question,a,b,c,d"], "row 1: 5 columns"),
         ("mmlu", ["q,a,b,c,d,E"], "none of A-D"),
         ("mmlu", ["q,a,b,c,d,"], "none of A-D"),
-        ("piqa", ["{}"], "labels"),
+        ("lambada", ['{"text": 5}'], "text is not a str"),
+        ("helaswag", ["x"], "did you mean 'hellaswag'"),
         ("riddles", ["x"], "known are arc"),
         ("hellaswag", [], "no questions"),
     ],
 )
 def test_a_file_that_is_not_of_its_kind_is_refused(tmp_path: Path, kind: str, lines: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        read_questions(kind, write(tmp_path / "f", *lines))
+        read_questions(kind, write(tmp_path / "f", *lines), **({"shots": 0} if kind == "mmlu" else {}))
 
 
 def test_labels_must_fit_the_questions(tmp_path: Path) -> None:
     file = write(tmp_path / "p", '{"goal": "g", "sol1": "a", "sol2": "b"}')
     for labels in (["0", "1"], ["2"], []):
         with pytest.raises(InputError, match="labels"):
-            read_questions("piqa", file, extra=write(tmp_path / "l", *labels))
+            read_questions("piqa", file, labels=write(tmp_path / "l", *labels))
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
+def test_lines_end_at_newlines_only(tmp_path: Path, separator: str) -> None:
+    (found,) = read_questions("hellaswag", write(tmp_path / "h", f"A{separator}man\r", "2\r", "a", "b", "c", "d"))
+    assert found.variants[0].shown[0].context == f"A{separator}man"
+    sentence = f"The{separator}cup broke as _ fell."
+    (found,) = read_questions("winogrande", write(tmp_path / "w.csv", f"7,{sentence},it,he,2"))
+    assert found.variants[0].shown[0].context == f"The{separator}cup broke as it"
+    if separator >= " ":  # JSON has no raw control characters
+        (found,) = read_questions(
+            "lambada", write(tmp_path / "l", json.dumps({"text": f"a{separator} b"}, ensure_ascii=False))
+        )
+        assert found.variants[0].shown[0] == Option(f"a{separator}", " b")
+
+
+def test_examples_that_are_too_few_or_not_named_are_an_error(tmp_path: Path) -> None:
+    test = write(tmp_path / "physics_test.csv", "Q,a,b,c,d,A")
+    with pytest.raises(InputError, match="5 shots need `examples`"):
+        read_questions("mmlu", test)
+    with pytest.raises(InputError, match="1 examples, not 2"):
+        read_questions("mmlu", test, examples=write(tmp_path / "physics_dev.csv", "Q,a,b,c,d,A"), shots=2)
+
+
+def test_the_documentation_has_the_table_of_kinds() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    assert kinds_table() in page, "run python -m gguf_golf.evaluate.tasks.kinds and paste what it prints"
 
 
 @pytest.mark.skipif(
@@ -124,9 +153,9 @@ def test_labels_must_fit_the_questions(tmp_path: Path) -> None:
 def test_the_published_files() -> None:
     sizes = {
         "hellaswag": len(read_questions("hellaswag", DATA / "hellaswag" / "hellaswag_val_full.txt")),
-        "piqa": len(read_questions("piqa", DATA / "piqa" / "valid.jsonl", extra=DATA / "piqa" / "valid-labels.lst")),
+        "piqa": len(read_questions("piqa", DATA / "piqa" / "valid.jsonl", labels=DATA / "piqa" / "valid-labels.lst")),
         "lambada": len(read_questions("lambada", DATA / "lambada" / "lambada_test.jsonl")),
-        "mmlu": len(read_questions("mmlu", DATA / "mmlu" / "test", extra=DATA / "mmlu" / "dev")),
+        "mmlu": len(read_questions("mmlu", DATA / "mmlu" / "test", examples=DATA / "mmlu" / "dev")),
     }
     assert sizes == {"hellaswag": 10042, "piqa": 1838, "lambada": 5153, "mmlu": 14042}
 
