@@ -196,7 +196,8 @@ def test_log_probabilities_cannot_be_the_base_of_tasks(
     assert "base of texts only" in str(result.exception)
 
 
-def test_text_or_suite_but_not_both(tmp_path: Path) -> None:
-    result = CliRunner().invoke(cli.cli, ["eval", "a.gguf"])
+def test_text_or_suite_but_not_both(tiny: Callable[[str], Path], suite: Path, demo_text: Path) -> None:
+    both = ["eval", str(tiny("q8_0")), "--suite", str(suite), "--text", str(demo_text)]
+    result = CliRunner().invoke(cli.cli, both)
     assert result.exit_code == 2
     assert "either --text or --suite" in result.output
