@@ -5,16 +5,16 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-from gguf import GGUFValueType, GGUFWriter, LlamaFileType
+from gguf import GGUFWriter, LlamaFileType
 
 from gguf_golf.errors import InputError
 from gguf_golf.models.config import Config, read_config, read_optional_json
 from gguf_golf.models.config_keys import unused_keys
 from gguf_golf.models.families import family_of
 from gguf_golf.models.gguf_file import open_gguf
-from gguf_golf.models.model import LazyTensor, MetadataField, Model
+from gguf_golf.models.model import LazyTensor, Model, fields_of
 from gguf_golf.models.pooling import pooling_type
-from gguf_golf.models.tokens import add_tokenizer
+from gguf_golf.models.tokens import add_tokenizer, tokenizer_fields
 from gguf_golf.models.unsupported import UnsupportedError
 from gguf_golf.models.upstream import convert_upstream
 from gguf_golf.models.weights import Weights
@@ -37,7 +37,22 @@ def open_directory(directory: Path, *, allow_requantize: bool) -> Model:
     try:
         return _open_natively(config)
     except UnsupportedError as reason:
-        return open_gguf(convert_upstream(config, str(reason)), allow_requantize=allow_requantize)
+        return _open_upstream(config, str(reason), allow_requantize=allow_requantize)
+
+
+def _open_upstream(config: Config, reason: str, *, allow_requantize: bool) -> Model:
+    """Through llama.cpp's converter, but with the tokenizer of our own writer where that knows it."""
+    text_config = config.values.get("text_config") or {}
+    vocab_size = int(config.values.get("vocab_size") or text_config.get("vocab_size") or 0)
+    known = vocab_size > 0 and tokenizer_fields(config, vocab_size) is not None
+    model = open_gguf(convert_upstream(config, reason, vocab=not known), allow_requantize=allow_requantize)
+    if not known:
+        return model
+    config.notes.clear()
+    rows = next((tensor.shape[0] for tensor in model.tensors if tensor.name == "token_embd.weight"), vocab_size)
+    tokenizer = tokenizer_fields(config, rows) or []
+    kept = [field for field in model.metadata if not field.key.startswith("tokenizer.")]
+    return Model(model.architecture, [*kept, *tokenizer], model.tensors, [*model.notes, *config.notes])
 
 
 def _open_natively(config: Config) -> Model:
@@ -47,7 +62,6 @@ def _open_natively(config: Config) -> Model:
         raise UnsupportedError(f"{config.directory} is {config.architecture}{quantized}")
     family = family_class(config)
     tensors = list(family.tensors(Weights(config)))
-    # gguf-py's writer collects the keys: its add_* methods are the one list of their names and types.
     writer = GGUFWriter(path=None, arch=family.architecture)
     _add_general(writer, config.directory, tensors)
     family.add_hyperparameters(writer, FILE_TYPES[_main_type(tensors)])
@@ -57,11 +71,7 @@ def _open_natively(config: Config) -> Model:
     add_tokenizer(writer, config)
     if unused := unused_keys(config):
         config.note(f"nothing uses these keys of config.json: {', '.join(unused)}")
-    metadata = [
-        MetadataField(key, v.value, v.type, GGUFValueType.get_type(v.value[0]) if isinstance(v.value, list) else None)
-        for key, v in writer.kv_data[0].items()
-    ]
-    return Model(family.architecture, metadata, tensors, config.notes)
+    return Model(family.architecture, fields_of(writer), tensors, config.notes)
 
 
 def _add_general(writer: GGUFWriter, directory: Path, tensors: list[LazyTensor]) -> None:

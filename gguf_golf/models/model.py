@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from gguf import GGUFValueType
+from gguf import GGUFValueType, GGUFWriter
 
 from gguf_golf.errors import DataError, InputError
 
@@ -23,6 +23,14 @@ class MetadataField(NamedTuple):
     value: object
     type: GGUFValueType
     sub_type: GGUFValueType | None = None
+
+
+def fields_of(writer: GGUFWriter) -> list[MetadataField]:
+    """What gguf-py's writer has collected: its add_* methods are the one list of keys and their types."""
+    return [
+        MetadataField(key, v.value, v.type, GGUFValueType.get_type(v.value[0]) if isinstance(v.value, list) else None)
+        for key, v in writer.kv_data[0].items()
+    ]
 
 
 @dataclass(frozen=True)

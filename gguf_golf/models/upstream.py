@@ -20,18 +20,21 @@ from gguf_golf.progress import ProgressBar, announce
 from gguf_golf.runtime import pin, source
 from gguf_golf.runtime.cache import cache_dir
 
+WITHOUT_VOCAB = Path(__file__).with_name("upstream_without_vocab.py")
 INSTALL = (
     "install it with `pip install 'gguf-golf[hf]'` (without a GPU install PyTorch's CPU build first, which is ten "
     "times smaller: PyTorch's installation page says how)"
 )
 
 
-def convert_upstream(config: Config, reason: str) -> Path:
+def convert_upstream(config: Config, reason: str, *, vocab: bool = True) -> Path:
     """Convert the checkpoint with llama.cpp's converter, unless that was done before, and return the GGUF.
 
-    `reason` says why this road is taken. Raises InputError where torch is not installed or the converter fails.
+    `reason` says why this road is taken; without `vocab` the file has no tokenizer. Raises
+    InputError where torch is not installed or the converter fails.
     """
-    target = cache_dir() / "converted" / f"{config.directory.resolve().name}-{_key(config.directory)}.gguf"
+    name = f"{config.directory.resolve().name}-{_key(config.directory, vocab=vocab)}.gguf"
+    target = cache_dir() / "converted" / name
     if target.is_file():
         return target
     missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
@@ -42,7 +45,9 @@ def convert_upstream(config: Config, reason: str) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as folder:
         made, log = Path(folder) / "model.gguf", target.with_suffix(".log")
-        command = [sys.executable, str(source.source_dir() / "convert_hf_to_gguf.py"), str(config.directory)]
+        program = [] if vocab else [str(WITHOUT_VOCAB)]
+        converter = str(source.source_dir() / "convert_hf_to_gguf.py")
+        command = [sys.executable, *program, converter, str(config.directory)]
         status = _run(
             [*command, "--outfile", str(made), "--outtype", _output_type(config)], config.directory, made, log
         )
@@ -55,9 +60,9 @@ def convert_upstream(config: Config, reason: str) -> Path:
     return target
 
 
-def _key(directory: Path) -> str:
+def _key(directory: Path, *, vocab: bool) -> str:
     """Names the conversion: a hash of the pin and of every file's name, size and time of change."""
-    digest = hashlib.sha256(pin.SHA256.encode())
+    digest = hashlib.sha256(f"{pin.SHA256}{vocab}".encode())
     for path in sorted(path for path in directory.iterdir() if path.is_file()):
         status = path.stat()
         digest.update(f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())

@@ -1,6 +1,8 @@
 """The road through llama.cpp's own converter: when it is taken, what it is told, and its failures. No torch here."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +28,7 @@ def converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     source = tmp_path / "llama.cpp"
     source.mkdir()
     (source / "convert_hf_to_gguf.py").write_text(CONVERTER)
+    (source / "conversion.py").write_text("def get_model_class(name): ...")
     small_model_file(source / "small.gguf")
     monkeypatch.setattr(upstream.source, "source_dir", lambda: source)
     monkeypatch.setattr(upstream, "cache_dir", lambda: tmp_path / "cache")
@@ -91,3 +94,26 @@ def test_the_pinned_source_has_the_converter() -> None:
     text = (folder / "convert_hf_to_gguf.py").read_text(encoding="utf-8")
     assert all(option in text for option in ("--outfile", "--outtype", '"f32", "f16", "bf16"'))
     assert (folder / "conversion" / "__init__.py").is_file()
+
+
+def test_a_tokenizer_that_our_writer_knows_goes_over_the_converters(
+    checkpoint: Callable[[str], Path], converter: Path
+) -> None:
+    fields = {field.key: field.value for field in open_model(rename_architecture(checkpoint("qwen2-yarn"))).metadata}
+    assert fields["tokenizer.ggml.pre"] == "qwen2"
+    assert fields["k.string"] == "naïve"  # the rest is the converter's
+
+
+def test_the_converters_own_tokenizer_step_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "conversion.py").write_text(
+        "class Model:\n    def set_vocab(self): raise NotImplementedError\n\ndef get_model_class(name): return Model\n"
+    )
+    script = tmp_path / "convert.py"
+    script.write_text(
+        "import sys\nfrom types import SimpleNamespace\nfrom conversion import get_model_class\n"
+        "model = get_model_class('X')()\nmodel.gguf_writer = SimpleNamespace(add_tokenizer_model=print)\n"
+        "model.set_vocab()\nprint(*sys.argv[1:])\n"
+    )
+    command = [sys.executable, str(upstream.WITHOUT_VOCAB), str(script), "--outfile", "o"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["none", "--outfile", "o"]

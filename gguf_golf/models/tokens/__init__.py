@@ -7,6 +7,7 @@ from gguf import GGUFWriter
 
 from gguf_golf.errors import InputError
 from gguf_golf.models.config import Config
+from gguf_golf.models.model import MetadataField, fields_of
 from gguf_golf.models.tokens.byte_level import byte_level_vocabulary
 from gguf_golf.models.tokens.files import TokenizerFiles
 from gguf_golf.models.tokens.sentencepiece_model import describes_the_same, read_model, sentencepiece_vocabulary
@@ -16,7 +17,7 @@ from gguf_golf.models.tokens.template import chat_template
 from gguf_golf.models.tokens.vocabulary import Vocabulary
 from gguf_golf.models.unsupported import UnsupportedError
 
-__all__ = ["add_tokenizer"]
+__all__ = ["add_tokenizer", "tokenizer_fields"]
 
 OTHER_FILES = ("vocab.json", "vocab.txt", "tekken.json", "tokenizer.tiktoken", "qwen.tiktoken", "spiece.model")
 
@@ -42,6 +43,19 @@ def add_tokenizer(writer: GGUFWriter, config: Config, vocab_size: int | None = N
         vocabulary.notes.append("split_special_tokens: the original tokenizer cuts special tokens in a text to pieces")
     for note in vocabulary.notes:
         config.note(note)
+
+
+def tokenizer_fields(config: Config, vocab_size: int) -> list[MetadataField] | None:
+    """The same as a list of fields for a model that was read in another way; None for a kind that is not known here.
+
+    Raises InputError as `add_tokenizer` does.
+    """
+    writer = GGUFWriter(path=None, arch="none")
+    try:
+        add_tokenizer(writer, config, vocab_size)
+    except UnsupportedError:
+        return None
+    return [field for field in fields_of(writer) if field.key.startswith("tokenizer.")]
 
 
 def _add_vocabulary(writer: GGUFWriter, files: TokenizerFiles, vocab_size: int) -> Vocabulary:

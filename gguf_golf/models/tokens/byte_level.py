@@ -17,7 +17,7 @@ def byte_level_vocabulary(writer: GGUFWriter, files: TokenizerFiles, vocab_size:
     model = files.tokenizer["model"]
     vocab = model["vocab"]
     vocabulary = Vocabulary(vocab_size)
-    vocabulary.check_fits(files.path, max(vocab.values(), default=0) + 1)
+    vocabulary.check_fits(files.path, vocab.values())
     for text, i in vocab.items():
         vocabulary.set(i, text, TokenType.NORMAL)
     if model.get("unk_token") and (missing := _missing_bytes(vocab)):

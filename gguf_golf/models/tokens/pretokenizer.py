@@ -99,7 +99,7 @@ KNOWN: dict[tuple[tuple[str, ...], bool], str] = {
     ((BLOOM, DIGIT), False): "viking",
 }
 
-CAPITALS = "words with capital letters beyond ASCII inside"
+CAPITALS = "words with capital letters beyond ASCII"
 MARKS = "combining marks (as Hindi and Thai have)"
 INEXACT = {
     "gpt-4o": [MARKS, CAPITALS],

@@ -37,7 +37,7 @@ def sentencepiece_style_vocabulary(writer: GGUFWriter, files: TokenizerFiles, vo
     scores = _scores(vocab, merges)
     odd = _differs_by_score(vocab, merges, added, split=rules.split)
     vocabulary = Vocabulary(vocab_size)
-    vocabulary.check_fits(files.path, max(vocab.values(), default=0) + 1)
+    vocabulary.check_fits(files.path, vocab.values())
     for text, i in vocab.items():
         type_ = TokenType.BYTE if BYTE_TOKEN.fullmatch(text) else TokenType.NORMAL
         vocabulary.set(i, text, type_, scores[text])

@@ -1,6 +1,7 @@
 """The token list of a GGUF file: a text, a score and a type for every row of the embedding."""
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from gguf import GGUFWriter, TokenType
@@ -28,8 +29,11 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def check_fits(self, path: Path, n_tokens: int) -> None:
-        """Raise InputError if the tokenizer's own vocabulary is larger than the embedding."""
+    def check_fits(self, path: Path, ids: Collection[int]) -> None:
+        """Raise InputError if the tokenizer's own vocabulary is larger than the embedding, or not one id a token."""
+        if bad := [i for i in ids if i < 0] or [i for i, count in Counter(ids).items() if count > 1]:
+            raise InputError(f"{path}: {bad[0]} is not the id of one token; download the tokenizer again")
+        n_tokens = max(ids, default=-1) + 1
         if n_tokens > len(self):
             raise InputError(
                 f"{path} has {n_tokens} tokens, config.json's vocab_size is {len(self)}; take both from the same model"
