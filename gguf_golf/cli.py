@@ -50,6 +50,7 @@ THREADS = click.option(
     metavar="N",
     help="CPU threads.  [default: all that this process may use]",
 )
+FORCE = click.option("--force", is_flag=True, help="Replace a file that gguf-golf did not write.")
 CTX = click.option(
     "--ctx", type=click.IntRange(min=2), default=512, show_default=True, metavar="N", help="Tokens per chunk."
 )
@@ -74,6 +75,7 @@ def encoding_options(command: Callable[..., None]) -> Callable[..., None]:
         help="Where to encode TCQ types; the bytes are the same.",
     )
     @click.option("--gpu", is_flag=True, help="The same as --device cuda.")
+    @FORCE
     @THREADS
     @wraps(command)
     def wrapper(
@@ -83,12 +85,13 @@ def encoding_options(command: Callable[..., None]) -> Callable[..., None]:
         allow_requantize: bool,
         device: str,
         gpu: bool,
+        force: bool,
         threads: int,
         **others: object,
     ) -> None:
         from gguf_golf.quantize.job import Job
 
-        job = Job(imatrix, hessian, "cuda" if gpu else device, threads, allow_requantize)
+        job = Job(imatrix, hessian, "cuda" if gpu else device, threads, allow_requantize, force)
         command(job=job, **others)
 
     return wrapper

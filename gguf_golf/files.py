@@ -8,11 +8,13 @@ A `mark` is bytes that every file of one kind contains near its start, such as i
 without it was not written by this tool, or is of another kind, and is only replaced with `force`.
 """
 
+import errno
 import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import click
 from filelock import FileLock, Timeout
@@ -135,6 +137,20 @@ def named_errors(path: Path, *others: Path) -> Iterator[None]:
         raise InputError(
             f"{error.filename}: {reason}" if foreign else f"{path}: cannot be written ({reason})"
         ) from error
+
+
+def allocate(file: IO[bytes], size: int) -> None:
+    """Make an open file `size` bytes long, zeros at its end, with disk space reserved for them where the system can.
+
+    A full disk is then an OSError here, before any work, and not a signal when mapped memory is written.
+    """
+    file.flush()
+    try:
+        os.posix_fallocate(file.fileno(), 0, size)
+    except (AttributeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+    file.truncate(size)
 
 
 def partial_path(path: Path) -> Path:

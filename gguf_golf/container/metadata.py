@@ -10,7 +10,7 @@ from gguf_golf.formats.types import QuantType
 from gguf_golf.models import MetadataField, Model
 from gguf_golf.models.roles import is_quantizable
 
-# Set anew here: what the source says of these is not true of the new file.
+# What the source says of these is not true of the new file.
 _REPLACED = (
     "general.file_type",
     "general.quantization_version",
@@ -20,9 +20,13 @@ _REPLACED = (
     "gguf_golf.",
 )
 
+KEY_VERSION = "gguf_golf.version"
 KEY_RECIPE = "gguf_golf.recipe"
 KEY_FINGERPRINT = "gguf_golf.source.fingerprint"
 KEY_IMATRIX = "gguf_golf.imatrix.sha256"
+
+MARK = KEY_VERSION.encode()
+"""What every GGUF that we write contains (see files.py)."""
 
 
 def output_metadata(
@@ -33,7 +37,7 @@ def output_metadata(
     added = [
         MetadataField("general.file_type", file_type(model, chosen), GGUFValueType.UINT32),
         MetadataField("general.quantization_version", 2, GGUFValueType.UINT32),
-        MetadataField("gguf_golf.version", __version__, GGUFValueType.STRING),
+        MetadataField(KEY_VERSION, __version__, GGUFValueType.STRING),
     ]
     if imatrix is not None and imatrix_path is not None:
         added += [

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from gguf_golf.container.metadata import output_metadata
+from gguf_golf import files
+from gguf_golf.container.metadata import MARK, output_metadata
 from gguf_golf.models import Model, open_model
 from gguf_golf.models.roles import is_quantizable
 from gguf_golf.quantize.assignment import Assignment, uniform
-from gguf_golf.quantize.job import DEFAULT_JOB, Job, resume_key
+from gguf_golf.quantize.job import DEFAULT_JOB, Job, made_from
 from gguf_golf.quantize.stored import stored_tensors
 from gguf_golf.quantize.writer import Written, write
 
@@ -29,6 +30,8 @@ def convert(
     `type_name` None keeps the precision of the source. Where it is F32, F16 or BF16 the embeddings take it too. Raises
     InputError as `open_model`, `uniform` and `write` do.
     """
+    inputs = [source, job.imatrix, job.hessian]
+    files.check_output(out, inputs, mark=MARK, force=job.force)
     model = open_model(source, allow_requantize=job.allow_requantize)
     type_name = type_name or source_precision(model)
     plain = type_name.lower() in ("f32", "f16", "bf16")
@@ -37,7 +40,15 @@ def convert(
     assignment.notes.extend(guide.notes(assignment.types))
     metadata = output_metadata(model, assignment.types, guide.imatrix, job.imatrix)
     tensors = stored_tensors(model, assignment.types, guide, encoder)
-    written = write(tensors, out, metadata=metadata, key=resume_key(model, guide), progress=job.progress)
+    written = write(
+        tensors,
+        out,
+        metadata=metadata,
+        made_from=made_from(source, model, guide),
+        inputs=inputs,
+        force=job.force,
+        progress=job.progress,
+    )
     return Conversion(written, assignment, bits_per_weight(model, written))
 
 

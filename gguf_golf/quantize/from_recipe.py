@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gguf_golf.container.metadata import recipe_metadata
+from gguf_golf import files
+from gguf_golf.container.metadata import MARK, recipe_metadata
 from gguf_golf.errors import InputError
 from gguf_golf.formats.types import QuantType
 from gguf_golf.models import open_model
@@ -11,7 +12,7 @@ from gguf_golf.models.fingerprint import fingerprint
 from gguf_golf.models.hashing import file_sha256
 from gguf_golf.plan import recipe as recipe_file
 from gguf_golf.plan.recipe import Recipe
-from gguf_golf.quantize.job import DEFAULT_JOB, Job, resume_key
+from gguf_golf.quantize.job import DEFAULT_JOB, Job, made_from
 from gguf_golf.quantize.stored import stored_tensors
 from gguf_golf.quantize.writer import Written, write
 
@@ -32,6 +33,7 @@ def quantize(source: Path, recipe_path: Path, out: Path, *, job: Job = DEFAULT_J
     The recipe's own imatrix and Hessians are used, looked for where the recipe says, or in the job's paths. Raises
     InputError for a recipe of another model, files with other hashes, or tensors that the recipe does not name.
     """
+    files.check_output(out, [source, recipe_path, job.imatrix, job.hessian], mark=MARK, force=job.force)
     model = open_model(source, allow_requantize=job.allow_requantize)
     recipe, text = recipe_file.read(recipe_path)
     found = fingerprint(model)
@@ -57,7 +59,15 @@ def quantize(source: Path, recipe_path: Path, out: Path, *, job: Job = DEFAULT_J
         imatrix_sha256=imatrix_sha256,
     )
     tensors = stored_tensors(model, chosen, guide, encoder)
-    written = write(tensors, out, metadata=metadata, key=resume_key(model, guide), progress=job.progress)
+    written = write(
+        tensors,
+        out,
+        metadata=metadata,
+        made_from=made_from(source, model, guide),
+        inputs=[source, recipe_path, imatrix_path, hessian_path],
+        force=job.force,
+        progress=job.progress,
+    )
     if recipe.predicted_bytes not in (None, written.file_bytes):
         notes.append(
             f"the recipe was edited: it predicts {recipe.predicted_bytes:,} bytes, the file has {written.file_bytes:,}"

@@ -3,11 +3,17 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from gguf_golf import __version__
 from gguf_golf.encode import Encoder, Guide, open_encoder
 from gguf_golf.models import Model
+from gguf_golf.models.fingerprint import fingerprint
+from gguf_golf.models.gguf_file import split_parts
+from gguf_golf.models.hashing import stamp
+from gguf_golf.runtime import library
 
 
 @dataclass(frozen=True)
@@ -15,7 +21,7 @@ class Job:
     """How to encode a model. The bytes depend on `imatrix` and `hessian`, never on `device` or `threads` (None: all).
 
     `imatrix` and `hessian` are files of `gguf-golf imatrix`. `allow_requantize` takes a source that is already
-    quantized. `progress` shows a bar.
+    quantized, `force` replaces a file that gguf-golf did not write. `progress` shows a bar.
     """
 
     imatrix: Path | None = None
@@ -23,6 +29,7 @@ class Job:
     device: str = "cpu"
     threads: int | None = None
     allow_requantize: bool = False
+    force: bool = False
     progress: bool = True
 
     def guide(self) -> Guide:
@@ -37,20 +44,19 @@ class Job:
 DEFAULT_JOB = Job()
 
 
-def resume_key(model: Model, guide: Guide) -> str:
-    """What a partial file must have been made from to be continued, beside its own header.
-
-    The first and last row of every tensor stand for the weights, so that another checkpoint of the same shape is
-    noticed without reading it all.
-    """
-    digest = hashlib.sha256()
-    for tensor in model.tensors:
-        for row in {0, tensor.n_rows - 1}:
-            digest.update(tensor.load_rows(row, row + 1).tobytes())
+def made_from(source: Path, model: Model, guide: Guide) -> dict[str, Any]:
+    """What a partial file must have been made from to be continued: the source as it is now, the same encoder, and the
+    same guide. The model's fingerprint is there for sources whose times of change were kept by a copy."""
+    imatrix = hashlib.sha256()
     if guide.imatrix is not None:
         for name, entry in sorted(guide.imatrix.entries.items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(entry.in_sum2).tobytes())
-    if guide.hessians is not None:
-        digest.update(guide.hessians.fingerprint())
-    return digest.hexdigest()
+            imatrix.update(name.encode())
+            imatrix.update(np.ascontiguousarray(entry.in_sum2).tobytes())
+    return {
+        "version": __version__,
+        "runtime": str(library.folder()),  # named by a hash of the patches and of how it was built
+        "source": [stamp(part) for part in ([source] if source.is_dir() else split_parts(source))],
+        "fingerprint": fingerprint(model),
+        "imatrix": imatrix.hexdigest(),
+        "hessian": "" if guide.hessians is None else guide.hessians.fingerprint().hex(),
+    }

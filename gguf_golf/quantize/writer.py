@@ -1,25 +1,29 @@
 """Write a GGUF file of tensors that are made while it is written: streaming and resumable.
 
-The file is written next to its destination as NAME.partial, with a journal of the finished tensors, and renamed when
-it is whole. An interrupted run resumes if the job is the same.
+The file is written next to its destination as NAME.partial, with NAME.journal of the finished tensors, and renamed when
+it is whole. An interrupted run resumes if the job is the same; tensors that the journal calls finished are checked.
 """
 
 import hashlib
-import json
 import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+import click
 
+from gguf_golf import files
 from gguf_golf.container.layout import Layout, lay_out
+from gguf_golf.container.metadata import MARK
 from gguf_golf.container.tensors import Stored
 from gguf_golf.errors import InputError
+from gguf_golf.journal import Journal, open_journal
 from gguf_golf.models import MetadataField
 from gguf_golf.progress import ProgressBar
+
+_BLOCK = 1 << 24  # bytes read at a time to check a finished tensor
 
 
 @dataclass(frozen=True)
@@ -32,89 +36,93 @@ class Written:
 
 
 def write(
-    tensors: Sequence[Stored], out: Path, *, metadata: Sequence[MetadataField], key: str, progress: bool = True
+    tensors: Sequence[Stored],
+    out: Path,
+    *,
+    metadata: Sequence[MetadataField],
+    made_from: Any,
+    inputs: Sequence[Path | None] = (),
+    force: bool = False,
+    progress: bool = True,
 ) -> Written:
-    """Write `out` with these tensors and this metadata. `key` names what the tensors are made from: an interrupted run
-    with the same header and key resumes.
+    """Write `out` with these tensors and this metadata; `inputs` are the files that it must not replace.
 
-    Raises InputError for a file that cannot be written, and whatever reading the tensors' parts raises.
+    `made_from`, plain JSON data, says what the tensors are made of: an interrupted run with the same header and the
+    same `made_from` resumes. Raises InputError for a file that cannot be written, as `files.check_output` does, and
+    whatever reading the tensors' parts raises.
     """
+    files.check_output(out, inputs, mark=MARK, force=force)
     layout = lay_out(tensors, metadata)
-    job = hashlib.sha256(layout.header + key.encode()).hexdigest()
-    partial, journal = out.with_name(out.name + ".partial"), out.with_name(out.name + ".journal")
+    target = Path(os.path.realpath(out))
+    journal_path, partial = target.with_name(target.name + ".journal"), files.partial_path(target)
+    job = {"header": hashlib.sha256(layout.header).hexdigest(), "made_from": made_from}
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with _PartialFile(partial, journal, layout, job) as target:
-            _write_tensors(tensors, target, progress=progress)
-        os.replace(partial, out)
-        journal.unlink(missing_ok=True)
-    except OSError as error:
+        with files.locked(out):
+            if not _begins_with(partial, layout):
+                journal_path.unlink(missing_ok=True)
+            with open_journal(journal_path, job) as journal:
+                with files.replace_file(out, inputs, mark=MARK, force=force, resumable=True) as partial:
+                    _fill(partial, layout, journal, tensors, progress=progress)
+                journal.remove()
+    except InputError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
         raise InputError(
-            f"cannot write {out} ({layout.file_bytes / 1e6:.1f} MB): {error.strerror}; "
-            f"free some space or name another place, then run the same command again: finished tensors are kept"
+            f"{error}: {out} takes {layout.file_bytes / 1e6:.1f} MB; free some space or name another place, "
+            "then run the same command again: finished tensors are kept"
         ) from error
+    except KeyboardInterrupt:
+        click.echo("interrupted: run the same command again to resume; finished tensors are kept", err=True)
+        raise
     return Written(out, layout.file_bytes, layout.sizes)
 
 
-class _PartialFile:
-    """The file under construction and its journal of finished tensors."""
-
-    def __init__(self, path: Path, journal: Path, layout: Layout, job: str) -> None:
-        self.layout = layout
-        self.done: set[str] = set()
-        self._path, self._journal, self._job = path, journal, job
-
-    def __enter__(self) -> "_PartialFile":
-        if self._resumable():
-            lines = self._journal.read_text(encoding="utf-8").splitlines()
-            self.done = {json.loads(line) for line in lines[1:] if line.endswith('"')}
-            self._file: BinaryIO = self._path.open("r+b")
-        else:
-            self._file = self._path.open("w+b")
-            self._file.write(self.layout.header)
-            self._file.truncate(self.layout.file_bytes)
-            self._journal.write_text(self._job + "\n", encoding="utf-8")
-        self._log = self._journal.open("a", encoding="utf-8")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._log.close()
-        self._file.close()
-
-    def _resumable(self) -> bool:
-        if not (self._path.is_file() and self._journal.is_file()):
-            return False
-        text = self._journal.read_text(encoding="utf-8")
-        return text.startswith(self._job + "\n") and self._path.stat().st_size == self.layout.file_bytes
-
-    def seek(self, name: str) -> None:
-        """Go to where this tensor's data starts."""
-        self._file.seek(self.layout.offsets[name])
-
-    def write(self, data: NDArray[np.uint8]) -> None:
-        """Write the next bytes of the current tensor."""
-        self._file.write(data.data)
-
-    def finish(self, name: str) -> None:
-        """Note that a tensor is whole; its bytes reach the disk before the note does."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._log.write(json.dumps(name) + "\n")
-        self._log.flush()
-        self.done.add(name)
+def _begins_with(partial: Path, layout: Layout) -> bool:
+    """Whether a partial file is there that has the layout's header and size."""
+    if partial.is_symlink() or not partial.is_file() or partial.stat().st_size != layout.file_bytes:
+        return False
+    with partial.open("rb") as file:
+        return file.read(len(layout.header)) == layout.header
 
 
-def _write_tensors(tensors: Sequence[Stored], target: _PartialFile, *, progress: bool) -> None:
-    todo = [tensor for tensor in tensors if tensor.name not in target.done]
-    total, left = (sum(tensor.n_bytes for tensor in some) for some in (tensors, todo))
-    bar = ProgressBar(
-        total=total, initial=total - left, unit="B", unit_scale=True, desc="quantizing", disable=not progress
-    )
-    with bar:
-        for tensor in todo:
-            bar.set_postfix_str(f"{tensor.name} {tensor.type.name}", refresh=False)
-            target.seek(tensor.name)
-            for part in tensor.parts():
-                target.write(part)
-                bar.update(part.nbytes)
-            target.finish(tensor.name)
+def _fill(partial: Path, layout: Layout, journal: Journal, tensors: Sequence[Stored], *, progress: bool) -> None:
+    """Write the header and every tensor that is not in the journal. A record is a tensor's name and its CRC-32."""
+    with partial.open("r+b" if journal.records else "w+b") as file:
+        if not journal.records:
+            file.write(layout.header)
+            files.allocate(file, layout.file_bytes)
+        recorded = {name: checksum for name, checksum in journal.records if name in layout.offsets}
+        done = {
+            name
+            for name, checksum in recorded.items()
+            if _stored_checksum(file.fileno(), layout.offsets[name], layout.sizes[name]) == checksum
+        }
+        todo = [tensor for tensor in tensors if tensor.name not in done]
+        total, left = (sum(tensor.n_bytes for tensor in some) for some in (tensors, todo))
+        bar = ProgressBar(
+            total=total, initial=total - left, unit="B", unit_scale=True, desc="quantizing", disable=not progress
+        )
+        with bar:
+            for tensor in todo:
+                bar.set_postfix_str(f"{tensor.name} {tensor.type.name}", refresh=False)
+                file.seek(layout.offsets[tensor.name])
+                checksum = 0
+                for part in tensor.parts():
+                    file.write(part.data)
+                    checksum = zlib.crc32(part.data, checksum)
+                    bar.update(part.nbytes)
+                # the data reaches the disk before the note that it is there
+                file.flush()
+                os.fsync(file.fileno())
+                journal.add([tensor.name, checksum])
+
+
+def _stored_checksum(descriptor: int, offset: int, size: int) -> int:
+    checksum, end = 0, offset + size
+    while offset < end:
+        block = os.pread(descriptor, min(_BLOCK, end - offset), offset)
+        if not block:
+            break
+        checksum = zlib.crc32(block, checksum)
+        offset += len(block)
+    return checksum

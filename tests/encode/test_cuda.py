@@ -107,7 +107,7 @@ def test_a_file_is_the_same(encoded: list[tuple[int, int, int]], tiny_dir: Path,
     for encoder in (CpuEncoder(), CudaEncoder()):
         path = tmp_path / f"{type(encoder).__name__}.gguf"
         tensors = stored_tensors(model, chosen, Guide(), encoder)
-        files[path] = write(tensors, path, metadata=model.metadata, key="", progress=False)
+        files[path] = write(tensors, path, metadata=model.metadata, made_from="", progress=False)
     on_cpu, on_gpu = (path.read_bytes() for path in files)
     assert on_cpu == on_gpu
     of_tcq = sum(tensor.n_rows for tensor in model.tensors if chosen[tensor.name] in types.TCQ.values())

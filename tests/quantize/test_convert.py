@@ -1,5 +1,6 @@
 """`gguf-golf convert` from the command line on the embedded model."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +10,11 @@ from click.testing import CliRunner
 
 from gguf_golf.calibrate.hessian import Hessians
 from gguf_golf.cli import cli
+from gguf_golf.encode import Guide
 from gguf_golf.errors import InputError
 from gguf_golf.formats import types
 from gguf_golf.models import open_model
+from gguf_golf.quantize.job import made_from
 
 
 def run(*args: object) -> tuple[int, str, BaseException | None]:
@@ -93,3 +96,46 @@ def test_experts_use_feedback_where_calibration_reached_them(
             assert at_output[1] < 0.9 * at_output[0], (name, expert, at_output)
         assert found.get(name, 2) is None
         assert np.array_equal(errors[0][2], errors[1][2]), name
+
+
+def test_an_input_is_never_replaced(tmp_path: Path, tiny_dir: Path, demo_text: Path) -> None:
+    base, imatrix, recipe = tmp_path / "base.gguf", tmp_path / "imatrix.gguf", tmp_path / "recipe.toml"
+    assert run("convert", tiny_dir, "-o", base)[0] == 0
+    assert run("imatrix", base, "--text", demo_text, "-o", imatrix, "--chunks", 1, "--ctx", 64)[0] == 0
+    recipe.write_text('format = 1\n[tensors]\n"*" = "q8_0"\n')
+    symlink, hardlink = tmp_path / "symlink.gguf", tmp_path / "hardlink.gguf"
+    symlink.symlink_to(base)
+    hardlink.hardlink_to(base)
+    before = {path: path.read_bytes() for path in (base, imatrix, recipe)}
+    for out in (base, symlink, hardlink, imatrix):
+        code, _, error = run("convert", base, "-o", out, "--type", "tcq2", "--imatrix", imatrix, "--force")
+        assert code != 0 and "is also an input" in str(error), out
+    for out in (base, symlink, hardlink, recipe):
+        code, _, error = run("quantize", base, "--recipe", recipe, "-o", out, "--force")
+        assert code != 0 and "is also an input" in str(error), out
+    assert {path: path.read_bytes() for path in before} == before
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".gguf"] * 4 + [".toml"]
+
+
+def test_a_file_of_another_program_is_replaced_with_force_alone(tmp_path: Path, tiny_dir: Path) -> None:
+    out = tmp_path / "thesis.gguf"
+    out.write_bytes(b"years of work")
+    code, _, error = run("convert", tiny_dir, "-o", out)
+    assert code != 0 and "--force" in str(error)
+    assert out.read_bytes() == b"years of work"
+    assert run("convert", tiny_dir, "-o", out, "--force")[0] == 0
+    assert run("convert", tiny_dir, "-o", out, "--type", "q8_0")[0] == 0, "our own file needs no force"
+
+
+def test_a_conversion_of_a_changed_checkpoint_is_not_continued(tmp_path: Path, tiny_dir: Path) -> None:
+    """The middle of a tensor changed between two runs, which first and last rows do not show."""
+    source = tmp_path / "model"
+    shutil.copytree(tiny_dir, source)
+    model = open_model(source)
+    before = made_from(source, model, Guide())
+    assert before == made_from(source, open_model(source), Guide())
+    weights = source / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    assert made_from(source, open_model(source), Guide()) != before

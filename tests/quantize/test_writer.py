@@ -1,6 +1,8 @@
 """Written files against gguf-py's reader, direct calls of the C quantizer, and interruptions."""
 
+import resource
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gguf
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from gguf_golf import files
 from gguf_golf.calibrate.imatrix import Imatrix, ImatrixEntry
 from gguf_golf.encode import Guide
 from gguf_golf.encode.cpu import CpuEncoder
@@ -15,9 +18,8 @@ from gguf_golf.errors import DataError, InputError
 from gguf_golf.formats import types
 from gguf_golf.formats.types import QuantType
 from gguf_golf.models import LazyTensor, MetadataField, Model, open_model
-from gguf_golf.quantize import stored, writer
+from gguf_golf.quantize import stored
 from gguf_golf.quantize.assignment import uniform
-from gguf_golf.quantize.job import resume_key
 from gguf_golf.quantize.stored import stored_tensors
 from gguf_golf.quantize.writer import Written, write
 from gguf_golf.runtime import ggml
@@ -58,11 +60,16 @@ def make_imatrix(model: Model) -> Imatrix:
 
 
 def write_model(
-    model: Model, chosen: dict[str, QuantType], out: Path, imatrix: Imatrix | None = None, threads: int = 2
+    model: Model,
+    chosen: dict[str, QuantType],
+    out: Path,
+    imatrix: Imatrix | None = None,
+    threads: int = 2,
+    made_from: object = None,
 ) -> Written:
     guide = Guide(imatrix)
     tensors = stored_tensors(model, chosen, guide, CpuEncoder(threads))
-    return write(tensors, out, metadata=model.metadata, key=resume_key(model, guide), progress=False)
+    return write(tensors, out, metadata=model.metadata, made_from=made_from, force=True, progress=False)
 
 
 def read(path: Path) -> dict[str, tuple[str, NDArray[np.uint8]]]:
@@ -118,7 +125,7 @@ def test_same_bytes_for_any_thread_count(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small_slabs")
 @pytest.mark.parametrize("calls_before_the_power_fails", [0, 1, 3, 6])
-def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
+def test_an_interrupted_run_resumes_and_ends_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls_before_the_power_fails: int
 ) -> None:
     model = make_model()
@@ -150,9 +157,10 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
     assert len(made) == (23 if calls_before_the_power_fails < 3 else 20)
 
 
-def test_a_partial_file_of_another_job_is_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = tmp_path / "m.gguf"
-    chosen = uniform(make_model(), "tcq3", "q6_k").types
+@pytest.fixture
+def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a conversion was interrupted after its first three tensors; its whole bytes lie in whole.gguf."""
+    model, out = make_model(), tmp_path / "m.gguf"
     calls = 0
 
     def fails_late(*args: object) -> NDArray[np.uint8]:
@@ -162,26 +170,93 @@ def test_a_partial_file_of_another_job_is_not_continued(tmp_path: Path, monkeypa
             raise KeyboardInterrupt
         return ORIGINAL(*args)
 
+    write_model(model, uniform(model, "tcq3", "q6_k").types, tmp_path / "whole.gguf")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(CpuEncoder, "encode", fails_late)
-        write_model(make_model(seed=1), chosen, out)
-    write_model(make_model(seed=0), chosen, out)
-    fresh = write_model(make_model(seed=0), chosen, tmp_path / "fresh.gguf")
-    assert out.read_bytes() == fresh.path.read_bytes()
+        write_model(model, uniform(model, "tcq3", "q6_k").types, out, made_from="a source")
+    assert len((tmp_path / "m.gguf.journal").read_text().splitlines()) == 4  # the job and three tensors
+    return out
 
 
-def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = tmp_path / "m.gguf"
+def resume(out: Path, monkeypatch: pytest.MonkeyPatch, seed: int = 0, made_from: object = "a source") -> int:
+    """Finish the conversion; returns how many slabs were encoded."""
+    slabs: list[int] = []
+    model = make_model(seed)
+    with monkeypatch.context() as patch:
+        patch.setattr(CpuEncoder, "encode", lambda *args: slabs.append(1) or ORIGINAL(*args))
+        write_model(model, uniform(model, "tcq3", "q6_k").types, out, made_from=made_from)
+    return len(slabs)
+
+
+def test_what_was_made_from_another_source_is_not_continued(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resume(interrupted, monkeypatch, seed=1, made_from="another source") == 7
+    model = make_model(seed=1)
+    fresh = write_model(model, uniform(model, "tcq3", "q6_k").types, interrupted.with_name("fresh.gguf"))
+    assert interrupted.read_bytes() == fresh.path.read_bytes()
+
+
+def test_zeros_are_not_taken_for_a_finished_tensor(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash of the machine can leave a journal whose data never reached the disk."""
+    partial = interrupted.with_name("m.gguf.partial")
+    data, whole = bytearray(partial.read_bytes()), interrupted.with_name("whole.gguf").read_bytes()
+    first = next(i for i in range(len(data) - 1, 0, -1) if data[i])  # the last byte of what is finished
+    data[first - 100 : first + 1] = bytes(101)
+    partial.write_bytes(data)
+    assert resume(interrupted, monkeypatch) == 5
+    assert interrupted.read_bytes() == whole
+
+
+@pytest.mark.parametrize("damage", ["header", "size", "absent", "link"])
+def test_a_partial_file_that_is_not_of_the_journal_is_made_again(
+    interrupted: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    partial = interrupted.with_name("m.gguf.partial")
+    data = bytearray(partial.read_bytes())
+    elsewhere = interrupted.with_name("elsewhere")
+    if damage == "header":
+        data[20] ^= 1
+        partial.write_bytes(data)
+    elif damage == "size":
+        partial.write_bytes(data[:-1])
+    else:
+        partial.unlink()
+    if damage == "link":
+        elsewhere.write_bytes(data)
+        partial.symlink_to(elsewhere)
+    assert resume(interrupted, monkeypatch) == 7
+    assert interrupted.read_bytes() == interrupted.with_name("whole.gguf").read_bytes()
+    if damage == "link":
+        assert elsewhere.read_bytes() == data, "written through a link"
+
+
+def test_a_torn_line_of_the_journal_costs_one_tensor(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = interrupted.with_name("m.gguf.journal")
+    journal.write_bytes(journal.read_bytes()[:-9])
+    assert resume(interrupted, monkeypatch) == 5
+    assert interrupted.read_bytes() == interrupted.with_name("whole.gguf").read_bytes()
+
+
+def test_a_second_writer_of_one_file_is_refused_by_name(tmp_path: Path) -> None:
+    model, out = make_model(), tmp_path / "m.gguf"
+    with files.locked(out), ThreadPoolExecutor(1) as pool:  # as another process would hold it
+        second = pool.submit(write_model, model, uniform(model, "tcq3", "q6_k").types, out)
+        with pytest.raises(InputError, match=r"m\.gguf: another process is writing it"):
+            second.result()
+    assert not out.exists()
+
+
+def test_a_full_disk_is_named_before_any_work_and_leaves_the_old_file(tmp_path: Path) -> None:
+    out, model = tmp_path / "m.gguf", make_model()
     out.write_bytes(b"old")
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(writer._PartialFile, "write", full)
-    model = make_model()
-    with pytest.raises(InputError, match="No space left on device"):
-        write_model(model, uniform(model, "tcq3", "q6_k").types, out)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # the file takes more
+        with pytest.raises(InputError, match=r"m\.gguf: cannot be written \(File too large\).*free some space"):
+            write_model(model, uniform(model, "tcq3", "q6_k").types, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert out.read_bytes() == b"old"
+    assert write_model(model, uniform(model, "tcq3", "q6_k").types, out).file_bytes == out.stat().st_size
 
 
 def test_nan_weights_are_named(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_disturbing_memory_is_like_writing_a_file(base, demo_text, tmp_path):
     )
     chosen = {t.name: types.get("bf16" if is_quantizable(t) else "f32") for t in model.tensors}
     path = tmp_path / "changed.gguf"
-    write(stored_tensors(changed, chosen, Guide(), CpuEncoder(1)), path, metadata=changed.metadata, key="")
+    write(stored_tensors(changed, chosen, Guide(), CpuEncoder(1)), path, metadata=changed.metadata, made_from="")
     log_p, log_q = log_probabilities(base, demo_text), log_probabilities(path, demo_text)
     expected = (np.exp(log_p) * (log_p - log_q)).sum(-1).mean(-1)
     with Probe(base, demo_text, N_CTX, 2, tmp_path / "scratch", 1) as probe:
