@@ -5,7 +5,7 @@
 .DEFAULT_GOAL := help
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-metal lint fuzz bench docs wheel setup runtime runtime-tools clean
+.PHONY: help demo test test-metal lint fuzz bench docs wheel setup runtime runtime-tools clean lock
 
 # the first of these that is new enough; PYTHON=... chooses another
 PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11,$(shell \
@@ -13,6 +13,9 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 py
 VENV   := .venv
 BIN    := $(VENV)/bin
 GOLF   := $(BIN)/gguf-golf
+
+# of pyproject.toml, for `make lock`
+BUILD_REQUIRES := setuptools>=68
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s%s\n", $$1, $$2}'
@@ -56,10 +59,16 @@ runtime-tools: setup ## build its programs (llama-server, llama-quantize, ...) a
 setup: $(VENV)/installed ## install gguf-golf and its development tools into .venv
 
 # the package is installed editable, so only a change of its metadata asks for another pip run
-$(VENV)/installed: setup.cfg pyproject.toml | $(VENV)/created
+$(VENV)/installed: setup.cfg pyproject.toml requirements.lock | $(VENV)/created
 	@echo "installing gguf-golf and what it needs into $(VENV)"
-	$(BIN)/python -m pip install --editable '.[dev]'
+	$(BIN)/python -m pip install --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .
 	@touch $@
+
+lock: setup ## pin the newest versions of all that setup installs, with hashes, in requirements.lock
+	$(BIN)/python -m pip install --quiet uv
+	echo '$(BUILD_REQUIRES)' | $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-annotate \
+		--python-version 3.11 --custom-compile-command 'make lock' --extra dev setup.cfg - -o requirements.lock
 
 $(VENV)/created:
 	@test -n "$(PYTHON)" || { echo "error: this needs Python 3.11 or newer with its venv module" \
@@ -67,7 +76,6 @@ $(VENV)/created:
 		"PYTHON=/path/to/python make ... names one that is not on PATH" >&2; exit 1; }
 	@echo "creating $(VENV) with $(PYTHON)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
 	@touch $@
 
 clean: ## delete .venv and everything built here; the cache folder stays

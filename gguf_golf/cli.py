@@ -165,12 +165,36 @@ def runtime_info_command() -> None:
     click.echo(describe())
 
 
-@runtime_group.command("clean")
-def runtime_clean_command() -> None:
-    """Delete what earlier builds left in the cache; the present runtime stays."""
-    from gguf_golf.runtime.clean import clean
+@cli.group("cache")
+def cache_group() -> None:
+    """Show and clean what is kept for later runs: builds, converted checkpoints, evaluations."""
 
-    click.echo(f"freed {clean() / 1e6:.0f} MB")
+
+@cache_group.command("show")
+def cache_show_command() -> None:
+    """List the cache's entries with their sizes, the last used first."""
+    from gguf_golf.runtime.clean import show
+
+    text, document = show()
+    output().result(text, document)
+
+
+@cache_group.command("clean")
+@click.argument("kinds", nargs=-1, type=click.Choice(["builds", "converted", "eval", "leftovers"]))
+@click.option("--max-size", metavar="SIZE", help="Stop at this size of the cache, such as 20GB.")
+@click.option("--older-than", type=click.FloatRange(min=0), default=0, metavar="DAYS", help="Keep what was used since.")
+def cache_clean_command(*, kinds: tuple[str, ...], max_size: str | None, older_than: float) -> None:
+    """Delete entries of these KINDS (default: all), the least recently used first; the present runtime stays.
+
+    \b
+    gguf-golf cache clean builds
+    gguf-golf cache clean --max-size 20GB
+    """
+    from gguf_golf.runtime.clean import KINDS, clean
+    from gguf_golf.sizes import parse_size
+
+    freed = clean(kinds or KINDS, parse_size(max_size or "0"), older_than * 86400)
+    output().result(f"freed {freed / 1e6:,.1f} MB", {"schema": "gguf-golf/cache-clean", "freed_bytes": freed})
 
 
 @cli.command("imatrix")

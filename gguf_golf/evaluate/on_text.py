@@ -19,6 +19,7 @@ from gguf_golf.errors import InputError
 from gguf_golf.evaluate import perplexity
 from gguf_golf.evaluate.logits_file import LogitsFile, is_logits_file
 from gguf_golf.models.hashing import file_sha256
+from gguf_golf.runtime.cache import make_room, mark_used
 from gguf_golf.runtime.header import GgufHeader
 from gguf_golf.runtime.session import LoadedModel, check_gguf
 
@@ -97,6 +98,8 @@ class BaseOnText:
                 with LoadedModel(base) as model:
                     chunks = text_chunks(model, self.text.file, self.text.n_ctx, self.text.n_chunks)
                     perplexity.write_base(model, chunks, path, nll_path, threads)
+                make_room()
+            mark_used(path)
             self.logits = LogitsFile(path)
         shape = self.logits.shape
         self.nll = np.fromfile(nll_path, np.float32).reshape(shape.n_chunk, shape.n_scored)

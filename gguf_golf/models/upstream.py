@@ -18,7 +18,7 @@ from gguf_golf.models.checkpoint import stored_tensors
 from gguf_golf.models.config import Config
 from gguf_golf.progress import ProgressBar, announce
 from gguf_golf.runtime import pin, source
-from gguf_golf.runtime.cache import cache_dir
+from gguf_golf.runtime.cache import cache_dir, make_room, mark_used
 
 WITHOUT_VOCAB = Path(__file__).with_name("upstream_without_vocab.py")
 INSTALL = (
@@ -36,6 +36,7 @@ def convert_upstream(config: Config, reason: str, *, vocab: bool = True) -> Path
     name = f"{config.directory.resolve().name}-{_key(config.directory, vocab=vocab)}.gguf"
     target = cache_dir() / "converted" / name
     if target.is_file():
+        mark_used(target)
         return target
     missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
     if missing:
@@ -57,6 +58,7 @@ def convert_upstream(config: Config, reason: str, *, vocab: bool = True) -> Path
             )
         made.replace(target)
     log.unlink()
+    make_room()
     return target
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from gguf_golf.errors import InputError
 from gguf_golf.models import Model
 from gguf_golf.models.model import MetadataField
+from gguf_golf.sizes import UNITS
 
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _NUMBER = r"(\d[\d_,]*(?:\.\d+)?)"
 _BYTES = re.compile(rf"{_NUMBER}\s*([kmg]?i?b?)", re.IGNORECASE)
 _BPW = re.compile(rf"{_NUMBER}\s*bpw", re.IGNORECASE)
@@ -100,7 +100,7 @@ def _per_layer(model: Model, key: str, layers: int, default: float) -> list[int]
 
 
 def _size(number: str, unit: str) -> int:
-    return int(_number(number) * _UNITS[unit.lower()])
+    return int(_number(number) * UNITS[unit.lower()])
 
 
 def _number(text: str) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 from gguf_golf import __version__
 from gguf_golf.models.gguf_file import PART_NAME
 from gguf_golf.quantize.convert import convert
-from gguf_golf.runtime.cache import cache_dir
+from gguf_golf.runtime.cache import cache_dir, make_room, mark_used
 
 
 def as_gguf(path: Path) -> Path:
@@ -21,6 +21,8 @@ def as_gguf(path: Path) -> Path:
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         convert(path, target, type_name=None)
+        make_room()
+    mark_used(target)
     return target
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gguf_golf.errors import BuildError
-from gguf_golf.files import sync, sync_tree
+from gguf_golf.files import locked, sync, sync_tree
 from gguf_golf.runtime import config, process
-from gguf_golf.runtime.cache import cache_dir, locked
+from gguf_golf.runtime.cache import cache_dir
 from gguf_golf.runtime.config import Options
 from gguf_golf.runtime.source import source_dir
 
@@ -47,7 +47,7 @@ def build(options: Options, components: tuple[str, ...] = ("lib",)) -> Path:
     if all((runtime / name).is_dir() for name in wanted):
         return runtime
     tree = cache_dir() / "tree" / config.tree_key(parts)
-    with locked(tree):
+    with locked(tree, wait=True):
         source = source_dir()
         if source.name != parts["source"]:  # patches/ changed while this process waited
             return build(options, components)

@@ -1,23 +1,17 @@
 """What `gguf-golf runtime info` prints: where the runtime came from, what it was built for, what it can do."""
 
 from gguf_golf.formats import types
-from gguf_golf.runtime import build, cpu, library, pin
-from gguf_golf.runtime.source import source_dir
+from gguf_golf.runtime import bindings, build, cpu, library, pin
+from gguf_golf.runtime.cache import cache_dir
+from gguf_golf.runtime.source import source_key
 
 
 def describe() -> str:
-    """The linked runtime in words, with its table of types; builds it when there is none. Raises BuildError."""
-    runtime = library.current()
-    made = library.manifest(runtime)
+    """The linked runtime in words, with the table of types. Builds and installs nothing. Raises BuildError."""
     facts = {
         "pin": f"llama-cpp-python {pin.VERSION}, sha256 {pin.SHA256}",
-        "source": str(source_dir()),
-        "runtime": str(runtime),
-        "components": ", ".join(name for name in build.COMPONENTS if (runtime / name).is_dir()),
-        "options": ", ".join(name for name, on in made["options"].items() if on) or "none",
-        "compiler": made["compiler"]["c"],
-        "flags": " ".join([made["compiler"]["c_flags"], *(f"-D{flag}" for flag in made["flags"])]),
-        "built for": f"{made['architecture']}: {' '.join(made['cpu'])}",
+        "source": str(cache_dir() / "source" / source_key()),
+        **_runtime(),
         "this CPU": f"{cpu.architecture()}: {' '.join(sorted(cpu.features()))}",
     }
     return "\n".join(
@@ -27,3 +21,20 @@ def describe() -> str:
             *(f"{t.name:<12}{t.id:>4}{t.block_size:>9}{t.type_size:>7}{t.bpw:>9.4f}" for t in types.ALL.values()),
         ]
     )
+
+
+def _runtime() -> dict[str, str]:
+    runtime = bindings.linked()
+    if runtime is None:
+        return {"runtime": "none: run `gguf-golf runtime build`"}
+    made = library.manifest(runtime)
+    fits = library.fits(made)
+    return {
+        "runtime": str(runtime)
+        + ("" if fits else " (not for these patches and this CPU: the next use builds another)"),
+        "components": ", ".join(name for name in build.COMPONENTS if (runtime / name).is_dir()),
+        "options": ", ".join(name for name, on in made["options"].items() if on) or "none",
+        "compiler": made["compiler"]["c"],
+        "flags": " ".join([made["compiler"]["c_flags"], *(f"-D{flag}" for flag in made["flags"])]),
+        "built for": f"{made['architecture']}: {' '.join(made['cpu'])}",
+    }

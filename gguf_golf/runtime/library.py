@@ -27,9 +27,11 @@ def load() -> ModuleType:
     """
     chosen = folder()
     if "llama_cpp" not in sys.modules:
-        # rather than by the link, which another process may be changing; and not for children, as it is an override
+        # for this import only: the link may be replaced by another process, and children must not inherit the override
         before = os.environ.get(_OVERRIDE)
         os.environ[_OVERRIDE] = str(chosen)
+        if (path := bindings.import_path()) is not None:
+            sys.path.insert(0, str(path))
         try:
             importlib.import_module("llama_cpp")
         finally:
@@ -76,10 +78,14 @@ def current() -> Path:
     if runtime is None:
         return make(Options())
     made = manifest(runtime)
-    options = Options(**made["options"])
-    if all(made.get(name) == value for name, value in config.ingredients(options).items()):
+    if fits(made):
         return runtime
-    return make(options, tuple(name for name in build.COMPONENTS if (runtime / name).is_dir()))
+    return make(Options(**made["options"]), tuple(name for name in build.COMPONENTS if (runtime / name).is_dir()))
+
+
+def fits(made: dict[str, Any]) -> bool:
+    """Whether a runtime of this manifest is one of this checkout's patches, for this CPU."""
+    return all(made.get(name) == value for name, value in config.ingredients(Options(**made["options"])).items())
 
 
 def make(options: Options, components: tuple[str, ...] = ("lib",)) -> Path:

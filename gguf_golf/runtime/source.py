@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gguf_golf.errors import BuildError
-from gguf_golf.files import sync, sync_tree
+from gguf_golf.files import locked, sync
 from gguf_golf.runtime import pin, process
-from gguf_golf.runtime.cache import cache_dir, locked
+from gguf_golf.runtime.cache import cache_dir
 
 # a link to the checkout's patches/, so that one path is right for a checkout and for an installed wheel
 PATCHES = Path(__file__).parent / "patches"
@@ -28,7 +28,7 @@ def source_dir() -> Path:
     Raises BuildError when it cannot be fetched, is not the pinned file, or a patch does not apply.
     """
     while not (target := cache_dir() / "source" / source_key()).is_dir():
-        with locked(target):
+        with locked(target, wait=True):
             if not target.is_dir():
                 _make(target)
     return target
@@ -51,7 +51,7 @@ def sdist() -> Path:
     """
     path = cache_dir() / "sdist" / f"llama_cpp_python-{pin.VERSION}.tar.gz"
     if not path.is_file():
-        with locked(path):
+        with locked(path, wait=True):
             if not path.is_file():
                 _fetch(path)
     return path
@@ -118,7 +118,7 @@ def _make(target: Path) -> None:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(own, copy)
         if source_key() == target.name:  # else patches/ changed meanwhile, and source_dir() tries again
-            sync_tree(tree)
+            os.sync()  # thousands of small files: once for all of them
             tree.rename(target)
 
 

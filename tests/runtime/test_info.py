@@ -6,15 +6,28 @@ import pytest
 from click.testing import CliRunner
 
 from gguf_golf.cli import cli, main
-from gguf_golf.runtime import library, pin
+from gguf_golf.runtime import bindings, build, library, pin, source
 
 
 def test_info_names_pin_paths_and_our_types() -> None:
+    runtime = library.current()
     done = CliRunner().invoke(cli, ["runtime", "info"])
     assert done.exit_code == 0, done.output
     assert pin.SHA256 in done.output
-    assert str(library.current()) in done.output
+    assert str(runtime) in done.output
     assert ["tcq3", "114", "256", "100", "3.1250"] in [line.split() for line in done.output.splitlines()]
+
+
+def test_info_of_an_environment_without_a_runtime_builds_and_installs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("info must only look")
+
+    monkeypatch.setattr(bindings, "linked", lambda: None)
+    for module, name in ((bindings, "ensure_installed"), (bindings, "link"), (build, "build"), (source, "sdist")):
+        monkeypatch.setattr(module, name, never)
+    done = CliRunner().invoke(cli, ["runtime", "info"])
+    assert done.exit_code == 0, done.output
+    assert "none: run `gguf-golf runtime build`" in done.output
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="a Mac has Metal")
