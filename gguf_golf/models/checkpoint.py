@@ -47,6 +47,16 @@ class StoredTensor:
         data = np.memmap(self.path, dtype=FLOAT_DTYPES[self.stored_dtype], mode="r", offset=self.offset, shape=flat)
         return to_float32(data[rows], self.stored_dtype)
 
+    def read_columns(self, matrix: int, columns: np.ndarray) -> FloatArray:
+        """f32 (rows, n) of the given columns of one of the matrices (matrices, rows, cols)."""
+        data = np.memmap(self.path, FLOAT_DTYPES[self.stored_dtype], "r", self.offset, self.shape)
+        return to_float32(data[matrix][:, columns], self.stored_dtype)
+
+    def read_bytes(self, rows: slice | np.ndarray) -> npt.NDArray[np.uint8]:
+        """The given rows of a tensor of bytes, rows being counted over the first two axes: u8 (n, *shape[2:])."""
+        flat = (int(np.prod(self.shape[:2], dtype=np.int64)), *self.shape[2:])
+        return np.array(np.memmap(self.path, np.uint8, "r", self.offset, flat)[rows])
+
 
 def to_float32(data: np.ndarray, dtype: str) -> FloatArray:
     """Widen BF16 (given as uint16 bits) or F16 to f32, exactly, or round F64; in fresh memory."""

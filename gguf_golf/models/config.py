@@ -54,8 +54,8 @@ class Config:
 
     def integer(self, key: str, default: int | None = None) -> int:
         """A whole number of at least 1. Raises InputError where it is missing (and has no default) or is none."""
-        value = self.get(key)
-        value = self.defaults.get(key, default) if value is None else value
+        value = self.get(key, default)
+        value = default if value is None else value
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise InputError(f"{self.directory}/config.json: {key} must be a positive integer, not {value!r}")
         return value

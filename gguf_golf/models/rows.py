@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from gguf_golf.models.checkpoint import StoredTensor
 from gguf_golf.models.model import FloatArray, LazyTensor
 
 Index = slice | npt.NDArray[np.int64]
@@ -25,7 +26,7 @@ class Rows(Protocol):
 
     @property
     def dtype(self) -> str:
-        """The ggml name of the stored type: BF16, F16, F32 or MXFP4."""
+        """The ggml type that holds these values exactly: BF16, F16 or F32."""
 
     def read_rows(self, rows: Index) -> FloatArray:
         """f32 (n, cols) in fresh memory."""
@@ -54,6 +55,19 @@ def stacked(matrices: Sequence[Rows]) -> Rows:
 def mapped(rows: Rows, function: Callable[[FloatArray], FloatArray]) -> Rows:
     """`function` of the values, row by row. It must be a function of a module, so that it pickles."""
     return _Mapped(rows, function)
+
+
+def transposed(matrices: StoredTensor) -> Rows:
+    """n stored matrices (n, cols, rows) as (n, rows, cols)."""
+    return _Transposed(matrices)
+
+
+def mxfp4(blocks: StoredTensor, scales: StoredTensor) -> Rows:
+    """Bytes (n, rows, groups, 16) and (n, rows, groups) as the values (n, rows, groups * 32) that they stand for.
+
+    A group of 32 shares the scale 2^(byte - 127); each byte holds two codes of 4 bits (OCP MX, E2M1), the lower first.
+    """
+    return _Mxfp4(blocks, scales)
 
 
 def constant(values: FloatArray) -> Rows:
@@ -140,6 +154,53 @@ class _Mapped:
 
     def read_rows(self, rows: Index) -> FloatArray:
         return self.function(self.rows.read_rows(rows))
+
+
+@dataclass(frozen=True)
+class _Transposed:
+    matrices: StoredTensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        n, cols, rows = self.matrices.shape
+        return n, rows, cols
+
+    @property
+    def dtype(self) -> str:
+        return self.matrices.dtype
+
+    def read_rows(self, rows: Index) -> FloatArray:
+        n, each, cols = self.shape
+        wanted = np.arange(n * each)[rows]
+        values = np.empty((len(wanted), cols), np.float32)
+        for i in np.unique(wanted // each):
+            inside = wanted // each == i
+            values[inside] = self.matrices.read_columns(int(i), wanted[inside] - i * each).T
+        return values
+
+
+E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
+
+
+@dataclass(frozen=True)
+class _Mxfp4:
+    blocks: StoredTensor
+    scales: StoredTensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (*self.blocks.shape[:-2], self.blocks.shape[-2] * 32)
+
+    @property
+    def dtype(self) -> str:
+        return "BF16"  # which holds every one of these values exactly
+
+    def read_rows(self, rows: Index) -> FloatArray:
+        codes = self.blocks.read_bytes(rows)  # (n, groups, 16)
+        scales = np.ldexp(np.float32(1), self.scales.read_bytes(rows).astype(np.int32) - 127)  # (n, groups)
+        nibbles = np.stack([codes & 15, codes >> 4], axis=-1).reshape(*codes.shape[:-1], 32)
+        values = np.concatenate([E2M1, -E2M1])[nibbles] * scales[..., np.newaxis]
+        return values.reshape(len(values), -1)
 
 
 @dataclass(frozen=True, eq=False)

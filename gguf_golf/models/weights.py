@@ -1,5 +1,7 @@
 """The tensors of one checkpoint, handed out by name with their shapes checked, so that none is missed or left over."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from gguf_golf.errors import InputError
@@ -28,16 +30,21 @@ class Weights:
 
     def take(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
         """The tensor of this name. Raises InputError if it is missing, of another shape, or of no plain float type."""
+        return self._take(name, shape, FLOAT_DTYPES, "start from full precision (BF16, F16 or F32 weights)")
+
+    def take_bytes(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
+        """The tensor of bytes of this name. Raises InputError if it is missing, of another shape or type."""
+        return self._take(name, shape, ("U8",), "bytes are expected here; download it again")
+
+    def _take(self, name: str, shape: tuple[int, ...], dtypes: Iterable[str], otherwise: str) -> StoredTensor:
         tensor = self._left.pop(name, None)
         if tensor is None:
             raise InputError(
                 f"{self._config.directory}: tensor {name} is missing from the checkpoint; a shard was not downloaded, "
                 "or config.json belongs to another model"
             )
-        if tensor.stored_dtype not in FLOAT_DTYPES:
-            raise InputError(
-                f"{tensor.path}: {name} is {tensor.stored_dtype}: start from full precision (BF16, F16 or F32 weights)"
-            )
+        if tensor.stored_dtype not in dtypes:
+            raise InputError(f"{tensor.path}: {name} is {tensor.stored_dtype}: {otherwise}")
         if tensor.shape != shape:
             raise InputError(
                 f"{tensor.path}: {name} is {list(tensor.shape)}, config.json wants {list(shape)}; "

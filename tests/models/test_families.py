@@ -26,6 +26,9 @@ SIZES: dict[str, Any] = {
     "head_dim": 32,
     "max_position_embeddings": 256,
     "tie_word_embeddings": False,
+    "pad_token_id": None,
+    "bos_token_id": None,
+    "eos_token_id": None,
 }
 
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
@@ -42,6 +45,29 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         "Qwen2",
         {"use_sliding_window": True, "sliding_window": 48, "max_window_layers": 1, "head_dim": 16},
     ),
+    "mixtral": ("Mixtral", {"num_local_experts": 6, "num_experts_per_tok": 2}),
+    "smollm3": ("SmolLM3", {"num_hidden_layers": 5, "head_dim": 16}),
+    "gemma 3": (
+        "Gemma3Text",
+        {"num_hidden_layers": 7, "sliding_window": 48, "query_pre_attn_scalar": 20, "tie_word_embeddings": True},
+    ),
+    "gemma 3, another pattern": (
+        "Gemma3Text",
+        {
+            "sliding_window": 48,
+            "query_pre_attn_scalar": 32,
+            "layer_types": ["full_attention", "sliding_attention"],
+            "final_logit_softcapping": 9.0,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 5e5},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            },
+        },
+    ),
+    "gpt-oss": (
+        "GptOss",
+        {"num_local_experts": 6, "num_experts_per_tok": 2, "sliding_window": 48, "rope_parameters": YARN},
+    ),
     "qwen3 moe": (
         "Qwen3Moe",
         {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 48, "norm_topk_prob": True},
@@ -53,7 +79,7 @@ def save_model(path: Path, class_name: str, settings: dict[str, Any]) -> Any:
     """Save a random model of this class into `path` with a byte-level tokenizer, and return it."""
     torch.manual_seed(3)
     config = getattr(transformers, f"{class_name}Config")(**SIZES | settings)
-    model = getattr(transformers, f"{class_name}ForCausalLM")(config).float().eval()
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
     with torch.no_grad():
         for parameter in model.parameters():  # sharper than at initialization, and norms that are not all ones
             if parameter.dim() > 1:

@@ -91,11 +91,15 @@ class Decoder:
         self.config = config.with_defaults(self.defaults)
         self.sizes = Sizes.of(self.config)
         self.tied = bool(self.config.get("tie_word_embeddings", False))
-        self.rope = rope.read(self.config)
+        self.rope = self.read_rope()
         self.check()
         self.sliding = self.check_window()
         if self.sliding is not None:
             self.architecture, self.permuted = self.sliding_architecture, True
+
+    def read_rope(self) -> rope.Rope:
+        """The rotary positions of all layers."""
+        return rope.read(self.config)
 
     def check(self) -> None:
         """Raises InputError for what llama.cpp does not compute for this architecture."""

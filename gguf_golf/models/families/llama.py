@@ -1,5 +1,6 @@
 """Llama and Mistral."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from gguf import GGUFWriter
@@ -31,6 +32,7 @@ class Mistral(Llama):
     attention_biases = ()
     mlp_biases = False
     sliding_architecture = "granite_swa"
+    defaults: ClassVar[Mapping[str, object]] = {"max_position_embeddings": 131072, "num_key_value_heads": 8}
 
     def window(self) -> Window | None:
         size = self.config.get("sliding_window", 4096)

@@ -18,6 +18,7 @@ class Qwen2(Decoder):
     writes_head_dim = False
 
     sliding_architecture = "granite_swa"
+    defaults: ClassVar[Mapping[str, object]] = {"max_position_embeddings": 32768, "num_key_value_heads": 32}
 
     def window(self) -> Window | None:
         """Where windows are in use, they are those of the last layers, or of those that layer_types names."""
@@ -37,16 +38,11 @@ class Qwen3(Qwen2):
     attention_bias = False
     head_norms = True
     writes_head_dim = True
-    defaults: ClassVar[Mapping[str, object]] = {"head_dim": 128}
+    defaults: ClassVar[Mapping[str, object]] = {**Qwen2.defaults, "head_dim": 128}
 
     def check(self) -> None:
         super().check()
-        refuse_output_bias(self)
-
-
-def refuse_output_bias(family: Decoder) -> None:
-    """attention_bias gives the output projection a bias too, which llama.cpp's Qwen3 lacks. Raises InputError."""
-    if family.config.get("attention_bias", False):
-        raise InputError(
-            f"{family.config.directory}/config.json: attention_bias; llama.cpp's {family.architecture} has no biases"
-        )
+        if self.config.get("attention_bias", False):  # it gives the output projection one too
+            raise InputError(
+                f"{self.config.directory}/config.json: attention_bias; llama.cpp's {self.architecture} has no biases"
+            )
