@@ -25,14 +25,18 @@ for _name in ("gguf", "metadata"):
 
 FILE_TYPES = {"F32": LlamaFileType.ALL_F32, "F16": LlamaFileType.MOSTLY_F16, "BF16": LlamaFileType.MOSTLY_BF16}
 
+EXACT = ("fp8", "mxfp4")
+"""Quantizations whose values BF16 or F32 holds exactly."""
+
 
 def open_directory(directory: Path, *, allow_requantize: bool) -> Model:
     """Open a Hugging Face directory. Raises InputError for anything that cannot be converted, and says what to do."""
     config = read_config(directory)
     if config.quantization is not None and not allow_requantize:
+        way_on = "takes its values exactly" if config.quantization in EXACT else "takes it dequantized"
         raise InputError(
-            f"{directory} is already quantized ({config.quantization}): start from full precision, "
-            "the checkpoint that it was made from"
+            f"{directory} is already quantized ({config.quantization}): start from full precision, the checkpoint that "
+            f"it was made from (or pass --allow-requantize, which {way_on}, and quality is measured against that)"
         )
     try:
         return _open_natively(config)
@@ -57,7 +61,7 @@ def _open_upstream(config: Config, reason: str, *, allow_requantize: bool) -> Mo
 
 def _open_natively(config: Config) -> Model:
     family_class = family_of(config.architecture)
-    if family_class is None or config.quantization is not None:
+    if family_class is None or config.quantization not in (None, *family_class.quantizations):
         quantized = "" if config.quantization is None else f", quantized with {config.quantization}"
         raise UnsupportedError(f"{config.directory} is {config.architecture}{quantized}")
     family = family_class(config)

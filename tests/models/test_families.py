@@ -1,12 +1,16 @@
 """Every architecture that converts without torch: its logits are those of transformers, on tiny random checkpoints."""
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
+import safetensors.numpy
 
+from gguf_golf.errors import InputError
 from gguf_golf.models import open_model
 from gguf_golf.runtime.session import LoadedModel
 from tests.models.checkpoints import byte_level_tokenizer, write_tokenizer, write_weights
@@ -135,3 +139,37 @@ def test_fused_experts_are_the_same_model(tmp_path: Path) -> None:
     write_weights(path, state, dtype="float32")
     for tensor in open_model(path).tensors:
         np.testing.assert_array_equal(tensor.load(), apart[tensor.name])
+
+
+def test_mxfp4_experts_are_read_exactly(tmp_path: Path) -> None:
+    """Blocks and scales as gpt-oss is published, against gguf-py's own MXFP4, which stores the same codes otherwise."""
+    path = tmp_path / "checkpoint"
+    state = save_model(path, *FAMILIES["gpt-oss"]).state_dict()
+    weights = {name: values.numpy() for name, values in state.items()}
+    rng = np.random.default_rng(2)
+    expected = {}
+    for block in range(SIZES["num_hidden_layers"]):
+        for projection in ("gate_up_proj", "down_proj"):
+            name = f"model.layers.{block}.mlp.experts.{projection}"
+            n, cols, rows = weights.pop(name).shape
+            codes = rng.integers(0, 16, (n, rows, cols // 32, 32), np.uint8)
+            scales = rng.integers(118, 124, (n, rows, cols // 32), np.uint8)
+            weights[f"{name}_blocks"] = codes[..., ::2] | codes[..., 1::2] << 4
+            weights[f"{name}_scales"] = scales
+            stored = np.concatenate([scales[..., None], codes[..., :16] | codes[..., 16:] << 4], axis=-1)
+            expected[name] = gguf.dequantize(stored.reshape(n, rows, -1), gguf.GGMLQuantizationType.MXFP4)
+    safetensors.numpy.save_file(weights, path / "model.safetensors")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "mxfp4"}}))
+    with pytest.raises(InputError, match=r"quantized \(mxfp4\).*--allow-requantize, which takes its values exactly"):
+        open_model(path)
+    model = open_model(path, allow_requantize=True)
+    for block in range(SIZES["num_hidden_layers"]):
+        gate_up, down = (
+            expected[f"model.layers.{block}.mlp.experts.{projection}"] for projection in ("gate_up_proj", "down_proj")
+        )
+        for projection, values in (("gate", gate_up[:, ::2]), ("up", gate_up[:, 1::2]), ("down", down)):
+            tensor = model.tensor(f"blk.{block}.ffn_{projection}_exps.weight")
+            assert tensor.source_type == "BF16"
+            assert not np.any(tensor.load().view(np.uint32) & 0xFFFF)  # which holds them
+            np.testing.assert_array_equal(tensor.load(), values)

@@ -84,6 +84,8 @@ class Decoder:
     """llama.cpp reads rope_freqs.weight for this architecture."""
     writes_head_dim: ClassVar[bool] = True
     """Whether the length of a head is written where config.json does not name it."""
+    quantizations: ClassVar[tuple[str, ...]] = ()
+    """Values of quantization_config.quant_method that this class reads."""
     defaults: ClassVar[Mapping[str, object]] = {}
     """What transformers takes for keys that config.json lacks, where it differs between families."""
 

@@ -36,6 +36,7 @@ class GptOss(Decoder):
     """llama.cpp's "gpt-oss"."""
 
     architecture = "gpt-oss"
+    quantizations: ClassVar[tuple[str, ...]] = ("mxfp4",)
     attention_biases = ("q_proj", "k_proj", "v_proj", "o_proj")
     defaults: ClassVar[Mapping[str, object]] = {
         "attention_bias": True,

@@ -1,7 +1,7 @@
 """Which class converts which architecture of transformers without torch."""
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from gguf import GGUFWriter
 
@@ -15,6 +15,8 @@ class Family(Protocol):
 
     architecture: str
     """general.architecture"""
+    quantizations: ClassVar[tuple[str, ...]]
+    """Values of quantization_config.quant_method that this class reads."""
 
     def __init__(self, config: Config) -> None:
         """Read config.json. Raises InputError for values that are invalid or that GGUF cannot express."""
