@@ -5,6 +5,7 @@ from pathlib import Path
 
 from gguf_golf import files
 from gguf_golf.container.metadata import MARK, output_metadata
+from gguf_golf.formats import types
 from gguf_golf.models import Model, open_model
 from gguf_golf.models.roles import is_quantizable
 from gguf_golf.quantize.assignment import Assignment, uniform
@@ -34,7 +35,7 @@ def convert(
     files.check_output(out, inputs, mark=MARK, force=job.force)
     model = open_model(source, allow_requantize=job.allow_requantize)
     type_name = type_name or source_precision(model)
-    plain = type_name.lower() in ("f32", "f16", "bf16")
+    plain = not types.get(type_name).is_quantized
     assignment = uniform(model, type_name, type_name if plain else embedding_type)
     guide, encoder = job.guide(), job.encoder()
     assignment.notes.extend(guide.notes(assignment.types))

@@ -25,7 +25,7 @@ from gguf_golf.threads import resolve
 
 FloatArray = NDArray[np.float32]
 
-_PLAIN_TYPES = {types.get(name).id: name for name in ("f32", "f16", "bf16")}
+_PLAIN_TYPES = {t.id: t.name for t in types.ALL.values() if t.holds_weights and not t.is_quantized}
 _ROWS = 64  # positions whose probabilities are compared at a time: bounds memory for large vocabularies
 
 

@@ -1,11 +1,13 @@
 """The type registry against ggml itself, gguf-py, and the rules of fallback."""
 
 import re
+from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
 
+import gguf_golf
 from gguf_golf.errors import InputError
 from gguf_golf.formats import tcq, types
 from gguf_golf.runtime.library import libggml
@@ -124,3 +126,19 @@ def test_gguf_py_reads_our_types_as_its_own() -> None:
         got = gguf.quants.dequantize(blocks.reshape(2, -1), member)
         assert np.array_equal(got, tcq.dequantize(fmt, blocks).reshape(2, -1))
         assert gguf.quant_shape_to_byte_shape((2, 3 * fmt.block_size), member) == (2, 3 * fmt.type_size)
+
+
+def test_nothing_outside_formats_decides_by_a_types_id_name_or_table() -> None:
+    package = Path(gguf_golf.__file__).parent
+    deciding = re.compile(
+        r'"tcq"\s+in\b|startswith\("(tcq|iq|q\d)|\bin (types\.)?TCQ\b|\bTCQ(_FORMATS|\.values|\[)|\.family\s*[=!]=|'
+        r"(type_id|\.id|\.type)\s*(==|!=|in)\s*[\[(]?\d|GGML_TYPE_"
+    )
+    found = [
+        f"{path.relative_to(package)}: {line.strip()}"
+        for path in package.rglob("*.py")
+        if path.parent.name != "formats"
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if deciding.search(line)
+    ]
+    assert not found

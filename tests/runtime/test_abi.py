@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import gguf_golf
 from gguf_golf.runtime import abi
 from gguf_golf.runtime.source import source_dir
 
@@ -79,3 +80,13 @@ def test_a_struct_lies_in_memory_as_the_compiler_lays_it_out(struct: type[ctypes
     command = ["cc", "-fsyntax-only", f"-I{ggml / 'include'}", f"-I{ggml / 'src'}", str(program)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_nothing_else_declares_structs_or_signatures() -> None:
+    package = Path(gguf_golf.__file__).parent
+    declaring = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if re.search(r"\.(restype|argtypes)\s*=|\bctypes\.Structure\)", path.read_text(encoding="utf-8"))
+    }
+    assert declaring == {"runtime/abi.py"}
