@@ -49,6 +49,7 @@ def sentencepiece_vocabulary(
     _check(files, model)
     vocabulary = Vocabulary(vocab_size)
     vocabulary.check_fits(files.model_path, range(len(model.pieces)))
+    vocabulary.special_ids = model.special_ids
     for i, (text, score, type_) in enumerate(model.pieces):
         if type_ == PieceType.USER_DEFINED:  # cut out of the text before any merging, with its spaces as they are
             vocabulary.set(i, text.replace("▁", " "), TokenType.USER_DEFINED, ADDED_SCORE)

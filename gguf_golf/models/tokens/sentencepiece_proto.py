@@ -51,7 +51,10 @@ class SentencePieceModel:
     add_dummy_prefix: bool
     remove_extra_whitespaces: bool
     escape_whitespaces: bool
+    special_ids: dict[str, int]  # of unk, bos, eos and pad, where the model has them
 
+
+SPECIAL = {"unk": (40, 0), "bos": (41, 1), "eos": (42, 2), "pad": (43, -1)}  # kind -> field of TrainerSpec, default
 
 Value = int | bytes
 
@@ -79,6 +82,7 @@ def parse_model(data: bytes) -> SentencePieceModel:
         bool(_integer(normalizer, 3, 1)),
         bool(_integer(normalizer, 4, 1)),
         bool(_integer(normalizer, 5, 1)),
+        {kind: i for kind, field in SPECIAL.items() if 0 <= (i := _integer(trainer, *field)) < len(pieces)},
     )
 
 
@@ -91,7 +95,7 @@ def _integer(fields: dict[int, Value], number: int, default: int) -> int:
     value = fields.get(number, default)
     if not isinstance(value, int):
         raise ValueError(f"field {number} is not an integer")
-    return value
+    return value if value < 1 << 63 else value - (1 << 64)
 
 
 def _bytes(fields: dict[int, Value], number: int) -> bytes:

@@ -74,8 +74,8 @@ def add_special_tokens(writer: GGUFWriter, files: TokenizerFiles, vocabulary: Vo
 
 
 def _named_ids(files: TokenizerFiles, vocabulary: Vocabulary) -> dict[str, int]:
-    """kind -> id: by text from the tokenizer's files, else by number from config.json."""
-    known, ids = vocabulary.ids(), {}
+    """kind -> id: by text from the tokenizer's files, else by number from config.json, else the tokenizer's own."""
+    known, ids = vocabulary.ids(), dict(vocabulary.special_ids)
     for kind in KINDS:
         text = files.token_text(kind)
         numbers = files.token_ids(f"{kind}_token_id", files.config.values, files.config.values.get("text_config") or {})

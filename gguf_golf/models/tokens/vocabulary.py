@@ -17,13 +17,15 @@ ADDED_SCORE = -1000.0
 class Vocabulary:
     """Tokens by id. Ids that the embedding has and the tokenizer does not stay unused padding.
 
-    `notes` collects what the file cannot say, for the user.
+    `special_ids` are those of bos, eos, ... that the tokenizer's model itself names; `notes` collects what the file
+    cannot say, for the user.
     """
 
     def __init__(self, size: int) -> None:
         self.texts = [f"[PAD{i}]" for i in range(size)]
         self.scores = [PADDING_SCORE] * size
         self.types = [TokenType.UNUSED] * size
+        self.special_ids: Mapping[str, int] = {}
         self.notes: list[str] = []
 
     def __len__(self) -> int:

@@ -1,0 +1,78 @@
+"""Does a GGUF file cut texts as the checkpoint's own tokenizer does? Asked of llama.cpp and of transformers."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sentencepiece import SentencePieceProcessor
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from gguf_golf.models.config import read_config
+from gguf_golf.models.tokens.files import TokenizerFiles
+from gguf_golf.runtime.session import LoadedModel
+
+AWKWARD = [
+    "def f(x):\n    return  x + 1\n\n\n",
+    "  two spaces, then one at the end ",
+    " ",
+    "tab\tand\t\tmore\r\n c\r\r\n \n  \n\t x",
+    "I've DON'T we'LL you'Re it'S 'Twas '' don’t “quotes” …",
+    "12345 1,000.5 x2y3 ٣٤ Ⅷ² 𝟘𝟙𝟚",
+    "été à la carte — naïve ÉCOLE étÉ Zażółć Привет МИР Αθήνα",
+    "日本語と中文，测试。한국어 mixed日本English混合",
+    "हिन्दी ภาษาไทย שלום العربية",
+    "🦙👩‍👩‍👧‍👦🏳️‍🌈",
+    "HelloWorld camelCase XMLHttp a_b-c C:\\path\\n",
+    "a\u00a0b\u200bc\u3000d\u2003e ﬁ ² µ ſ K ▁",
+    "!!! ??? ...(x) [y]{z} $5 #tag @me <0x41>",
+    "a" * 30 + " " * 9 + "=" * 20,
+]
+DECOMPOSED = "e\u0301a\u0308"  # llama.cpp does not normalize; a note says so
+
+Encode = Callable[[str, bool], list[int]]  # (text, with BOS and EOS)
+
+
+def compare(checkpoint: Path, gguf: Path) -> list[str]:
+    """Texts that become other tokens, one sentence each; none if the file is right.
+
+    Right is what transformers makes of a text, or what the checkpoint's own file says: some classes of transformers 5
+    (LlamaTokenizer, GPT2Tokenizer) put rules of their own in place of those in tokenizer.json. Needs the [hf] extra.
+    """
+    files = TokenizerFiles.read(read_config(checkpoint))
+    references = list(_references(files))
+    differences = []
+    with LoadedModel(gguf, vocab_only=True) as model:
+        for text, with_special in _texts(files):
+            tokens = model.tokenize(text, add_special=with_special, parse_special=True).tolist()
+            expected = [encode(text, with_special) for encode in references]
+            if tokens not in expected:
+                differences.append(f"{text!r} becomes {tokens} in the file and {expected[0]} in transformers")
+    return differences
+
+
+def _texts(files: TokenizerFiles) -> Iterator[tuple[str, bool]]:
+    """(text, whether BOS and EOS are put around it)."""
+    normalizes = "NFC" in json.dumps(files.tokenizer.get("normalizer"))
+    for text in [*AWKWARD, *([] if normalizes else [DECOMPOSED])]:
+        yield text, False
+    yield "plain words", True
+    for token in files.added_tokens[:50]:
+        if token.id < int(files.config.get("vocab_size") or 0) and not token.flags - {"normalized"}:
+            yield f"word{token.text}word {token.text} {token.text}{token.text}\n", False
+
+
+def _references(files: TokenizerFiles) -> Iterator[Encode]:
+    transformers_logging.set_verbosity_error()
+    automatic: Any = AutoTokenizer.from_pretrained(files.directory)
+    yield lambda text, special: list(automatic(text, add_special_tokens=special)["input_ids"])
+    if files.tokenizer:
+        written = Tokenizer.from_file(str(files.path))
+        yield lambda text, special: list(written.encode(text, add_special_tokens=special).ids)
+    elif files.model_path.is_file():
+        processor = SentencePieceProcessor(model_file=str(files.model_path))
+        bos = [processor.bos_id()] if files.settings.get("add_bos_token", True) else []
+        eos = [processor.eos_id()] if files.settings.get("add_eos_token", False) else []
+        yield lambda text, special: bos * special + processor.EncodeAsIds(text) + eos * special
