@@ -85,6 +85,12 @@ def render(template: str, results: Results, found: Sequence[Axis], verdict: Verd
     )
 
 
+def figure(plot: plots.Pareto) -> str:
+    """One plot alone, as an HTML figure without a style."""
+    parts = _environment().get_template("parts.html.j2").make_module({"size": plots})
+    return str(parts.pareto(plot))  # type: ignore[attr-defined]  # a macro
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(

@@ -8,6 +8,7 @@ by question, where the results hold these; else errors are taken as independent,
 import itertools
 import math
 from dataclasses import dataclass, field
+from html import escape
 
 from gguf_golf.report import words
 from gguf_golf.report.axes import Axis
@@ -86,6 +87,10 @@ class Verdict:
     def as_text(self) -> str:
         """The headline and what follows from it."""
         return "\n".join([self.headline, *self.advice])
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it."""
+        return "".join(f"<p>{escape(sentence)}</p>" for sentence in (self.headline, *self.advice, *self.evidence))
 
 
 def decide(results: Results, axes: list[Axis]) -> Verdict:
