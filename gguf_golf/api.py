@@ -37,6 +37,7 @@ from gguf_golf.quantize import from_recipe as _from_recipe
 from gguf_golf.quantize import inspect as _inspect
 from gguf_golf.quantize.cached import as_gguf
 from gguf_golf.quantize.inspect import Inspected
+from gguf_golf.quantize.job import Job
 from gguf_golf.report import write_report
 from gguf_golf.report.verdict import Verdict
 from gguf_golf.runtime.session import LoadedModel
@@ -170,24 +171,18 @@ def convert(
     imatrix: Location | None = None,
     hessian: Location | None = None,
     allow_requantize: bool = False,
+    device: str = "cpu",
     threads: int | None = None,
+    force: bool = False,
     progress: Callback | None = None,
 ) -> File:
     """Convert MODEL to a GGUF whose linear layers have one type; None keeps the source's precision.
 
     Raises InputError for a model, type or imatrix that cannot be used.
     """
+    job = Job(_path(imatrix), _path(hessian), device, threads, allow_requantize=allow_requantize, force=force)
     with reported(progress):
-        done = _convert.convert(
-            locate(str(model)),
-            Path(out),
-            type_name=type,
-            embedding_type=embedding_type,
-            imatrix_path=_path(imatrix),
-            hessian_path=_path(hessian),
-            allow_requantize=allow_requantize,
-            threads=threads,
-        )
+        done = _convert.convert(locate(str(model)), Path(out), type_name=type, embedding_type=embedding_type, job=job)
     chosen = {name: quant_type.name for name, quant_type in done.assignment.types.items()}
     return File(Path(out), done.written.file_bytes, done.bpw, chosen, done.assignment.notes)
 
@@ -285,20 +280,15 @@ def quantize(
     imatrix: Location | None = None,
     hessian: Location | None = None,
     allow_requantize: bool = False,
+    device: str = "cpu",
     threads: int | None = None,
+    force: bool = False,
     progress: Callback | None = None,
 ) -> File:
     """Write the GGUF that a recipe describes. Raises InputError for a recipe of another model."""
+    job = Job(_path(imatrix), _path(hessian), device, threads, allow_requantize=allow_requantize, force=force)
     with reported(progress):
-        done = _from_recipe.quantize(
-            locate(str(model)),
-            Path(recipe),
-            Path(out),
-            imatrix_path=_path(imatrix),
-            hessian_path=_path(hessian),
-            allow_requantize=allow_requantize,
-            threads=threads,
-        )
+        done = _from_recipe.quantize(locate(str(model)), Path(recipe), Path(out), job=job)
     bpw = _inspect.inspect(Path(out)).bpw
     chosen = {name: quant_type.name for name, quant_type in done.types.items()}
     return File(Path(out), done.written.file_bytes, bpw, chosen, done.notes)

@@ -1,11 +1,15 @@
 """The files that the documentation's commands and examples speak of, small."""
 
 import json
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from gguf_golf.formats import types
+from gguf_golf.sensitivity import distortion
 from tests.evaluate.test_generate import TEMPLATE
 
 ROOT = Path(__file__).parents[2]
@@ -21,3 +25,18 @@ def desk(tiny_dir: Path, demo_text: Path, tmp_path_factory: pytest.TempPathFacto
     (folder / "test.txt").write_text(text[:60_000], encoding="utf-8")
     (folder / "calibration.txt").write_text(text[60_000:], encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """One thread, as nobody knows what else runs here, and few types to plan with."""
+    with pytest.MonkeyPatch.context() as patch:
+        few = ("tcq2", "tcq3", "tcq4", "q4_k", "q6_k")
+        patch.setattr(distortion, "CANDIDATES", tuple(types.get(name) for name in few))
+        if not hasattr(os, "sched_setaffinity"):
+            yield
+            return
+        cpus = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(cpus)})
+        yield
+        os.sched_setaffinity(0, cpus)

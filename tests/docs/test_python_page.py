@@ -47,7 +47,9 @@ def test_rooms_stay_modules() -> None:
 
 
 def test_the_import_loads_no_library() -> None:
-    program = "import sys, gguf_golf; sys.exit(', '.join({'numpy', 'scipy', 'gguf', 'click'} & sys.modules.keys()) or None)"
+    program = (
+        "import sys, gguf_golf\nsys.exit(', '.join({'numpy', 'scipy', 'gguf', 'click'} & sys.modules.keys()) or None)"
+    )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
