@@ -1,7 +1,7 @@
 """TCQ: the format's constants and its NumPy decoder, the reference that every other decoder is tested against.
 
 What the bytes mean is specified in docs/formats.md. This file is not fast and does not encode.
-All constants live here once; `header.py` writes them into the C header.
+All constants live here once; `header.py`, `layout_header.py` and `kernel_header.py` write them into C headers.
 """
 
 from dataclasses import dataclass
@@ -15,21 +15,35 @@ GENERATORS = (0o224, 0o142, 0o577)
 MEMORY = 8
 """Trellis memory in path bits: 256 states."""
 
+MAX_LEVEL = 63
+"""What the SIMD kernels are made for: 64 + level fits an unsigned byte whose products with int8 cannot saturate."""
+
 
 @dataclass(frozen=True)
 class Rate:
     """All that a rate decides: adding one is adding a row to RATES.
 
-    `levels[z0 | z1 << 1 | z2 << 2 | lo << 3]` are int8, |level| <= 63, in units of the block scale. `slots` are the
+    `levels[z0 | z1 << 1 | z2 << 2 | lo << 3]` are int8, |level| <= MAX_LEVEL, in units of the block scale. `slots` are the
     magnitudes that a 4-bit slot of a 256-block adds, by its bits 0-2 (bit 3 is the sign); `slots_64` those that the one
     slot of a 64-block adds, by bit 6 of the slot byte (bit 7 is the sign). `fallback` is the stock type that takes rows
     which 64 does not divide.
+
+    The encoder alone uses `peak`, the largest level over the rms of the Gaussian weights that the levels are made for,
+    and `costs`: how much more a whole block costs for one weight of |x| = 0, 8, .. 64 level units, in units of the mean
+    squared error (measured on Gaussians, eval/experiments/tcq_marginal_cost.py).
     """
 
     levels: tuple[int, ...]
     slots: tuple[int, ...]
     slots_64: tuple[int, ...]
+    peak: float
+    costs: tuple[float, ...]
     fallback: str
+
+    @property
+    def level_rms(self) -> np.float32:
+        """The rms of those Gaussian weights, in level units."""
+        return np.float32(MAX_LEVEL) / np.float32(self.peak)
 
 
 # fmt: off
@@ -40,6 +54,8 @@ RATES: dict[int, Rate] = {
         ),
         slots=(83, 125, 166, 249, 374, 581, 913, 1494),
         slots_64=(125, 332),
+        peak=1.518,
+        costs=(0.16, 0.11, 0.16, 0.33, 0.64, 0.96, 1.34, 1.89, 1.81),
         fallback="q4_0",
     ),
     2: Rate(
@@ -48,6 +64,8 @@ RATES: dict[int, Rate] = {
         ),
         slots=(58, 88, 117, 175, 263, 409, 642, 1051),
         slots_64=(88, 234),
+        peak=2.158,
+        costs=(0.12, 0.13, 0.37, 0.78, 1.20, 1.90, 3.10, 4.09, 3.71),
         fallback="q4_0",
     ),
     3: Rate(
@@ -57,6 +75,8 @@ RATES: dict[int, Rate] = {
         ),
         slots=(47, 70, 93, 140, 210, 327, 513, 840),
         slots_64=(70, 187),
+        peak=2.699,
+        costs=(0.02, 0.17, 0.65, 1.05, 1.99, 3.49, 4.46, 7.92, 4.81),
         fallback="q4_0",
     ),
     4: Rate(
@@ -67,6 +87,8 @@ RATES: dict[int, Rate] = {
         ),
         slots=(40, 60, 80, 120, 180, 280, 440, 721),
         slots_64=(60, 160),
+        peak=3.147,
+        costs=(0.12, 0.38, 0.65, 1.24, 2.62, 5.11, 6.13, 13.39, 6.94),
         fallback="q5_0",
     ),
     5: Rate(
@@ -79,6 +101,8 @@ RATES: dict[int, Rate] = {
         ),
         slots=(36, 55, 73, 109, 164, 254, 400, 654),
         slots_64=(55, 145),
+        peak=3.468,
+        costs=(0.23, 0.63, 0.67, 1.33, 2.67, 6.01, 11.06, 18.37, 15.61),
         fallback="q8_0",
     ),
 }

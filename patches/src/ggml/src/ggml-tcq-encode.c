@@ -1,26 +1,16 @@
 // TCQ encoder: scale, outlier slots and trellis path of each block, minimizing importance-weighted squared error.
-// Thread-safe: all state is a call's own. The same bytes on every machine: no step depends on the instruction set,
+// Thread-safe: all state belongs to one call. The same bytes on every machine: no step depends on the instruction set,
 // provided that the compiler does not contract multiplications and additions (-ffp-contract=off).
 
 #include "ggml-tcq-encode.h"
 #include "ggml-impl.h"
 #include "ggml-tcq-tables.h"
 
+#include <assert.h>
 #include <float.h>
 #include <math.h>
 #include <stdbool.h>
 #include <string.h>
-
-// What a block costs more in all for one weight of |x| = 0, 8, .. 64 level units, in units of the mean squared error
-// (measured on Gaussians, eval/experiments/tcq_marginal_cost.py); beyond 63 the squared excess comes on top. By rate
-static const float tcq_marginal_cost[6][9] = {
-    { 0 },
-    {  0.16f,  0.11f,  0.16f,  0.33f,  0.64f,  0.96f,  1.34f,  1.89f,  1.81f },
-    {  0.12f,  0.13f,  0.37f,  0.78f,  1.20f,  1.90f,  3.10f,  4.09f,  3.71f },
-    {  0.02f,  0.17f,  0.65f,  1.05f,  1.99f,  3.49f,  4.46f,  7.92f,  4.81f },
-    {  0.12f,  0.38f,  0.65f,  1.24f,  2.62f,  5.11f,  6.13f, 13.39f,  6.94f },
-    {  0.23f,  0.63f,  0.67f,  1.33f,  2.67f,  6.01f, 11.06f, 18.37f, 15.61f },
-};
 
 // the candidates by gain that get the two slots of a block of 256, by rank of the choice
 static const uint8_t tcq_pairs[TCQ_RANKS][2] = { { 0, 1 }, { 0, 2 }, { 1, 2 }, { 0, 3 } };
@@ -32,10 +22,9 @@ typedef struct {
     int   value;
 } tcq_slot;
 
-// mean squared error of a weight that the levels suit, squared level units
+// mean squared error of the weights that the levels are made for, squared level units
 static float tcq_expected_error(const tcq_format * f) {
-    const float rms = tcq_level_rms(f);
-    return rms*rms/(float) (1 << 2*f->rate);
+    return f->level_rms*f->level_rms/(float) (1 << 2*f->rate);
 }
 
 // the e5m3 byte whose scale is nearest to d, at least 1
@@ -49,22 +38,23 @@ static int tcq_nearest_scale(float d) {
 }
 
 static float tcq_expected_cost(const tcq_encoder * e, float x) {
-    const float * at = tcq_marginal_cost[e->trellis.f->rate];
-    const float   m  = fabsf(x);
-    if (m < 63.0f) {
-        const int i = (int) (m/8);
-        return e->mse*(at[i] + (m/8 - i)*(at[i + 1] - at[i]));
+    const float * cost = tcq_marginal_cost[e->trellis.f->rate - 1];
+    const float   m    = fabsf(x);
+    if (m < TCQ_MAX_LEVEL) {
+        const int i = (int) (m/TCQ_COST_STEP);
+        return e->mse*(cost[i] + (m/TCQ_COST_STEP - i)*(cost[i + 1] - cost[i]));
     }
-    return e->mse*at[8] + (m - 63.0f)*(m - 63.0f);
+    const float excess = m - TCQ_MAX_LEVEL;
+    return e->mse*cost[TCQ_COST_STEPS - 1] + excess*excess;
 }
 
-// Chooses slots by what they are expected to save and subtracts them from x (level units). Almost any weight far from
-// zero gains by a slot that moves it to zero, so a block always uses all that it has, if need be two that cancel.
-// rank 0 is the best choice, higher ranks are alternatives to try.
-static void tcq_place_slots(const tcq_encoder * e, float * x, int rank, uint8_t * slots) {
+// Chooses slots by what they are expected to save, subtracts them from x (level units) and returns them. Almost any weight
+// far from zero gains from a slot that moves it to zero, so a block always uses all its slots, if need be two that cancel.
+// Rank 0 is the best choice, higher ranks are alternatives to try.
+static uint32_t tcq_place_slots(const tcq_encoder * e, float * x, int rank) {
     const tcq_format * f = e->trellis.f;
 
-    tcq_slot best[TCQ_CANDIDATES]; // one for each candidate, by descending gain
+    tcq_slot best[TCQ_CANDIDATES]; // one per candidate, by descending gain
     for (int k = 0; k < TCQ_CANDIDATES; ++k) {
         tcq_slot slot = { -FLT_MAX, e->candidates[k], 0 };
         const float m      = fabsf(x[slot.at]);
@@ -92,27 +82,15 @@ static void tcq_place_slots(const tcq_encoder * e, float * x, int rank, uint8_t 
         }
         x[a.at] -= f->slots[a.value];
         x[b.at] -= f->slots[b.value];
-        slots[0] = (uint8_t) a.at;
-        slots[1] = (uint8_t) b.at;
-        slots[2] = (uint8_t) (a.value | b.value << 4);
-    } else {
-        const tcq_slot a = best[rank];
-        x[a.at] -= f->slots[a.value];
-        slots[0] = (uint8_t) (a.at | a.value << 6);
+        return (uint32_t) (a.at | b.at << 8 | a.value << 16 | b.value << 20);
     }
+    const tcq_slot a = best[rank];
+    x[a.at] -= f->slots[a.value];
+    return (uint32_t) (a.at | a.value << 6);
 }
 
-void tcq_add_slots(const tcq_format * f, const uint8_t * slots, int16_t * q) {
-    if (f->block_size == QK_TCQ) {
-        q[slots[0]] += f->slots[slots[2] & 0xf];
-        q[slots[1]] += f->slots[slots[2] >> 4];
-    } else {
-        q[slots[0] & 0x3f] += f->slots[slots[0] >> 6];
-    }
-}
-
-// targets of the trellis at one scale with one choice of slots, which are written; returns what every path costs besides
-static float tcq_set_block(tcq_encoder * e, int scale, int rank, uint8_t * slots) {
+// targets of the trellis at one scale with one choice of slots, which are written; returns the cost common to all paths
+static float tcq_set_block(tcq_encoder * e, int scale, int rank, uint32_t * slots) {
     const int   n = e->trellis.f->block_size;
     const float d = tcq_scale[scale];
 
@@ -120,15 +98,16 @@ static float tcq_set_block(tcq_encoder * e, int scale, int rank, uint8_t * slots
     for (int j = 0; j < n; ++j) {
         target[j] = e->x[j]/d;
     }
-    tcq_place_slots(e, target, rank, slots);
+    *slots = tcq_place_slots(e, target, rank);
     for (int i = 0; i < n; ++i) {
-        xt[i] = target[n/8*(i & 7) + (i >> 3)];
+        xt[i] = target[tcq_weight_at(n, i)];
     }
     return tcq_trellis_set_cycle(&e->trellis, xt, e->wt, e->unit);
 }
 
-// error of an encoding; *fit becomes the scale that would suit its levels best
-static float tcq_block_error(const tcq_encoder * e, int scale, const uint8_t * slots, const uint8_t * u, const uint8_t * lo, float * fit) {
+// weighted squared error of an encoding; *fit becomes the scale that would fit its levels best
+static float tcq_block_error(const tcq_encoder * e, int scale, uint32_t slots, const uint8_t * u, const uint8_t * lo,
+                             float * fit) {
     const tcq_format * f = e->trellis.f;
     const int   n = f->block_size;
     const float d = tcq_scale[scale];
@@ -140,7 +119,7 @@ static float tcq_block_error(const tcq_encoder * e, int scale, const uint8_t * s
     }
     for (int i = 0; i < n; ++i) {
         window = (window << 1 | u[i]) & 0x1ff;
-        q[n/8*(i & 7) + (i >> 3)] = f->levels[tcq_subset[window] | lo[i] << 3];
+        q[tcq_weight_at(n, i)] = f->levels[tcq_subset[window] | lo[i] << 3];
     }
     tcq_add_slots(f, slots, q);
 
@@ -160,20 +139,21 @@ static float tcq_block_error(const tcq_encoder * e, int scale, const uint8_t * s
     return (error[0] + error[1]) + (error[2] + error[3]);
 }
 
-// encodes at one scale with one choice of slots, keeps the encoding if it is the best so far;
-// returns the scale that would fit its levels best, or 0 if the path's cost says that it cannot be
+// encodes at one scale with one choice of slots and keeps the encoding if it is the best so far;
+// returns the scale that would fit its levels best, or 0 if the path's cost rules it out
 static float tcq_try(tcq_encoder * e, int scale, int rank, int n_seams) {
     const int   n = e->trellis.f->block_size;
     const float d = tcq_scale[scale];
 
-    uint8_t slots[3], seams[TCQ_SEAMS], u[QK_TCQ], lo[QK_TCQ];
-    int     seam;
-    const float paid = tcq_set_block(e, scale, rank, slots);
+    uint8_t  seams[TCQ_SEAMS], u[QK_TCQ], lo[QK_TCQ];
+    uint32_t slots;
+    int      seam;
+    const float common_cost = tcq_set_block(e, scale, rank, &slots);
     tcq_trellis_seams(&e->trellis, n == QK_TCQ ? 1 : TCQ_SEAMS, seams);
     const uint32_t path_cost = tcq_trellis_search_cycle(&e->trellis, seams, n_seams, &seam);
 
-    // rounding made no step dearer by more than 1/2
-    const float least_error = d*d*e->unit*((float) path_cost - 0.5f*n + paid);
+    // rounding raises no step's cost by more than 1/2
+    const float least_error = d*d*e->unit*((float) path_cost - 0.5f*n + common_cost);
     if (e->scale != 0 && 0.999f*least_error > e->best_error) {
         return 0.0f;
     }
@@ -187,10 +167,10 @@ static float tcq_try(tcq_encoder * e, int scale, int rank, int n_seams) {
         e->rank       = rank;
         e->n_seams    = n_seams;
         e->path_cost  = path_cost;
+        e->slots      = slots;
+        memcpy(e->seams, seams, sizeof(seams));
         memcpy(e->u,     u,     sizeof(u));
         memcpy(e->lo,    lo,    sizeof(lo));
-        memcpy(e->slots, slots, sizeof(slots));
-        memcpy(e->seams, seams, sizeof(seams));
     }
     return fit;
 }
@@ -199,9 +179,9 @@ static float tcq_try(tcq_encoder * e, int scale, int rank, int n_seams) {
 static void tcq_try_other_seams(tcq_encoder * e) {
     const uint8_t * seams = e->seams + e->n_seams;
 
-    uint8_t slots[3];
-    int     seam;
-    tcq_set_block(e, e->scale, e->rank, slots);
+    uint32_t slots;
+    int      seam;
+    tcq_set_block(e, e->scale, e->rank, &slots);
     if (tcq_trellis_search_cycle(&e->trellis, seams, TCQ_SEAMS - e->n_seams, &seam) < e->path_cost) {
         uint8_t u[QK_TCQ], lo[QK_TCQ];
         float   fit;
@@ -222,20 +202,23 @@ void tcq_pack_block(const tcq_encoder * e, uint8_t * block) {
     memset(block, 0, f->type_size);
     for (int i = 0; i < f->block_size; ++i) {
         block[i >> 3] |= (uint8_t) (e->u[i] << (i & 7));
-        const int j = n_bytes*(i & 7) + (i >> 3);
+        const int j = tcq_weight_at(f->block_size, i);
         for (int b = 0; b < f->rate - 1; ++b) {
             const int position = f->lo_position[j*(f->rate - 1) + b];
             block[n_bytes + (position >> 3)] |= (uint8_t) ((e->lo[i] >> b & 1) << (position & 7));
         }
     }
-    memcpy(block + f->rate*n_bytes, e->slots, f->type_size - 1 - f->rate*n_bytes);
+    for (int at = f->rate*n_bytes, shift = 0; at < f->type_size - 1; ++at, shift += 8) {
+        block[at] = (uint8_t) (e->slots >> shift);
+    }
     block[f->type_size - 1] = (uint8_t) e->scale;
 }
 
-bool tcq_encode_block(tcq_encoder * e, const float * x, const float * importance) {
+// what is known of a block before any scale is tried
+static void tcq_analyze_block(tcq_encoder * e, const float * x, const float * importance) {
     const tcq_format * f = e->trellis.f;
-    const int   n   = f->block_size;
-    const float rms = tcq_level_rms(f);
+    const int  n      = f->block_size;
+    const bool is_256 = n == QK_TCQ;
 
     float norm = 0.0f;
     float energy[TCQ_CANDIDATES]; // of the candidates, descending
@@ -243,7 +226,7 @@ bool tcq_encode_block(tcq_encoder * e, const float * x, const float * importance
     for (int j = 0; j < n; ++j) {
         e->w[j] = importance ? importance[j] : 1.0f;
         const float en = e->w[j]*x[j]*x[j];
-        norm  += en;
+        norm += en;
         if (n_candidates < TCQ_CANDIDATES || en > energy[TCQ_CANDIDATES - 1]) {
             int i = n_candidates < TCQ_CANDIDATES ? n_candidates++ : TCQ_CANDIDATES - 1;
             for (; i > 0 && energy[i - 1] < en; --i) {
@@ -254,37 +237,42 @@ bool tcq_encode_block(tcq_encoder * e, const float * x, const float * importance
             e->candidates[i] = (uint8_t) j;
         }
     }
-    if (!(norm > 0.0f)) {
-        return false;
-    }
-
     for (int i = 0; i < n; ++i) {
-        e->wt[i] = e->w[n/8*(i & 7) + (i >> 3)];
+        e->wt[i] = e->w[tcq_weight_at(n, i)];
     }
-
-    const bool wide = n == QK_TCQ;
     e->x          = x;
+    e->norm       = norm;
     e->mse        = tcq_expected_error(f);
     e->unit       = tcq_cost_unit(f, e->w, n);
     e->best_error = FLT_MAX;
-    e->scale      = 0; // none yet
+    e->scale      = 0;
 
-    // a first scale: the rms of what the slots will leave, but a slot has to reach the greatest weight; roots, or one
-    // channel of great importance would decide alone
-    float rest = 0.0f, rest_w = 0.0f;
+    // The first scale fits the rms of what the slots will leave, but a slot has to reach the largest weight. Weighted by
+    // sqrt(importance): otherwise a single channel of high importance dominates
+    float sum = 0.0f, sum_root = 0.0f;
     for (int j = 0; j < n; ++j) {
-        if (j != e->candidates[0] && (j != e->candidates[1] || !wide)) {
+        if (j != e->candidates[0] && (j != e->candidates[1] || !is_256)) {
             const float root = sqrtf(e->w[j]);
-            rest   += root*x[j]*x[j];
-            rest_w += root;
+            sum      += root*x[j]*x[j];
+            sum_root += root;
         }
     }
-    const float suits   = rest > 0.0f ? sqrtf(rest/rest_w)/rms : 0.0f;
-    const float reaches = fabsf(x[e->candidates[0]])/(f->slots[f->n_mags - 1] + 63);
-    const int   first   = tcq_nearest_scale(suits > reaches ? suits : reaches);
+    const float rms_scale  = sum > 0.0f ? sqrtf(sum/sum_root)/f->level_rms : 0.0f;
+    const float slot_scale = fabsf(x[e->candidates[0]])/(f->slots[f->n_mags - 1] + TCQ_MAX_LEVEL);
+    e->first = tcq_nearest_scale(rms_scale > slot_scale ? rms_scale : slot_scale);
+}
 
-    // its refit, its neighbours as long as they help, then other slots
-    const int n_seams = wide ? 1 : 2; // short chains need more
+bool tcq_encode_block(tcq_encoder * e, const float * x, const float * importance) {
+    const bool is_256 = e->trellis.f->block_size == QK_TCQ;
+
+    tcq_analyze_block(e, x, importance);
+    if (!(e->norm > 0.0f)) {
+        return false;
+    }
+    const int first   = e->first;
+    const int n_seams = is_256 ? 1 : 2; // short chains need more
+
+    // the refit of the first scale, its neighbours as long as they help, then other slots
     bool tried[TCQ_SCALES] = { false };
     const int refit = tcq_nearest_scale(tcq_try(e, first, 0, n_seams));
     tried[first] = true;
@@ -305,29 +293,49 @@ bool tcq_encode_block(tcq_encoder * e, const float * x, const float * importance
     for (int rank = 1; rank < TCQ_RANKS; ++rank) {
         tcq_try(e, scale, rank, 1);
     }
-    if (!wide) {
+    if (!is_256) {
         tcq_try_other_seams(e);
     }
-    return e->best_error < norm; // what is too small for any scale is better zero
+    return e->best_error < e->norm; // weights too small for any scale are better zero
 }
 
-void tcq_encode_rows(const tcq_format * f, const float * src, uint8_t * dst, int64_t nrows, int64_t n_per_row, const float * importance) {
+// the best encoding of x, or zeros: type_size bytes
+static void tcq_write_block(tcq_encoder * e, const float * x, const float * importance, uint8_t * block) {
+    if (tcq_encode_block(e, x, importance)) {
+        tcq_pack_block(e, block);
+    } else {
+        memset(block, 0, e->trellis.f->type_size); // scale 0 is an all-zero block
+    }
+}
+
+void tcq_encode_rows(const tcq_format * f, const float * src, uint8_t * dst,
+                     int64_t nrows, int64_t n_per_row, const float * importance) {
     tcq_encoder * e = ggml_aligned_malloc(sizeof(tcq_encoder));
     GGML_ASSERT(e != NULL);
     tcq_trellis_init(&e->trellis, f);
 
     for (int64_t r = 0; r < nrows; ++r) {
-        for (int64_t j = 0; j < n_per_row; j += f->block_size) {
-            if (tcq_encode_block(e, src + r*n_per_row + j, importance ? importance + j : NULL)) {
-                tcq_pack_block(e, dst);
-            } else {
-                memset(dst, 0, f->type_size); // scale 0 is an all-zero block
-            }
-            dst += f->type_size;
+        for (int64_t j = 0; j < n_per_row; j += f->block_size, dst += f->type_size) {
+            tcq_write_block(e, src + r*n_per_row + j, importance ? importance + j : NULL, dst);
         }
     }
     ggml_aligned_free(e, sizeof(tcq_encoder));
 }
+
+size_t quantize_tcq(enum ggml_type type, const float * GGML_RESTRICT src, void * GGML_RESTRICT dst,
+                    int64_t nrows, int64_t n_per_row, const float * imatrix) {
+    const tcq_format * f = tcq_get_format(type);
+    assert(n_per_row % f->block_size == 0);
+
+    tcq_encode_rows(f, src, dst, nrows, n_per_row, imatrix);
+    return nrows*(n_per_row/f->block_size)*f->type_size;
+}
+
+#define TCQ_DEFINE_QUANTIZE_ROW(name, NAME, qk)                                                            \
+    void quantize_row_##name##_ref(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k) {     \
+        quantize_tcq(GGML_TYPE_##NAME, x, y, 1, k, NULL);                                                  \
+    }
+TCQ_FOR_EACH_TYPE(TCQ_DEFINE_QUANTIZE_ROW)
 
 void tcq_get_encoder_tables(const tcq_format * f, tcq_encoder_tables * tables) {
     tcq_trellis * t = ggml_aligned_malloc(sizeof(tcq_trellis));
@@ -339,18 +347,18 @@ void tcq_get_encoder_tables(const tcq_format * f, tcq_encoder_tables * tables) {
     tables->block_size = f->block_size;
     tables->type_size  = f->type_size;
     tables->n_mags     = f->n_mags;
-    tables->level_rms  = tcq_level_rms(f);
+    tables->level_rms  = f->level_rms;
     tables->mse        = tcq_expected_error(f);
-    memcpy(tables->marginal_cost, tcq_marginal_cost[f->rate], sizeof(tables->marginal_cost));
-    memcpy(tables->pairs,         tcq_pairs,                  sizeof(tables->pairs));
-    memcpy(tables->scale,         tcq_scale,                  sizeof(tables->scale));
-    memcpy(tables->level,         t->level,                   sizeof(tables->level));
-    memcpy(tables->lo,            t->lo,                      sizeof(tables->lo));
-    memcpy(tables->subset[0],     t->forward.subset,          sizeof(tables->subset[0]));
-    memcpy(tables->subset[1],     t->backward.subset,         sizeof(tables->subset[1]));
-    memcpy(tables->mirrored,      t->mirrored,                sizeof(tables->mirrored));
-    memcpy(tables->levels,        f->levels,                  8*f->n_lo*sizeof(int8_t));
-    memcpy(tables->slots,         f->slots,                   2*f->n_mags*sizeof(int16_t));
+    memcpy(tables->marginal_cost, tcq_marginal_cost[f->rate - 1], sizeof(tables->marginal_cost));
+    memcpy(tables->pairs,         tcq_pairs,                      sizeof(tables->pairs));
+    memcpy(tables->scale,         tcq_scale,                      sizeof(tables->scale));
+    memcpy(tables->level,         t->level,                       sizeof(tables->level));
+    memcpy(tables->lo,            t->lo,                          sizeof(tables->lo));
+    memcpy(tables->subset[0],     t->forward.subset,              sizeof(tables->subset[0]));
+    memcpy(tables->subset[1],     t->backward.subset,             sizeof(tables->subset[1]));
+    memcpy(tables->mirrored,      t->mirrored,                    sizeof(tables->mirrored));
+    memcpy(tables->levels,        f->levels,                      8*f->n_lo*sizeof(int8_t));
+    memcpy(tables->slots,         f->slots,                       2*f->n_mags*sizeof(int16_t));
     if (f->rate > 1) {
         memcpy(tables->lo_position, f->lo_position, f->block_size*(f->rate - 1)*sizeof(uint16_t));
     }

@@ -1,8 +1,8 @@
 // TCQ with error feedback: GPTQ / LDLQ with sections of the trellis as its blocks (arXiv:2210.17323, arXiv:2307.13304).
 //
-// The columns are taken in chain order. Scale, slots and seam of a block are found without feedback; then the path is
-// decided section by section, looking some steps ahead, and the error of every section is moved to the columns that
-// are still to come. What depends on the Hessian alone is prepared by the caller (gguf_golf/quantize/feedback.py).
+// Columns are processed in chain order. Scale, slots and seam of a block are found without feedback; then the path is
+// decided section by section, looking some steps ahead, and later columns compensate for the error of each section. The
+// caller factors the Hessian and prepares what depends on it alone (tcq_feedback).
 
 #include "ggml-tcq-encode.h"
 #include "ggml-impl.h"
@@ -11,26 +11,27 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TCQ_SLAB 16 // rows that share a pass over the propagation matrix
+#define TCQ_SLAB 16 // rows that share one pass over the propagation matrix
 
 #if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
 #define TCQ_X86
 #endif
 
-// a row's block under way
+// the block of one row while its path is being decided
 typedef struct {
-    bool    zero;
-    int     scale;
-    int     seam;
-    int     state;
-    uint8_t slots[3];
-    int16_t offset[QK_TCQ]; // what the slots add, by time
-    uint8_t u [QK_TCQ];
-    uint8_t lo[QK_TCQ];
+    bool     zero;
+    int      scale;
+    int      seam;
+    int      state;
+    uint32_t slots;
+    int16_t  offset[QK_TCQ]; // what the slots add, by time
+    uint8_t  u [QK_TCQ];
+    uint8_t  lo[QK_TCQ];
 } tcq_pending;
 
 // x[r][first .. end) -= sum over k of error[r][k]*p[k][first .. end); rows of p and x are `stride` apart
-static inline void tcq_propagate(float * x, const float * error, const float * p, int64_t stride, int n_rows, int n_k, int64_t first, int64_t end) {
+static inline void tcq_propagate(float * x, const float * error, const float * p, int64_t stride, int n_rows, int n_k,
+                                 int64_t first, int64_t end) {
     enum { N = 16 };
     int64_t j = first;
     for (; j + N <= end; j += N) {
@@ -61,13 +62,15 @@ static inline void tcq_propagate(float * x, const float * error, const float * p
 
 typedef void (*tcq_propagate_t)(float *, const float *, const float *, int64_t, int, int, int64_t, int64_t);
 
-static void tcq_propagate_ref(float * x, const float * error, const float * p, int64_t stride, int n_rows, int n_k, int64_t first, int64_t end) {
+static void tcq_propagate_ref(float * x, const float * error, const float * p, int64_t stride, int n_rows, int n_k,
+                              int64_t first, int64_t end) {
     tcq_propagate(x, error, p, stride, n_rows, n_k, first, end);
 }
 
 #ifdef TCQ_X86
 __attribute__((target("avx2")))
-static void tcq_propagate_avx2(float * x, const float * error, const float * p, int64_t stride, int n_rows, int n_k, int64_t first, int64_t end) {
+static void tcq_propagate_avx2(float * x, const float * error, const float * p, int64_t stride, int n_rows, int n_k,
+                               int64_t first, int64_t end) {
     tcq_propagate(x, error, p, stride, n_rows, n_k, first, end);
 }
 #endif
@@ -88,7 +91,7 @@ static void tcq_begin_block(tcq_encoder * e, const float * x, const float * impo
 
     float natural[QK_TCQ], weight[QK_TCQ];
     for (int i = 0; i < n; ++i) {
-        const int j = n/8*(i & 7) + (i >> 3);
+        const int j = tcq_weight_at(n, i);
         natural[j] = x[i];
         weight [j] = importance[i];
     }
@@ -102,16 +105,16 @@ static void tcq_begin_block(tcq_encoder * e, const float * x, const float * impo
         row->seam = row->seam << 1 | e->u[i];
     }
     row->state = row->seam;
-    memcpy(row->slots, e->slots, sizeof(row->slots));
+    row->slots = e->slots;
 
     int16_t slots[QK_TCQ] = { 0 };
     tcq_add_slots(f, row->slots, slots);
     for (int i = 0; i < n; ++i) {
-        row->offset[i] = slots[n/8*(i & 7) + (i >> 3)];
+        row->offset[i] = slots[tcq_weight_at(n, i)];
     }
 }
 
-// decides the path of times [first, first + section) and writes the error that is left; x [block_size] by time
+// decides the path at times [first, first + section) and writes the remaining error; x [block_size] by time
 static void tcq_decide_section(tcq_trellis * t, const float * x, const float * w, int first, int section, int look_ahead,
                                tcq_pending * row, float * error) {
     const tcq_format * f = t->f;
@@ -144,17 +147,19 @@ static void tcq_finish_block(tcq_encoder * e, const tcq_pending * row, uint8_t *
         return;
     }
     e->scale = row->scale;
-    memcpy(e->slots, row->slots, sizeof(row->slots));
-    memcpy(e->u,     row->u,     sizeof(row->u));
-    memcpy(e->lo,    row->lo,    sizeof(row->lo));
+    e->slots = row->slots;
+    memcpy(e->u,  row->u,  sizeof(row->u));
+    memcpy(e->lo, row->lo, sizeof(row->lo));
     tcq_pack_block(e, block);
 }
 
 size_t quantize_tcq_feedback(enum ggml_type type, const float * GGML_RESTRICT src, void * GGML_RESTRICT dst,
                              int64_t nrows, int64_t n_per_row, const tcq_feedback * feedback) {
     const tcq_format * f = tcq_get_format(type);
-    const int     n        = f->block_size;
-    const int64_t row_size = n_per_row/n*f->type_size;
+    const int     n          = f->block_size;
+    const int     section    = feedback->section;
+    const int     look_ahead = feedback->look_ahead;
+    const int64_t row_size   = n_per_row/n*f->type_size;
     const tcq_propagate_t propagate = tcq_select_propagate();
 
     tcq_encoder * e = ggml_aligned_malloc(sizeof(tcq_encoder));
@@ -170,20 +175,21 @@ size_t quantize_tcq_feedback(enum ggml_type type, const float * GGML_RESTRICT sr
         for (int r = 0; r < n_rows; ++r) {
             for (int64_t j = 0; j < n_per_row; ++j) {
                 const int i = j % n;
-                x[r*n_per_row + j] = src[(slab + r)*n_per_row + j - i + n/8*(i & 7) + (i >> 3)];
+                x[r*n_per_row + j] = src[(slab + r)*n_per_row + j - i + tcq_weight_at(n, i)];
             }
         }
         for (int64_t b = 0; b < n_per_row; b += n) {
             for (int r = 0; r < n_rows; ++r) {
                 tcq_begin_block(e, x + r*n_per_row + b, feedback->block_weights + b, &pending[r]);
             }
-            for (int i = 0; i < n; i += feedback->section) {
-                const float * w = feedback->section_weights + (b + i)/feedback->section*(feedback->section + feedback->look_ahead);
+            for (int i = 0; i < n; i += section) {
+                const float * w = feedback->section_weights + (b + i)/section*(section + look_ahead);
                 for (int r = 0; r < n_rows; ++r) {
-                    tcq_decide_section(&e->trellis, x + r*n_per_row + b, w, i, feedback->section, feedback->look_ahead,
+                    tcq_decide_section(&e->trellis, x + r*n_per_row + b, w, i, section, look_ahead,
                                        &pending[r], error + r*QK_TCQ + i);
                 }
-                propagate(x, error + i, feedback->propagation + (b + i)*n_per_row, n_per_row, n_rows, feedback->section, b + i + feedback->section, b + n);
+                propagate(x, error + i, feedback->propagation + (b + i)*n_per_row, n_per_row, n_rows, section,
+                          b + i + section, b + n);
             }
             // later blocks get the errors of the whole block at once
             propagate(x, error, feedback->propagation + b*n_per_row, n_per_row, n_rows, n, b + n, n_per_row);

@@ -2,18 +2,11 @@
 
 #pragma once
 
-#ifndef __METAL_VERSION__ // which has these types without it
-#include <stdint.h>
-#endif
+#include "ggml-tcq-layout.h"
 
 #ifndef TCQ_TABLE // a GPU compiler puts the tables into its own address space
 #define TCQ_TABLE static const
 #endif
-
-// parity generators, 9 bits, bit 0 = the newest path bit
-#define TCQ_G0 0x094
-#define TCQ_G1 0x062
-#define TCQ_G2 0x17f
 
 // z0 | z1 << 1 | z2 << 2 of a window of 9 path bits
 TCQ_TABLE uint8_t tcq_subset[512] = {
@@ -172,7 +165,19 @@ TCQ_TABLE int16_t tcq5_64_slots[4] = {
     55, 145, -55, -145,
 };
 
+// by rate: how much more a whole block costs for one weight of |x| = 0, 8, .. 64 level units, in units of the mean
+// squared error. Beyond the largest level the squared excess is added
+TCQ_TABLE float tcq_marginal_cost[5][9] = {
+    { 0.16f, 0.11f, 0.16f, 0.33f, 0.64f, 0.96f, 1.34f, 1.89f, 1.81f },
+    { 0.12f, 0.13f, 0.37f, 0.78f, 1.2f, 1.9f, 3.1f, 4.09f, 3.71f },
+    { 0.02f, 0.17f, 0.65f, 1.05f, 1.99f, 3.49f, 4.46f, 7.92f, 4.81f },
+    { 0.12f, 0.38f, 0.65f, 1.24f, 2.62f, 5.11f, 6.13f, 13.39f, 6.94f },
+    { 0.23f, 0.63f, 0.67f, 1.33f, 2.67f, 6.01f, 11.06f, 18.37f, 15.61f },
+};
+
 // where bit b of weight j's lo bits is stored: [j*(rate - 1) + b], in bits from the end of the path
+
+#define tcq1_lo_position NULL
 
 TCQ_TABLE uint16_t tcq2_lo_position[256] = {
     3, 11, 19, 27, 35, 43, 51, 59, 67, 75, 83, 91, 99, 107, 115, 123, 131, 139, 147, 155, 163, 171, 179, 187,
@@ -305,6 +310,8 @@ TCQ_TABLE uint16_t tcq5_lo_position[1024] = {
     436, 437, 948, 949, 444, 445, 956, 957, 452, 453, 964, 965, 460, 461, 972, 973, 468, 469, 980, 981, 476,
     477, 988, 989, 484, 485, 996, 997, 492, 493, 1004, 1005, 500, 501, 1012, 1013, 508, 509, 1020, 1021,
 };
+
+#define tcq1_64_lo_position NULL
 
 TCQ_TABLE uint16_t tcq2_64_lo_position[64] = {
     3, 11, 19, 27, 35, 43, 51, 59, 7, 15, 23, 31, 39, 47, 55, 63, 2, 10, 18, 26, 34, 42, 50, 58, 6, 14, 22,

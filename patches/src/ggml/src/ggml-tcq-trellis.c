@@ -6,8 +6,8 @@
 //     next[2m]     = min(cost[m] + metric[z],     cost[m + 128] + metric[z ^ 4])
 //     next[2m + 1] = min(cost[m] + metric[z ^ 4], cost[m + 128] + metric[z]),     z = subset[2m]
 // Step costs are at most TCQ_MAX_METRIC and any state reaches any other in 8 steps, so no cost is more than
-// 8*TCQ_MAX_METRIC above the least of 8 steps before. Subtracting the least every 8 steps keeps 16 bits exact; it is that
-// of the step before, which need not be waited for.
+// 8*TCQ_MAX_METRIC above the least of 8 steps before. Subtracting a minimum every 8 steps keeps 16 bits exact; we subtract
+// the previous step's, which is already available.
 
 #include "ggml-tcq-trellis.h"
 #include "ggml-tcq-tables.h"
@@ -30,7 +30,8 @@
 #include <arm_neon.h>
 #endif
 
-static uint32_t tcq_advance_ref(const tcq_code * code, uint16_t (*cost)[TCQ_STATES], const uint16_t (*metric)[8], int stride, int n) {
+static uint32_t tcq_advance_ref(const tcq_code * code, uint16_t (*cost)[TCQ_STATES], const uint16_t (*metric)[8],
+                                int stride, int n) {
     uint32_t subtracted = 0;
 
     for (int i = 0; i < n; ++i, metric += stride) {
@@ -66,7 +67,8 @@ static uint32_t tcq_advance_ref(const tcq_code * code, uint16_t (*cost)[TCQ_STAT
 #define TCQ_LOAD_512(p) _mm512_loadu_si512((const void *) (p))
 
 __attribute__((target("avx2")))
-static uint32_t tcq_advance_avx2(const tcq_code * code, uint16_t (*cost)[TCQ_STATES], const uint16_t (*metric)[8], int stride, int n) {
+static uint32_t tcq_advance_avx2(const tcq_code * code, uint16_t (*cost)[TCQ_STATES], const uint16_t (*metric)[8],
+                                 int stride, int n) {
     uint32_t subtracted = 0;
 
     for (int i = 0; i < n; ++i, metric += stride) {
@@ -110,11 +112,14 @@ static uint32_t tcq_advance_avx2(const tcq_code * code, uint16_t (*cost)[TCQ_STA
 }
 
 __attribute__((target("avx512f,avx512bw")))
-static uint32_t tcq_advance_avx512(const tcq_code * code, uint16_t (*cost)[TCQ_STATES], const uint16_t (*metric)[8], int stride, int n) {
+static uint32_t tcq_advance_avx512(const tcq_code * code, uint16_t (*cost)[TCQ_STATES], const uint16_t (*metric)[8],
+                                   int stride, int n) {
     // lanes 2k and 2k + 1 of the lower or upper half: lane k of the first vector and of the second
     static const uint16_t alternate[2][32] = {
-        {  0, 32,  1, 33,  2, 34,  3, 35,  4, 36,  5, 37,  6, 38,  7, 39,  8, 40,  9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47 },
-        { 16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55, 24, 56, 25, 57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63 },
+        {  0, 32,  1, 33,  2, 34,  3, 35,  4, 36,  5, 37,  6, 38,  7, 39,
+           8, 40,  9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47 },
+        { 16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55,
+          24, 56, 25, 57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63 },
     };
     const __m512i lower = TCQ_LOAD_512(alternate[0]);
     const __m512i upper = TCQ_LOAD_512(alternate[1]);
@@ -167,7 +172,8 @@ static uint32_t tcq_advance_avx512(const tcq_code * code, uint16_t (*cost)[TCQ_S
 
 #elif defined(__ARM_NEON) && defined(__aarch64__)
 
-static uint32_t tcq_advance_neon(const tcq_code * code, uint16_t (*cost)[TCQ_STATES], const uint16_t (*metric)[8], int stride, int n) {
+static uint32_t tcq_advance_neon(const tcq_code * code, uint16_t (*cost)[TCQ_STATES], const uint16_t (*metric)[8],
+                                 int stride, int n) {
     uint32_t subtracted = 0;
 
     for (int i = 0; i < n; ++i, metric += stride) {
@@ -210,14 +216,15 @@ static uint32_t tcq_advance_neon(const tcq_code * code, uint16_t (*cost)[TCQ_STA
 
 // bins of half a level unit, clamped to the levels' range
 static inline int tcq_bin(float x) {
-    const float above = x     < 63.5f  ? x     : 63.5f;
-    const float inner = above > -64.0f ? above : -64.0f;
+    const float most  = TCQ_MAX_LEVEL + 0.5f, least = -TCQ_MAX_LEVEL - 1.0f;
+    const float below = x     < most  ? x     : most;
+    const float inner = below > least ? below : least;
     return (int) (2.0f*inner + 128.0f); // not negative: the cast is floor
 }
 
 static float tcq_set_targets_ref(tcq_trellis * t, int first, const float * x, const float * w, int n, float unit) {
     const float per_unit = 1.0f/unit;
-    float paid = 0.0f;
+    float common_cost = 0.0f;
 
     for (int i = 0; i < n; ++i) {
         const int bin = tcq_bin(x[i]);
@@ -228,16 +235,16 @@ static float tcq_set_targets_ref(tcq_trellis * t, int first, const float * x, co
             cost[z] = e*e;
             least   = cost[z] < least ? cost[z] : least;
         }
-        // what every path pays is left out; what is out of all proportion is merely forbidding
+        // subtract the common minimum; clamp outliers, which only need to be prohibitive
         const float weight = w[i]*per_unit;
-        paid += weight*least;
+        common_cost += weight*least;
         for (int z = 0; z < 8; ++z) {
             const float scaled = weight*(cost[z] - least) + 0.5f;
             t->metric[first + i][z] = (uint16_t) (scaled < TCQ_MAX_METRIC ? scaled : TCQ_MAX_METRIC);
         }
         memcpy(t->step_lo[first + i], t->lo[bin], 8);
     }
-    return paid;
+    return common_cost;
 }
 
 #ifdef TCQ_X86
@@ -247,7 +254,7 @@ static float tcq_set_targets_avx2(tcq_trellis * t, int first, const float * x, c
     const float  per_unit = 1.0f/unit;
     const __m256 half     = _mm256_set1_ps(0.5f);
     const __m256 most     = _mm256_set1_ps(TCQ_MAX_METRIC);
-    __m256 paid = _mm256_setzero_ps();
+    __m256 common_cost = _mm256_setzero_ps();
 
     for (int i = 0; i < n; ++i) {
         const int    bin    = tcq_bin(x[i]);
@@ -258,14 +265,14 @@ static float tcq_set_targets_avx2(tcq_trellis * t, int first, const float * x, c
         const __m256 least  = _mm256_min_ps(least2, _mm256_permute_ps(least2, 0xb1));
         const __m256 weight = _mm256_set1_ps(w[i]*per_unit);
         const __m256 scaled = _mm256_add_ps(_mm256_mul_ps(weight, _mm256_sub_ps(cost, least)), half);
-        paid = _mm256_add_ps(paid, _mm256_mul_ps(weight, least));
+        common_cost = _mm256_add_ps(common_cost, _mm256_mul_ps(weight, least));
 
         const __m256i metric = _mm256_cvttps_epi32(_mm256_min_ps(scaled, most));
         _mm_storeu_si128((__m128i *) t->metric[first + i],
                          _mm_packus_epi32(_mm256_castsi256_si128(metric), _mm256_extracti128_si256(metric, 1)));
         memcpy(t->step_lo[first + i], t->lo[bin], 8);
     }
-    return _mm256_cvtss_f32(paid);
+    return _mm256_cvtss_f32(common_cost);
 }
 
 // two steps at a time
@@ -274,11 +281,12 @@ static float tcq_set_targets_avx512(tcq_trellis * t, int first, const float * x,
     const float  per_unit = 1.0f/unit;
     const __m512 half     = _mm512_set1_ps(0.5f);
     const __m512 most     = _mm512_set1_ps(TCQ_MAX_METRIC);
-    __m512 paid = _mm512_setzero_ps();
+    __m512 common_cost = _mm512_setzero_ps();
 
     for (int i = 0; i < n; i += 2) {
         const int    bin0   = tcq_bin(x[i]), bin1 = tcq_bin(x[i + 1]);
-        const __m512 level  = _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(t->level[bin0])), _mm256_loadu_ps(t->level[bin1]), 1);
+        const __m512 level0 = _mm512_castps256_ps512(_mm256_loadu_ps(t->level[bin0]));
+        const __m512 level  = _mm512_insertf32x8(level0, _mm256_loadu_ps(t->level[bin1]), 1);
         const __m512 target = _mm512_insertf32x8(_mm512_set1_ps(x[i]), _mm256_set1_ps(x[i + 1]), 1);
         const __m512 weight = _mm512_insertf32x8(_mm512_set1_ps(w[i]*per_unit), _mm256_set1_ps(w[i + 1]*per_unit), 1);
         const __m512 e      = _mm512_sub_ps(target, level);
@@ -287,23 +295,24 @@ static float tcq_set_targets_avx512(tcq_trellis * t, int first, const float * x,
         const __m512 least2 = _mm512_min_ps(least4, _mm512_permute_ps(least4, 0x4e));
         const __m512 least  = _mm512_min_ps(least2, _mm512_permute_ps(least2, 0xb1));
         const __m512 scaled = _mm512_add_ps(_mm512_mul_ps(weight, _mm512_sub_ps(cost, least)), half);
-        paid = _mm512_add_ps(paid, _mm512_mul_ps(weight, least));
+        common_cost = _mm512_add_ps(common_cost, _mm512_mul_ps(weight, least));
 
         const __m512i metric = _mm512_cvttps_epi32(_mm512_min_ps(scaled, most));
         _mm256_storeu_si256((__m256i *) t->metric[first + i], _mm512_cvtepi32_epi16(metric));
         memcpy(t->step_lo[first + i],     t->lo[bin0], 8);
         memcpy(t->step_lo[first + i + 1], t->lo[bin1], 8);
     }
-    return _mm512_cvtss_f32(paid) + _mm256_cvtss_f32(_mm512_extractf32x8_ps(paid, 1));
+    return _mm512_cvtss_f32(common_cost) + _mm256_cvtss_f32(_mm512_extractf32x8_ps(common_cost, 1));
 }
 
 #endif
 
-static int tcq_simd_cap = 2;
+static int tcq_simd_cap = 2; // only tests change it, before they encode
 
 int tcq_trellis_simd(void) {
 #ifdef TCQ_X86
-    const bool avx512 = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    const bool avx512 = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                        __builtin_cpu_supports("avx512vl");
     const int  have   = avx512 ? 2 : __builtin_cpu_supports("avx2") ? 1 : 0;
 #elif defined(__ARM_NEON) && defined(__aarch64__)
     const int have = 1;
@@ -318,18 +327,12 @@ int tcq_trellis_cap_simd(int cap) {
     return tcq_trellis_simd();
 }
 
-float tcq_level_rms(const tcq_format * f) {
-    // the largest level, 63, in units of that rms
-    static const float reach[6] = { 0.0f, 1.518f, 2.158f, 2.699f, 3.147f, 3.468f };
-    return 63.0f/reach[f->rate];
-}
-
 float tcq_cost_unit(const tcq_format * f, const float * w, int n) {
     float sum_root = 0.0f;
     for (int i = 0; i < n; ++i) {
         sum_root += sqrtf(w[i]);
     }
-    const float root = sum_root/n*tcq_level_rms(f)/(float) (1 << f->rate);
+    const float root = sum_root/n*f->level_rms/(float) (1 << f->rate);
     return root*root/32.0f;
 }
 
@@ -377,7 +380,7 @@ void tcq_trellis_init(tcq_trellis * t, const tcq_format * f) {
         t->mirrored[s] = (uint8_t) tcq_reverse_bits(s, 8);
     }
 
-    // levels are integers, so that floor(2x) decides which of a subset's is nearest; they ascend with lo
+    // levels are integers, so floor(2x) decides which of a subset's is nearest; they ascend with lo
     for (int z = 0; z < 8; ++z) {
         int l = 0;
         for (int i = 0; i < 256; ++i) {
@@ -403,7 +406,7 @@ static int tcq_cheapest_state(const uint16_t * cost) {
     return best;
 }
 
-// costs of all states after 0, 1, .. n steps from step `first` on, but for what is returned; start is a state or -1
+// costs of all states after 0, 1, .. n steps from step `first` on, less what is returned; start is a state, or -1 for any
 static uint32_t tcq_run(tcq_trellis * t, int first, int n, int start, uint16_t (*cost)[TCQ_STATES]) {
     const uint16_t others = start < 0 ? 0 : TCQ_UNREACHABLE;
     for (int s = 0; s < TCQ_STATES; ++s) {
@@ -426,7 +429,7 @@ static int tcq_trace_back(const tcq_trellis * t, int first, int n, int s, const 
         if (i == n_keep - 1) {
             kept = s;
         }
-        // all that the next step may want: early costs are in L2 by now
+        // everything that the next step may read: early costs are in L2 by now
         for (int k = 0; k < 4 && i > 0; ++k) {
             TCQ_PREFETCH(&cost[i - 1][s >> 2 | k*TCQ_STATES/4]);
         }
@@ -437,7 +440,7 @@ static int tcq_trace_back(const tcq_trellis * t, int first, int n, int s, const 
             u [i] = (uint8_t) (s & 1);
             lo[i] = t->step_lo[first + i][z ^ second << 2];
         }
-        // subsets are linear: the lookup need not wait for the decision
+        // subsets are linear: the lookup does not wait for the decision
         z = subset[s >> 1] ^ (-second & subset[TCQ_STATES/2]);
         s = s >> 1 | second << 7;
     }
@@ -452,10 +455,10 @@ int tcq_trellis_search(tcq_trellis * t, int first, int n, int start, int end, in
 }
 
 float tcq_trellis_set_cycle(tcq_trellis * t, const float * x, const float * w, float unit) {
-    const int   n    = t->f->block_size;
-    const float paid = t->set_targets(t, TCQ_SETTLE, x, w, n, unit);
+    const int   n           = t->f->block_size;
+    const float common_cost = t->set_targets(t, TCQ_SETTLE, x, w, n, unit);
     memcpy(t->metric[0], t->metric[n], sizeof(t->metric[0])*TCQ_SETTLE);
-    return paid;
+    return common_cost;
 }
 
 void tcq_trellis_seams(tcq_trellis * t, int n, uint8_t * seams) {

@@ -1,38 +1,24 @@
-// TCQ: formats, unpacking and dequantization, and the entry points that ggml's type tables name.
-// This is the reference: plain, bit for bit equal to the NumPy decoder. The fast decoders live with their backends.
+// TCQ: formats, unpacking and dequantization.
+// This is the reference: plain, bit for bit equal to the NumPy decoder. The fast decoders are in the backends.
 
 #include "ggml-tcq.h"
 #include "ggml-tcq-tables.h"
 
 #include <assert.h>
 
-#define TCQ_FORMAT(R) \
-    { R, QK_TCQ,    (int) sizeof(block_tcq##R),      1 << (R - 1), 8, tcq##R##_levels, tcq##R##_slots,    TCQ_LO_##R    }
-#define TCQ_FORMAT_64(R) \
-    { R, QK_TCQ_64, (int) sizeof(block_tcq##R##_64), 1 << (R - 1), 2, tcq##R##_levels, tcq##R##_64_slots, TCQ_LO_##R##_64 }
+#define TCQ_FORMAT(R, n, suffix, n_mags)                                        \
+    { R, n, (int) sizeof(block_tcq##R##suffix), 1 << (R - 1), n_mags,           \
+      TCQ##R##_LEVEL_RMS, tcq##R##_levels, tcq##R##suffix##_slots, tcq##R##suffix##_lo_position },
 
-#define TCQ_LO_1    NULL
-#define TCQ_LO_2    tcq2_lo_position
-#define TCQ_LO_3    tcq3_lo_position
-#define TCQ_LO_4    tcq4_lo_position
-#define TCQ_LO_5    tcq5_lo_position
-#define TCQ_LO_1_64 NULL
-#define TCQ_LO_2_64 tcq2_64_lo_position
-#define TCQ_LO_3_64 tcq3_64_lo_position
-#define TCQ_LO_4_64 tcq4_64_lo_position
-#define TCQ_LO_5_64 tcq5_64_lo_position
+#define TCQ_FORMAT_256(R) TCQ_FORMAT(R, QK_TCQ,    ,    8)
+#define TCQ_FORMAT_64(R)  TCQ_FORMAT(R, QK_TCQ_64, _64, 2)
 
-static const tcq_format tcq_formats[5] = {
-    TCQ_FORMAT(1), TCQ_FORMAT(2), TCQ_FORMAT(3), TCQ_FORMAT(4), TCQ_FORMAT(5),
-};
-
-static const tcq_format tcq_formats_64[5] = {
-    TCQ_FORMAT_64(1), TCQ_FORMAT_64(2), TCQ_FORMAT_64(3), TCQ_FORMAT_64(4), TCQ_FORMAT_64(5),
-};
+static const tcq_format tcq_formats   [TCQ_N_RATES] = { TCQ_RATES(TCQ_FORMAT_256) };
+static const tcq_format tcq_formats_64[TCQ_N_RATES] = { TCQ_RATES(TCQ_FORMAT_64)  };
 
 const tcq_format * tcq_get_format(enum ggml_type type) {
-    if (type >= GGML_TYPE_TCQ1    && type <= GGML_TYPE_TCQ5)    { return &tcq_formats   [type - GGML_TYPE_TCQ1];    }
-    if (type >= GGML_TYPE_TCQ1_64 && type <= GGML_TYPE_TCQ5_64) { return &tcq_formats_64[type - GGML_TYPE_TCQ1_64]; }
+    if (type >= GGML_TYPE_TCQ1    && type < GGML_TYPE_TCQ1    + TCQ_N_RATES) { return &tcq_formats   [type - GGML_TYPE_TCQ1];    }
+    if (type >= GGML_TYPE_TCQ1_64 && type < GGML_TYPE_TCQ1_64 + TCQ_N_RATES) { return &tcq_formats_64[type - GGML_TYPE_TCQ1_64]; }
     return NULL;
 }
 
@@ -40,11 +26,21 @@ float tcq_block_scale(const tcq_format * f, const uint8_t * block) {
     return tcq_scale[block[f->type_size - 1]];
 }
 
+uint32_t tcq_block_slots(const tcq_format * f, const uint8_t * block) {
+    const uint8_t * at = block + f->rate*f->block_size/8;
+    return f->block_size == QK_TCQ ? at[0] | at[1] << 8 | (uint32_t) at[2] << 16 : at[0];
+}
+
+void tcq_add_slots(const tcq_format * f, uint32_t slots, int16_t * w) {
+    for (int i = 0; i < tcq_n_slots(f->block_size); ++i) {
+        w[tcq_slot_position(f->block_size, slots, i)] += f->slots[tcq_slot_index(f->block_size, slots, i)];
+    }
+}
+
 void tcq_unpack_block(const tcq_format * f, const uint8_t * block, int16_t * w) {
     const int       n       = f->block_size;
     const int       n_bytes = n/8;
     const uint8_t * lo_bits = block + n_bytes;
-    const uint8_t * slots   = block + f->rate*n_bytes;
 
     // the chain is cyclic: before time 0 come the last 8 path bits, bit b of the window being b steps old
     unsigned window = 0;
@@ -53,10 +49,9 @@ void tcq_unpack_block(const tcq_format * f, const uint8_t * block, int16_t * w) 
     }
 
     for (int i = 0; i < n; ++i) {
-        const int y = i >> 3, k = i & 7;
-        const int j = n_bytes*k + y;
+        const int j = tcq_weight_at(n, i);
 
-        window = (window << 1 | (block[y] >> k & 1)) & 0x1ff;
+        window = (window << 1 | (block[i >> 3] >> (i & 7) & 1)) & 0x1ff;
 
         int index = tcq_subset[window];
         for (int b = 0; b < f->rate - 1; ++b) {
@@ -65,13 +60,7 @@ void tcq_unpack_block(const tcq_format * f, const uint8_t * block, int16_t * w) 
         }
         w[j] = f->levels[index];
     }
-
-    if (n == QK_TCQ) {
-        w[slots[0]] += f->slots[slots[2] & 0xf];
-        w[slots[1]] += f->slots[slots[2] >> 4];
-    } else {
-        w[slots[0] & 0x3f] += f->slots[slots[0] >> 6];
-    }
+    tcq_add_slots(f, tcq_block_slots(f, block), w);
 }
 
 static void tcq_dequantize_row(const tcq_format * f, const uint8_t * x, float * y, int64_t k) {
@@ -87,25 +76,8 @@ static void tcq_dequantize_row(const tcq_format * f, const uint8_t * x, float * 
     }
 }
 
-static size_t tcq_quantize(const tcq_format * f, const float * src, void * dst,
-                           int64_t nrows, int64_t n_per_row, const float * imatrix) {
-    assert(n_per_row % f->block_size == 0);
-
-    tcq_encode_rows(f, src, dst, nrows, n_per_row, imatrix);
-    return nrows*(n_per_row/f->block_size)*f->type_size;
-}
-
-size_t quantize_tcq(enum ggml_type type, const float * GGML_RESTRICT src, void * GGML_RESTRICT dst,
-                    int64_t nrows, int64_t n_per_row, const float * imatrix) {
-    return tcq_quantize(tcq_get_format(type), src, dst, nrows, n_per_row, imatrix);
-}
-
-#define TCQ_DEFINE_TYPE(name, NAME, qk)                                                                    \
-    void dequantize_row_##name(const void * GGML_RESTRICT x, float * GGML_RESTRICT y, int64_t k) {         \
-        tcq_dequantize_row(tcq_get_format(GGML_TYPE_##NAME), x, y, k);                                     \
-    }                                                                                                      \
-    void quantize_row_##name##_ref(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k) {     \
-        tcq_quantize(tcq_get_format(GGML_TYPE_##NAME), x, y, 1, k, NULL);                                  \
+#define TCQ_DEFINE_DEQUANTIZE_ROW(name, NAME, qk)                                                      \
+    void dequantize_row_##name(const void * GGML_RESTRICT x, float * GGML_RESTRICT y, int64_t k) {     \
+        tcq_dequantize_row(tcq_get_format(GGML_TYPE_##NAME), x, y, k);                                 \
     }
-
-TCQ_FOR_EACH_TYPE(TCQ_DEFINE_TYPE)
+TCQ_FOR_EACH_TYPE(TCQ_DEFINE_DEQUANTIZE_ROW)

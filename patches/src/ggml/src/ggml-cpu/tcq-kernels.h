@@ -25,12 +25,10 @@
 #define TCQ_ARM
 #endif
 
-// one of a table's five versions; rate is constant wherever it matters
-#define TCQ_BY_RATE(rate, name) \
-    ((rate) == 1 ? tcq1##name : (rate) == 2 ? tcq2##name : (rate) == 3 ? tcq3##name : (rate) == 4 ? tcq4##name : tcq5##name)
-
-// added to the levels of the lookup tables: x86 multiplies unsigned by signed bytes (and cannot saturate, |level| being <= 63)
+// added to the levels of the lookup tables: x86 multiplies unsigned by signed bytes (which cannot saturate, as levels are
+// at most TCQ_MAX_LEVEL)
 enum { TCQ_BIAS = 64 };
+static_assert(TCQ_BIAS == TCQ_MAX_LEVEL + 1, "biased levels are 1 .. 127");
 
 // a product's smallest unit: 16 rows (a tile) with 16 columns (a panel)
 enum { TCQ_TILE = 16, TCQ_PANEL = 16 };
@@ -45,7 +43,7 @@ typedef struct {
     int8_t  q[];             // [block_size/4][TCQ_PANEL][4]
 } tcq_panel_block;
 
-// one column, one scale to a block of weights
+// one column, one scale per block of weights
 typedef struct {
     int       n_blocks;
     int8_t  * q;     // [n_blocks][block_size]
@@ -67,7 +65,7 @@ typedef struct {
     tcq_slots * slots;  // [n_blocks][TCQ_TILE]
 } tcq_tile;
 
-// levels of one block in the order of its weights, with TCQ_BIAS or without, as multiply wants them
+// levels of one block in the order of its weights, with TCQ_BIAS or without, as multiply expects them
 typedef void (*tcq_unpack_t)(const uint8_t * x, uint8_t * levels);
 
 // s[i] is the product of row x[i] with the column
@@ -76,9 +74,9 @@ typedef void (*tcq_dot_rows_t)(const uint8_t * const x[TCQ_DOT_ROWS], const tcq_
 // kernels of one instruction set, by packing (0: blocks of 256, 1: blocks of 64) and rate - 1
 typedef struct {
     const char *   name;
-    ggml_vec_dot_t vec_dot[2][5];
-    tcq_unpack_t   unpack [2][5];
-    tcq_dot_rows_t dot_rows[2][5]; // NULL: use vec_dot
+    ggml_vec_dot_t vec_dot [2][TCQ_N_RATES];
+    tcq_unpack_t   unpack  [2][TCQ_N_RATES];
+    tcq_dot_rows_t dot_rows[2][TCQ_N_RATES]; // NULL: use vec_dot
     void        (* multiply)(const tcq_tile * tile, const void * panel, float c[TCQ_TILE][TCQ_PANEL]); // NULL: use vec_dot
 } tcq_kernels;
 
@@ -92,10 +90,11 @@ extern const tcq_kernels tcq_kernels_avx512;  // AVX-512 with BW, DQ, VL, VBMI a
 
 #define TCQ_MAX_KERNELS 8
 
-// the kernels that this CPU runs, best first, plain C last; returns how many
+// the kernels that this CPU can run, best first, plain C last; returns how many
 GGML_BACKEND_API int ggml_tcq_cpu_kernels(const tcq_kernels ** list);
 
-// the best of them, or the one that the environment variable GGML_TCQ_KERNELS names (for measuring and testing)
+// what ggml_tcq_cpu_init chose: the best of them, or the one that the environment variable GGML_TCQ_KERNELS names (for
+// measurements and tests)
 const tcq_kernels * tcq_kernels_in_use(void);
 
 // one row of weights into row `row` of a tile

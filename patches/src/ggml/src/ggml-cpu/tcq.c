@@ -1,5 +1,5 @@
-// TCQ on the CPU: the scalar dot products in plain C, and the choice of kernels. The SIMD versions (arch/) equal the scalar
-// ones in the integer part of each block.
+// TCQ on the CPU: dot products in plain C, and the choice of kernels. The SIMD versions (arch/) equal the plain ones in the
+// integer part of each block.
 
 #define GGML_COMMON_DECL_C
 #include "ggml-common.h"
@@ -55,45 +55,31 @@ static void tcq_vec_dot_q8_0(const tcq_format * f, int n, float * s, const uint8
     *s = sum;
 }
 
-#define TCQ_DEFINE_VEC_DOT(R, packing, suffix, TYPE, act)                                                                 \
-    void ggml_vec_dot_tcq##R##suffix##_##act##_generic(int n, float * GGML_RESTRICT s, size_t bs, const void * GGML_RESTRICT vx, \
-                                                       size_t bx, const void * GGML_RESTRICT vy, size_t by, int nrc) {    \
-        assert(nrc == 1);                                                                                                 \
-        GGML_UNUSED(nrc); GGML_UNUSED(bx); GGML_UNUSED(by); GGML_UNUSED(bs);                                              \
-        tcq_vec_dot_##act(tcq_get_format(TYPE), n, s, vx, vy);                                                            \
-    }                                                                                                                     \
-    void ggml_vec_dot_tcq##R##suffix##_##act(int n, float * GGML_RESTRICT s, size_t bs, const void * GGML_RESTRICT vx,    \
-                                             size_t bx, const void * GGML_RESTRICT vy, size_t by, int nrc) {              \
-        tcq_kernels_in_use()->vec_dot[packing][R - 1](n, s, bs, vx, bx, vy, by, nrc);                                     \
+// the plain C kernel of a type, and the function that ggml's table names, which runs the kernel in use
+#define TCQ_DEFINE_VEC_DOT(R, packing, suffix, act)                                                                   \
+    static void tcq_generic_vec_dot_##R##suffix(int n, float * GGML_RESTRICT s, size_t bs, const void * GGML_RESTRICT vx, \
+                                                size_t bx, const void * GGML_RESTRICT vy, size_t by, int nrc) {       \
+        assert(nrc == 1);                                                                                             \
+        GGML_UNUSED(nrc); GGML_UNUSED(bx); GGML_UNUSED(by); GGML_UNUSED(bs);                                          \
+        tcq_vec_dot_##act(tcq_get_format(GGML_TYPE_TCQ##R##suffix), n, s, vx, vy);                                    \
+    }                                                                                                                 \
+    void ggml_vec_dot_tcq##R##suffix##_##act(int n, float * GGML_RESTRICT s, size_t bs, const void * GGML_RESTRICT vx, \
+                                             size_t bx, const void * GGML_RESTRICT vy, size_t by, int nrc) {          \
+        tcq_kernels_in_use()->vec_dot[packing][R - 1](n, s, bs, vx, bx, vy, by, nrc);                                 \
     }
+#define TCQ_DEFINE_VEC_DOTS(R) TCQ_DEFINE_VEC_DOT(R, 0, , q8_K) TCQ_DEFINE_VEC_DOT(R, 1, _64, q8_0)
+TCQ_RATES(TCQ_DEFINE_VEC_DOTS)
 
-TCQ_DEFINE_VEC_DOT(1, 0,    , GGML_TYPE_TCQ1,    q8_K)
-TCQ_DEFINE_VEC_DOT(2, 0,    , GGML_TYPE_TCQ2,    q8_K)
-TCQ_DEFINE_VEC_DOT(3, 0,    , GGML_TYPE_TCQ3,    q8_K)
-TCQ_DEFINE_VEC_DOT(4, 0,    , GGML_TYPE_TCQ4,    q8_K)
-TCQ_DEFINE_VEC_DOT(5, 0,    , GGML_TYPE_TCQ5,    q8_K)
-TCQ_DEFINE_VEC_DOT(1, 1, _64, GGML_TYPE_TCQ1_64, q8_0)
-TCQ_DEFINE_VEC_DOT(2, 1, _64, GGML_TYPE_TCQ2_64, q8_0)
-TCQ_DEFINE_VEC_DOT(3, 1, _64, GGML_TYPE_TCQ3_64, q8_0)
-TCQ_DEFINE_VEC_DOT(4, 1, _64, GGML_TYPE_TCQ4_64, q8_0)
-TCQ_DEFINE_VEC_DOT(5, 1, _64, GGML_TYPE_TCQ5_64, q8_0)
+#define TCQ_GENERIC_256(R) tcq_generic_vec_dot_##R,
+#define TCQ_GENERIC_64(R)  tcq_generic_vec_dot_##R##_64,
 
 static const tcq_kernels tcq_kernels_generic = {
     .name    = "generic",
-    .vec_dot = {
-        {
-            ggml_vec_dot_tcq1_q8_K_generic, ggml_vec_dot_tcq2_q8_K_generic, ggml_vec_dot_tcq3_q8_K_generic,
-            ggml_vec_dot_tcq4_q8_K_generic, ggml_vec_dot_tcq5_q8_K_generic,
-        },
-        {
-            ggml_vec_dot_tcq1_64_q8_0_generic, ggml_vec_dot_tcq2_64_q8_0_generic, ggml_vec_dot_tcq3_64_q8_0_generic,
-            ggml_vec_dot_tcq4_64_q8_0_generic, ggml_vec_dot_tcq5_64_q8_0_generic,
-        },
-    },
+    .vec_dot = { { TCQ_RATES(TCQ_GENERIC_256) }, { TCQ_RATES(TCQ_GENERIC_64) } },
 };
 
 #if defined(TCQ_X86)
-// older compilers' __builtin_cpu_supports does not know it
+// unknown to __builtin_cpu_supports of older compilers
 static bool tcq_cpu_has_avxvnni(void) {
     unsigned a, b, c, d;
     return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
@@ -130,43 +116,37 @@ int ggml_tcq_cpu_kernels(const tcq_kernels ** list) {
     return n;
 }
 
-const tcq_kernels * tcq_kernels_in_use(void) {
-    static const tcq_kernels * in_use; // threads that race here write the same pointer
+static const tcq_kernels * tcq_chosen_kernels = &tcq_kernels_generic;
 
-    if (in_use == NULL) {
-        const tcq_kernels * list[TCQ_MAX_KERNELS];
-        const int           n    = ggml_tcq_cpu_kernels(list);
-        const char        * name = getenv("GGML_TCQ_KERNELS");
+void ggml_tcq_cpu_init(void) {
+    const tcq_kernels * list[TCQ_MAX_KERNELS];
+    const int           n    = ggml_tcq_cpu_kernels(list);
+    const char        * name = getenv("GGML_TCQ_KERNELS");
 
-        int chosen = 0;
-        for (int i = 0; i < n && name; ++i) {
-            if (strcmp(list[i]->name, name) == 0) {
-                chosen = i;
-            }
+    tcq_chosen_kernels = list[0];
+    for (int i = 0; i < n && name; ++i) {
+        if (strcmp(list[i]->name, name) == 0) {
+            tcq_chosen_kernels = list[i];
         }
-        in_use = list[chosen];
     }
-    return in_use;
+}
+
+const tcq_kernels * tcq_kernels_in_use(void) {
+    return tcq_chosen_kernels;
 }
 
 void tcq_unpack_row(const tcq_kernels * kernels, const tcq_format * f, const uint8_t * x, int row, tcq_tile * tile) {
     const tcq_unpack_t unpack = kernels->unpack[f->block_size == QK_TCQ_64][f->rate - 1];
 
     for (int b = 0; b < tile->n_blocks; ++b, x += f->type_size) {
-        const int       i    = b*TCQ_TILE + row;
-        const uint8_t * slot = x + f->rate*f->block_size/8;
-        tcq_slots     * out  = &tile->slots[i];
+        const int      i     = b*TCQ_TILE + row;
+        const uint32_t slots = tcq_block_slots(f, x);
 
         unpack(x, tile->levels + (size_t) i*f->block_size);
         tile->d[i] = tcq_block_scale(f, x);
-        if (f->block_size == QK_TCQ) {
-            out->position[0] = slot[0];
-            out->position[1] = slot[1];
-            out->value   [0] = f->slots[slot[2] & 0xf];
-            out->value   [1] = f->slots[slot[2] >> 4];
-        } else {
-            out->position[0] = slot[0] & 0x3f;
-            out->value   [0] = f->slots[slot[0] >> 6];
+        for (int slot = 0; slot < tcq_n_slots(f->block_size); ++slot) {
+            tile->slots[i].position[slot] = (int16_t) tcq_slot_position(f->block_size, slots, slot);
+            tile->slots[i].value   [slot] = f->slots[tcq_slot_index(f->block_size, slots, slot)];
         }
     }
 }
