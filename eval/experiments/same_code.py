@@ -24,7 +24,25 @@ from gguf_golf.runtime import source
 
 ROOT = Path(__file__).parents[2]
 HOSTS = {"x86": ("cc", "objdump"), "arm": ("aarch64-linux-gnu-gcc", "aarch64-linux-gnu-objdump")}
-KERNELS = ("tcq.cu", "tcq-encode.cu", "template-instances/mmq-instance-tcq4.cu", "mmvq.cu")
+KERNELS = ("tcq.cu", "tcq-encode.cu", "template-instances/mmq-instance-tcq4.cu")
+DECODING = """
+#include "tcq-mmvq.cuh"
+#define USE(name, NAME, qk) (void *) tcq_mul_mat_vec_cuda<GGML_TYPE_##NAME>,
+extern void * const tcq_used[];
+void * const tcq_used[] = { TCQ_FOR_EACH_TYPE(USE) };
+"""
+
+# what ggml-cuda's host code takes from cuBLAS, which compiling kernels does not need
+CUBLAS_STAND_IN = """
+#include <cuda_runtime.h>
+typedef void * cublasHandle_t;
+typedef enum { CUBLAS_STATUS_SUCCESS } cublasStatus_t;
+enum { CUBLAS_TF32_TENSOR_OP_MATH, CUBLAS_COMPUTE_16F, CUBLAS_COMPUTE_32F };
+const char * cublasGetStatusString(cublasStatus_t);
+cublasStatus_t cublasCreate(cublasHandle_t *);
+cublasStatus_t cublasSetMathMode(cublasHandle_t, int);
+cublasStatus_t cublasSetStream(cublasHandle_t, cudaStream_t);
+"""
 
 Code = dict[str, list[str]]
 
@@ -62,7 +80,11 @@ def compare(what: str, base: Code, new: Code) -> bool:
     both = base.keys() & new.keys()
     differ = sorted(name for name in both if base[name] != new[name])
     print(f"{what}: {len(both) - len(differ)} functions are the same")
-    for words, names in (("differs", differ), ("only in the base", base.keys() - both), ("only here", new.keys() - both)):
+    for words, names in (
+        ("differs", differ),
+        ("only in the base", base.keys() - both),
+        ("only here", new.keys() - both),
+    ):
         for name in sorted(names):
             print(f"    {words}: {name}")
     return not differ and base.keys() == new.keys()
@@ -75,6 +97,7 @@ def host_code(tree: Path, architecture: str, compiler: str, objdump: str, folder
     encoder, cpu = sorted(ggml.glob("ggml-tcq*.c")), ggml / "ggml-cpu"
     for path in [*encoder, *sorted(cpu.glob("tcq*.c")), *sorted((cpu / "arch" / architecture).glob("tcq-*.c"))]:
         flags = ["-std=gnu11", "-O3", "-DNDEBUG", "-fPIC", "-ffunction-sections", "-fdata-sections"]
+        flags += ["-Wno-builtin-macro-redefined", "-D__LINE__=0"]  # assertions know their line
         if path in encoder and path.name != "ggml-tcq.c":
             flags.append("-ffp-contract=off")
         include = [f"-I{part}" for part in (tree / "ggml" / "include", ggml, cpu)]
@@ -89,11 +112,13 @@ def host_code(tree: Path, architecture: str, compiler: str, objdump: str, folder
 def device_code(tree: Path, arch: str, folder: Path) -> Code:
     """By mangled name of a CUDA kernel: its machine code."""
     code: Code = {}
+    (folder / "cublas_v2.h").write_text(CUBLAS_STAND_IN)
+    (folder / "decoding.cu").write_text(DECODING)
     cuda = tree / "ggml" / "src" / "ggml-cuda"
-    for name in KERNELS:
+    for path in (folder / "decoding.cu", *(cuda / name for name in KERNELS)):
         flags = ["-cubin", f"-arch={arch}", "-std=c++17", "-O3", "-use_fast_math", "-extended-lambda"]
-        include = [f"-I{part}" for part in (cuda, tree / "ggml" / "src", tree / "ggml" / "include")]
-        subprocess.run(["nvcc", *flags, *include, cuda / name, "-o", folder / "object.cubin"], check=True)
+        include = [f"-I{part}" for part in (folder, cuda, tree / "ggml" / "src", tree / "ggml" / "include")]
+        subprocess.run(["nvcc", *flags, *include, path, "-o", folder / "object.cubin"], check=True)
         for section, content in elf_sections((folder / "object.cubin").read_bytes()):
             if section.startswith(".text.") and "tcq" in section:
                 code[section.removeprefix(".text.")] = [content.hex()]

@@ -102,7 +102,8 @@ def render() -> str:
         n_rates=len(rates),
         by_rate=f"    ({by_rate}tcq{rates[-1]}##suffix)",
         types=" \\\n".join(
-            f"    X({name + ',':8} {name.upper() + ',':8} {fmt.block_size:3})" for name, fmt in types.TCQ_FORMATS.items()
+            f"    X({name + ',':8} {name.upper() + ',':8} {fmt.block_size:3})"
+            for name, fmt in types.TCQ_FORMATS.items()
         ),
         generators="\n".join(f"#define TCQ_G{p} 0x{g:03x}" for p, g in enumerate(tcq.GENERATORS)),
         max_level=tcq.MAX_LEVEL,

@@ -72,9 +72,9 @@ extern "C" int emulated_get_rows(int type, const void * x, const int32_t * ids, 
     return 0;
 }
 
-static tcq_block_encoder * new_encoder(const tcq_format * f) {
+static tcq_device::tcq_encoder * new_encoder(const tcq_format * f) {
     static tcq_encoder_tables    tables;
-    static tcq_block_encoder     e;
+    static tcq_device::tcq_encoder     e;
     static std::vector<uint16_t> costs(TCQ_COST_ROWS*TCQ_STATES);
     tcq_get_encoder_tables(f, &tables);
     e.t    = &tables;
@@ -88,11 +88,11 @@ extern "C" int emulated_encode(
     if (!f) {
         return 1;
     }
-    tcq_block_encoder * e = new_encoder(f);
+    tcq_device::tcq_encoder * e = new_encoder(f);
     emulated_reversed = reversed;
     emulate(1, TCQ_ENCODE_THREADS, [&] {
         for (int64_t ib = 0; ib < n_blocks; ++ib) {
-            tcq_encode_one(e, x + ib*f->block_size, importance + ib%row_blocks*f->block_size, dst + ib*f->type_size);
+            tcq_device::tcq_write_block(e, x + ib*f->block_size, importance + ib%row_blocks*f->block_size, dst + ib*f->type_size);
         }
     });
     emulated_reversed = false;
@@ -106,13 +106,13 @@ extern "C" int emulated_encode_with_feedback(
     if (!f) {
         return 1;
     }
-    tcq_block_encoder * e = new_encoder(f);
+    tcq_device::tcq_encoder * e = new_encoder(f);
     const tcq_feedback feedback = { block_weights, section_weights, propagation, section, look_ahead };
     std::vector<float> x(n_per_row);
     emulated_reversed = reversed;
     emulate(1, TCQ_ENCODE_THREADS, [&] {
         for (int64_t row = 0; row < nrows; ++row) {
-            tcq_encode_row(e, src + row*n_per_row, x.data(), n_per_row, &feedback, dst + row*(n_per_row/f->block_size)*f->type_size);
+            tcq_device::tcq_encode_row(e, src + row*n_per_row, x.data(), n_per_row, &feedback, dst + row*(n_per_row/f->block_size)*f->type_size);
         }
     });
     emulated_reversed = false;

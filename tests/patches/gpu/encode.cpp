@@ -28,7 +28,7 @@ int main() {
         tcq_get_encoder_tables(f, tables.get());
 
         std::vector<uint16_t> costs(TCQ_COST_ROWS*TCQ_STATES);
-        auto e = std::make_unique<tcq_block_encoder>();
+        auto e = std::make_unique<tcq_device::tcq_encoder>();
         e->t    = tables.get();
         e->rows = (uint16_t (*)[TCQ_STATES]) costs.data();
 
@@ -37,7 +37,7 @@ int main() {
             quantize_tcq(type, rows.data(), cpu.data(), n, k, weights);
             for (size_t ib = 0; ib < n_blocks; ++ib) {
                 const size_t column = ib*f->block_size % k;
-                tcq_encode_one(e.get(), rows.data() + ib*f->block_size, weights ? weights + column : nullptr, gpu.data() + ib*f->type_size);
+                tcq_device::tcq_write_block(e.get(), rows.data() + ib*f->block_size, weights ? weights + column : nullptr, gpu.data() + ib*f->type_size);
             }
             for (size_t ib = 0; ib < n_blocks; ++ib) {
                 if (memcmp(&cpu[ib*f->type_size], &gpu[ib*f->type_size], f->type_size) != 0) {

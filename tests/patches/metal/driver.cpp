@@ -21,8 +21,8 @@ static uint ceil_div(uint a, uint b) { return (a + b - 1)/b; }
 
 // calls f(a null pointer to the type's block)
 template <typename F> static int with_type(const char * type, F f) {
-#define TCQ_CASE(name, block, nl) if (std::string(type) == #name) { f((block *) nullptr); return 0; }
-    TCQ_METAL_TYPES(TCQ_CASE)
+#define TCQ_CASE(name, NAME, qk) if (std::string(type) == #name) { f((block_##name *) nullptr); return 0; }
+    TCQ_FOR_EACH_TYPE(TCQ_CASE)
 #undef TCQ_CASE
     return -1;
 }

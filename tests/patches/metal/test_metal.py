@@ -16,7 +16,10 @@ from tests.patches.metal import msl
 
 HERE = Path(__file__).parent
 KERNELS = "ggml/src/ggml-metal/kernels"
-SOURCES = ("ggml/src/ggml-common.h", "ggml/src/ggml-tcq-tables.h", "ggml/src/ggml-metal/ggml-metal-impl.h")
+SOURCES = tuple(
+    f"ggml/src/{name}"
+    for name in ("ggml-common.h", "ggml-tcq-layout.h", "ggml-tcq-tables.h", "ggml-metal/ggml-metal-impl.h")
+)
 
 Blocks = NDArray[np.uint8]
 

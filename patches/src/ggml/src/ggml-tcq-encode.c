@@ -113,10 +113,7 @@ static float tcq_block_error(const tcq_encoder * e, int scale, uint32_t slots, c
     const float d = tcq_scale[scale];
 
     int16_t  q[QK_TCQ];
-    unsigned window = 0;
-    for (int i = n - 8; i < n; ++i) {
-        window = window << 1 | u[i];
-    }
+    unsigned window = tcq_state_after(u, n);
     for (int i = 0; i < n; ++i) {
         window = (window << 1 | u[i]) & 0x1ff;
         q[tcq_weight_at(n, i)] = f->levels[tcq_subset[window] | lo[i] << 3];

@@ -100,10 +100,7 @@ static void tcq_begin_block(tcq_encoder * e, const float * x, const float * impo
         return;
     }
     row->scale = e->scale;
-    row->seam  = 0;
-    for (int i = n - 8; i < n; ++i) {
-        row->seam = row->seam << 1 | e->u[i];
-    }
+    row->seam  = tcq_state_after(e->u, n);
     row->state = row->seam;
     row->slots = e->slots;
 

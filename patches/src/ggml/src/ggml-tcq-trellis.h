@@ -80,6 +80,15 @@ void tcq_trellis_cycle(const tcq_trellis * t, const uint8_t * seams, int k, uint
 // 32, which loses less than 0.01 dB. From roots, so that a few large importances leave resolution for the others
 float tcq_cost_unit(const tcq_format * f, const float * w, int n);
 
+// the state after n steps: their last 8 path bits
+TCQ_CONSTEXPR int tcq_state_after(const uint8_t * u, int n) {
+    int s = 0;
+    for (int i = n - 8; i < n; ++i) {
+        s = s << 1 | u[i];
+    }
+    return s;
+}
+
 // the instruction set in use: 0 scalar, 1 AVX2 or NEON, 2 AVX-512
 int tcq_trellis_simd(void);
 

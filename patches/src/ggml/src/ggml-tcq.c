@@ -17,8 +17,12 @@ static const tcq_format tcq_formats   [TCQ_N_RATES] = { TCQ_RATES(TCQ_FORMAT_256
 static const tcq_format tcq_formats_64[TCQ_N_RATES] = { TCQ_RATES(TCQ_FORMAT_64)  };
 
 const tcq_format * tcq_get_format(enum ggml_type type) {
-    if (type >= GGML_TYPE_TCQ1    && type < GGML_TYPE_TCQ1    + TCQ_N_RATES) { return &tcq_formats   [type - GGML_TYPE_TCQ1];    }
-    if (type >= GGML_TYPE_TCQ1_64 && type < GGML_TYPE_TCQ1_64 + TCQ_N_RATES) { return &tcq_formats_64[type - GGML_TYPE_TCQ1_64]; }
+    if (type >= GGML_TYPE_TCQ1 && type < GGML_TYPE_TCQ1 + TCQ_N_RATES) {
+        return &tcq_formats[type - GGML_TYPE_TCQ1];
+    }
+    if (type >= GGML_TYPE_TCQ1_64 && type < GGML_TYPE_TCQ1_64 + TCQ_N_RATES) {
+        return &tcq_formats_64[type - GGML_TYPE_TCQ1_64];
+    }
     return NULL;
 }
 

@@ -69,8 +69,8 @@ GGML_API size_t quantize_tcq(enum ggml_type type, const float * GGML_RESTRICT sr
 // what error feedback needs of the Hessian H = E[x x^T] of a layer's inputs, its columns in chain order
 typedef struct {
     const float * block_weights;   // [n_per_row] weight of an error once the rest of its block compensates for it
-    const float * section_weights; // [n_per_row/section, section + look_ahead] likewise within a section and its look-ahead
-    const float * propagation;     // [n_per_row, n_per_row] row k: correction subtracted from later columns per error in column k
+    const float * section_weights; // [n_per_row/section, section + look_ahead] likewise in a section and its look-ahead
+    const float * propagation;     // [n_per_row, n_per_row] row k: correction of later columns per error of 1 in column k
     int           section;         // steps decided at once, a multiple of 8 that divides the block
     int           look_ahead;      // steps beyond, a multiple of 8
 } tcq_feedback;

@@ -1,9 +1,9 @@
-// TCQ matrix products. Columns are quantized with one scale to a block of weights, so a block's two scales meet once for
-// 256 (or 64) products, and its slots are added to the integer sums.
+// TCQ matrix products. Columns are quantized with one scale per block of weights, so a block's two scales are multiplied
+// once for 256 (or 64) products, and its slots are added to the integer sums.
 //
-// Many columns are quantized 16 side by side (a panel); then every thread takes tiles of 16 rows, decodes them to a byte a
-// weight and multiplies them with all panels. Few columns are multiplied one by one with four rows at a time, which are
-// decoded in registers.
+// Many columns are quantized 16 side by side (a panel); then every thread takes tiles of 16 rows, decodes them to one byte
+// per weight and multiplies them with all panels. Few columns are multiplied one by one with four rows at a time, which
+// are decoded in registers.
 
 #include "tcq-matmul.h"
 
@@ -17,10 +17,10 @@
 // with fewer columns decoding in registers is as fast
 #define TCQ_MIN_COLUMNS 5
 
-// the most rows that a thread takes at a time when columns are few
+// the most rows that a thread takes at a time when there are few columns
 #define TCQ_MAX_ROWS 256
 
-// the rows to prefetch are so far ahead, or a little further
+// how far ahead rows are prefetched, or a little further
 #define TCQ_PREFETCH_BYTES 8192
 
 #define TCQ_MAX_EXPERTS 1024
@@ -133,7 +133,8 @@ static void tcq_pack_block(const tcq_format * f, const float * x, int column, tc
 }
 
 // where column j of the product comes from and goes to
-static void tcq_locate_column(const tcq_product * product, const struct ggml_tensor * dst, int64_t j, const char ** x, float ** y) {
+static void tcq_locate_column(const tcq_product * product, const struct ggml_tensor * dst, int64_t j,
+                              const char ** x, float ** y) {
     const struct ggml_tensor * src1 = dst->src[1];
 
     int64_t i1, i2, i3 = 0;
@@ -150,7 +151,8 @@ static void tcq_locate_column(const tcq_product * product, const struct ggml_ten
     *y = (float *) ((char *) dst->data + i1*dst->nb[1] + i2*dst->nb[2] + i3*dst->nb[3]);
 }
 
-static void tcq_pack_panels(const tcq_plan * plan, const tcq_product * product, const struct ggml_tensor * dst, int ith, int nth) {
+static void tcq_pack_panels(const tcq_plan * plan, const tcq_product * product, const struct ggml_tensor * dst,
+                            int ith, int nth) {
     const tcq_format * f = plan->format;
 
     for (int64_t j = 0; j < tcq_n_panels(product->n_columns)*TCQ_PANEL; ++j) {
@@ -187,14 +189,16 @@ static void tcq_decode_tile(const tcq_plan * plan, const uint8_t * rows, size_t 
 }
 
 // rows first.. of the product, as many as a thread decodes at a time
-static void tcq_multiply_rows(const tcq_plan * plan, const tcq_product * product, struct ggml_tensor * dst, int64_t first, char * work) {
+static void tcq_multiply_rows(const tcq_plan * plan, const tcq_product * product, struct ggml_tensor * dst,
+                              int64_t first, char * work) {
     const size_t row_size = dst->src[0]->nb[1];
     const int    n        = (int) MIN(plan->n_tiles*TCQ_TILE, dst->src[0]->ne[1] - first);
 
     tcq_tile tiles[TCQ_MAX_TILES];
     for (int t = 0; t*TCQ_TILE < n; ++t) {
         tiles[t] = tcq_tile_at(plan, work + t*plan->tile_size);
-        tcq_decode_tile(plan, product->weights + (first + t*TCQ_TILE)*row_size, row_size, MIN(TCQ_TILE, n - t*TCQ_TILE), &tiles[t]);
+        tcq_decode_tile(plan, product->weights + (first + t*TCQ_TILE)*row_size, row_size,
+                        MIN(TCQ_TILE, n - t*TCQ_TILE), &tiles[t]);
     }
     for (int64_t p = 0; p < tcq_n_panels(product->n_columns); ++p) {
         for (int t = 0; t*TCQ_TILE < n; ++t) {
@@ -213,7 +217,7 @@ static void tcq_multiply_rows(const tcq_plan * plan, const tcq_product * product
     }
 }
 
-// few columns: all their q, then all their scales, then all their biases, which is what panels of them would take
+// few columns: all their q, then all their scales, then all their biases: the space that panels of them would take
 static tcq_column tcq_column_at(const tcq_plan * plan, const tcq_product * product, int64_t j) {
     const size_t    n    = product->n_columns*plan->n_blocks;
     char          * d    = product->panels + n*plan->format->block_size;
@@ -228,7 +232,8 @@ static tcq_column tcq_column_at(const tcq_plan * plan, const tcq_product * produ
     return column;
 }
 
-static void tcq_pack_columns(const tcq_plan * plan, const tcq_product * product, const struct ggml_tensor * dst, int ith, int nth) {
+static void tcq_pack_columns(const tcq_plan * plan, const tcq_product * product, const struct ggml_tensor * dst,
+                             int ith, int nth) {
     const int n = plan->format->block_size;
 
     for (int64_t j = 0; j < product->n_columns; ++j) {
@@ -243,7 +248,8 @@ static void tcq_pack_columns(const tcq_plan * plan, const tcq_product * product,
 }
 
 // n rows of the product from first on, with every column
-static void tcq_dot_all_rows(const tcq_plan * plan, const tcq_product * product, struct ggml_tensor * dst, int64_t first, int64_t n) {
+static void tcq_dot_all_rows(const tcq_plan * plan, const tcq_product * product, struct ggml_tensor * dst,
+                             int64_t first, int64_t n) {
     const size_t row_size = dst->src[0]->nb[1];
 
     for (int64_t j = 0; j < product->n_columns; ++j) {

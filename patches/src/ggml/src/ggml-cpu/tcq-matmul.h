@@ -14,7 +14,7 @@ extern "C" {
 
 struct ggml_compute_params;
 
-// bytes of work buffer that the functions below want for MUL_MAT or MUL_MAT_ID; 0 where they do not apply
+// bytes of work buffer that the functions below need for MUL_MAT or MUL_MAT_ID; 0 where they do not apply
 size_t ggml_tcq_mul_mat_wsize(int n_tasks, const struct ggml_tensor * dst);
 
 // true if the product was computed here; false leaves it to vec_dot (other types, few columns, no kernel)

@@ -9,7 +9,8 @@
 
 #define TCQ_ENCODE_SLAB (1 << 26) // weights on the device at a time
 
-static __device__ void tcq_init_encoder(tcq_block_encoder * e, const tcq_encoder_tables * tables, uint16_t (*rows)[TCQ_STATES]) {
+static __device__ void tcq_init_encoder(
+        tcq_device::tcq_encoder * e, const tcq_encoder_tables * tables, uint16_t (*rows)[TCQ_STATES]) {
     if (threadIdx.x == 0) {
         e->t    = tables;
         e->rows = rows + (int64_t) blockIdx.x*TCQ_COST_ROWS;
@@ -20,24 +21,26 @@ static __device__ void tcq_init_encoder(tcq_block_encoder * e, const tcq_encoder
 static __global__ void __launch_bounds__(TCQ_ENCODE_THREADS) tcq_encode_blocks(
         const tcq_encoder_tables * tables, const float * x, const float * importance, uint8_t * dst,
         const int64_t n_blocks, const int64_t row_blocks, uint16_t (*rows)[TCQ_STATES]) {
-    __shared__ tcq_block_encoder e;
+    __shared__ tcq_device::tcq_encoder e;
     tcq_init_encoder(&e, tables, rows);
 
     const int block_size = tables->block_size;
     const int type_size  = tables->type_size;
     for (int64_t ib = blockIdx.x; ib < n_blocks; ib += gridDim.x) {
-        tcq_encode_one(&e, x + ib*block_size, importance ? importance + ib%row_blocks*block_size : nullptr, dst + ib*type_size);
+        const float * w = importance ? importance + ib%row_blocks*block_size : nullptr;
+        tcq_device::tcq_write_block(&e, x + ib*block_size, w, dst + ib*type_size);
     }
 }
 
 static __global__ void __launch_bounds__(TCQ_ENCODE_THREADS) tcq_encode_rows_with_feedback(
         const tcq_encoder_tables * tables, const float * src, const tcq_feedback feedback, uint8_t * dst,
         const int64_t nrows, const int64_t n_per_row, const int64_t row_size, float * x, uint16_t (*rows)[TCQ_STATES]) {
-    __shared__ tcq_block_encoder e;
+    __shared__ tcq_device::tcq_encoder e;
     tcq_init_encoder(&e, tables, rows);
 
     for (int64_t row = blockIdx.x; row < nrows; row += gridDim.x) {
-        tcq_encode_row(&e, src + row*n_per_row, x + blockIdx.x*n_per_row, n_per_row, &feedback, dst + row*row_size);
+        float * scratch = x + blockIdx.x*n_per_row;
+        tcq_device::tcq_encode_row(&e, src + row*n_per_row, scratch, n_per_row, &feedback, dst + row*row_size);
     }
 }
 
@@ -52,7 +55,7 @@ struct tcq_device_array {
     void get(T * to, size_t n)              { CUDA_CHECK(cudaMemcpy(to, data, n*sizeof(T), cudaMemcpyDeviceToHost)); }
 };
 
-// what both encoders need on a device: tables, and memory for as many thread blocks as it holds at once
+// what both encoders need on a device: tables, and memory for as many thread blocks as it can run at once
 struct tcq_device_encoder {
     const tcq_format *                   f;
     int                                  n_grid;
@@ -86,9 +89,10 @@ static const tcq_format * tcq_get_encodable_format(int device, enum ggml_type ty
     return f;
 }
 
-// calls encode(rows of src on the device, the same rows of dst, how many) for slabs of rows that lie in host memory
+// calls encode(rows of src on the device, the same rows of dst, how many) for slabs of rows in host memory
 template <typename F>
-static void tcq_encode_slabs(const tcq_format * f, const float * src, void * dst, int64_t nrows, int64_t n_per_row, F encode) {
+static void tcq_encode_slabs(
+        const tcq_format * f, const float * src, void * dst, int64_t nrows, int64_t n_per_row, F encode) {
     const int64_t row_size  = n_per_row/f->block_size*f->type_size;
     const int64_t slab_rows = std::min(nrows, std::max((int64_t) 1, TCQ_ENCODE_SLAB/n_per_row));
     tcq_device_array<float>   d_src(slab_rows*n_per_row);
@@ -102,10 +106,11 @@ static void tcq_encode_slabs(const tcq_format * f, const float * src, void * dst
     }
 }
 
-// Rows [nrows, n_per_row] of a TCQ type in host memory, as quantize_tcq's and with its bytes; importance [n_per_row] or
-// NULL. False, with nothing done, where there is no such type or no such device.
+// Rows [nrows, n_per_row] in host memory, with the arguments and the bytes of quantize_tcq; importance [n_per_row] or NULL.
+// False, with nothing done, if there is no such type or no such device.
 extern "C" GGML_BACKEND_API bool ggml_backend_cuda_quantize_tcq(
-        int device, enum ggml_type type, const float * src, void * dst, int64_t nrows, int64_t n_per_row, const float * importance) {
+        int device, enum ggml_type type, const float * src, void * dst, int64_t nrows, int64_t n_per_row,
+        const float * importance) {
     const tcq_format * f = tcq_get_encodable_format(device, type, n_per_row);
     if (!f) {
         return false;
@@ -123,9 +128,10 @@ extern "C" GGML_BACKEND_API bool ggml_backend_cuda_quantize_tcq(
     return true;
 }
 
-// The same with error feedback, as quantize_tcq_feedback's.
+// the same with error feedback: quantize_tcq_feedback
 extern "C" GGML_BACKEND_API bool ggml_backend_cuda_quantize_tcq_feedback(
-        int device, enum ggml_type type, const float * src, void * dst, int64_t nrows, int64_t n_per_row, const tcq_feedback * feedback) {
+        int device, enum ggml_type type, const float * src, void * dst, int64_t nrows, int64_t n_per_row,
+        const tcq_feedback * feedback) {
     const tcq_format * f = tcq_get_encodable_format(device, type, n_per_row);
     if (!f) {
         return false;

@@ -1,9 +1,10 @@
-// The TCQ encoder of ggml-tcq-encode.c, -trellis.c and -feedback.c, for the threads of one thread block together: the same
-// steps with the same arithmetic in the same order, so the same bytes. Comments there say why; here, only what differs.
+// The TCQ encoder of ggml-tcq-trellis.c, -encode.c and -feedback.c, by the threads of one thread block together: the same
+// steps with the same arithmetic in the same order, so the same bytes. Functions have the same names and order as there,
+// where the comments say why; here they say what differs.
 //
-// It compiles as C++ for the CPU too, one thread being all of them, which is how it is tested without a GPU. So every
-// step is a loop over independent items (TCQ_EACH) or the work of a single thread (TCQ_SINGLE), a barrier ends it, and
-// all control flow is by values that all threads see alike.
+// It also compiles as C++ for the CPU, where one thread does everything, which is how it is tested without a GPU. So every
+// step is a loop over independent items (TCQ_EACH) or the work of a single thread (TCQ_SINGLE) and ends with a barrier,
+// and all control flow depends on values that all threads see alike.
 
 #pragma once
 
@@ -20,7 +21,7 @@
 #define TCQ_SINGLE      if (threadIdx.x == 0)
 #define TCQ_BARRIER()   __syncthreads()
 
-// in PTX, because ggml-cuda is compiled for fast, inexact arithmetic, and may contract multiplications and additions
+// in PTX, because ggml-cuda is compiled for fast, inexact arithmetic and may contract multiplications and additions
 TCQ_DEVICE __forceinline__ float tcq_add(float a, float b) {
     float r;
     asm("add.rn.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
@@ -61,7 +62,7 @@ TCQ_DEVICE __forceinline__ void tcq_lower(uint32_t * least, uint32_t value) {
     }
 }
 
-TCQ_DEVICE __forceinline__ void tcq_set_bit(uint32_t * words, int bit, uint32_t value) {
+TCQ_DEVICE __forceinline__ void tcq_set_bits(uint32_t * words, int bit, uint32_t value) {
     atomicOr(words + bit/32, value << bit%32);
 }
 #else
@@ -82,23 +83,25 @@ TCQ_DEVICE void tcq_lower(uint32_t * least, uint32_t value) {
     *least = value < *least ? value : *least;
 }
 
-TCQ_DEVICE void tcq_set_bit(uint32_t * words, int bit, uint32_t value) {
+TCQ_DEVICE void tcq_set_bits(uint32_t * words, int bit, uint32_t value) {
     words[bit/32] |= value << bit%32;
 }
 #endif
 
+namespace tcq_device {
+
 #define TCQ_ENCODE_NONE 0xffffffffu
 
-// what a path is: its slots, its bits and lo bits by time
+// one trial's slots, seams and path
 struct tcq_encoding {
-    uint8_t slots[4];
-    uint8_t seams[TCQ_SEAMS];
-    uint8_t u [QK_TCQ];
-    uint8_t lo[QK_TCQ];
+    uint32_t slots;
+    uint8_t  seams[TCQ_SEAMS];
+    uint8_t  u [QK_TCQ];
+    uint8_t  lo[QK_TCQ];
 };
 
-// the block being encoded: in shared memory, but for the costs of all steps
-struct tcq_block_encoder {
+// the block being encoded: in shared memory, except the costs of all steps
+struct tcq_encoder {
     const tcq_encoder_tables * t;
     uint16_t (*rows)[TCQ_STATES];         // [TCQ_COST_ROWS]
 
@@ -115,7 +118,7 @@ struct tcq_block_encoder {
     int16_t  q[QK_TCQ];
     float    sums[3][4];
     float    error[QK_TCQ];               // by time, of the block that feedback is deciding
-    uint32_t packed[sizeof(block_tcq5)/4]; // the largest block
+    uint32_t packed[8*TCQ_N_RATES + 1];   // the largest block
 
     float    norm;
     float    unit;
@@ -123,7 +126,7 @@ struct tcq_block_encoder {
     uint8_t  candidates[TCQ_CANDIDATES];
 
     tcq_encoding trial;
-    float        paid;
+    float        common_cost;
 
     tcq_encoding best;
     float        best_error;
@@ -132,136 +135,15 @@ struct tcq_block_encoder {
     int          n_seams;
     uint32_t     path_cost;
 
-    int          kept;                    // the state after a section
+    int          state;                   // after a section
 };
 
-TCQ_DEVICE int tcq_nearest(const tcq_encoder_tables * t, float d) {
-    int lo = 1, hi = 255;
-    while (lo < hi) {
-        const int mid = (lo + hi)/2;
-        if (t->scale[mid] < d) { lo = mid + 1; } else { hi = mid; }
-    }
-    return lo > 1 && tcq_sub(d, t->scale[lo - 1]) < tcq_sub(t->scale[lo], d) ? lo - 1 : lo;
-}
-
-TCQ_DEVICE float tcq_cost_of(const tcq_encoder_tables * t, float x) {
-    const float m = fabsf(x);
-    if (m < 63.0f) {
-        const float m8 = tcq_div(m, 8.0f);
-        const int   i  = (int) m8;
-        const float a  = t->marginal_cost[i], b = t->marginal_cost[i + 1];
-        return tcq_mul(t->mse, tcq_add(a, tcq_mul(tcq_sub(m8, (float) i), tcq_sub(b, a))));
-    }
-    const float beyond = tcq_sub(m, 63.0f);
-    return tcq_add(tcq_mul(t->mse, t->marginal_cost[8]), tcq_mul(beyond, beyond));
-}
-
-struct tcq_slot_choice {
-    float gain;
-    int   at;
-    int   value;
-};
-
-// by a single thread
-TCQ_DEVICE void tcq_choose_slots(tcq_block_encoder * e, int rank) {
-    const tcq_encoder_tables * t = e->t;
-    tcq_slot_choice best[TCQ_CANDIDATES];
-    for (int k = 0; k < TCQ_CANDIDATES; ++k) {
-        tcq_slot_choice slot = { -FLT_MAX, e->candidates[k], 0 };
-        const float x      = e->target[slot.at];
-        const float m      = fabsf(x);
-        const float before = tcq_cost_of(t, m);
-        for (int v = 0; v < t->n_mags; ++v) {
-            const float gain = tcq_mul(e->w[slot.at], tcq_sub(before, tcq_cost_of(t, tcq_sub(m, (float) t->slots[v]))));
-            if (gain > slot.gain) {
-                slot.gain  = gain;
-                slot.value = x < 0.0f ? v + t->n_mags : v;
-            }
-        }
-        int i = k;
-        for (; i > 0 && best[i - 1].gain < slot.gain; --i) {
-            best[i] = best[i - 1];
-        }
-        best[i] = slot;
-    }
-
-    uint8_t * slots = e->trial.slots;
-    if (t->block_size == QK_TCQ) {
-        tcq_slot_choice a = best[t->pairs[rank][0]];
-        tcq_slot_choice b = best[t->pairs[rank][1]];
-        if (tcq_add(a.gain, b.gain) < 0.0f) {
-            b = a;
-            b.value ^= t->n_mags;
-        }
-        e->target[a.at] = tcq_sub(e->target[a.at], (float) t->slots[a.value]);
-        e->target[b.at] = tcq_sub(e->target[b.at], (float) t->slots[b.value]);
-        slots[0] = (uint8_t) a.at;
-        slots[1] = (uint8_t) b.at;
-        slots[2] = (uint8_t) (a.value | b.value << 4);
-    } else {
-        const tcq_slot_choice a = best[rank];
-        e->target[a.at] = tcq_sub(e->target[a.at], (float) t->slots[a.value]);
-        slots[0] = (uint8_t) (a.at | a.value << 6);
-    }
-}
-
-// metrics of one step with target x, whose weight is in units of cost; returns what every path pays
-TCQ_DEVICE float tcq_set_step(tcq_block_encoder * e, int step, float x, float weight) {
-    const tcq_encoder_tables * t = e->t;
-
-    const float above = x     < 63.5f  ? x     : 63.5f;
-    const float inner = above > -64.0f ? above : -64.0f;
-    const int   bin   = (int) tcq_add(tcq_mul(2.0f, inner), 128.0f);
-
-    float cost[8], least = FLT_MAX;
-    for (int z = 0; z < 8; ++z) {
-        const float off = tcq_sub(x, t->level[bin][z]);
-        cost[z] = tcq_mul(off, off);
-        least   = cost[z] < least ? cost[z] : least;
-    }
-    for (int z = 0; z < 8; ++z) {
-        const float scaled = tcq_add(tcq_mul(weight, tcq_sub(cost[z], least)), 0.5f);
-        e->metric [step][z] = (uint16_t) (scaled < TCQ_MAX_METRIC ? scaled : (float) TCQ_MAX_METRIC);
-        e->step_lo[step][z] = t->lo[bin][z];
-    }
-    return tcq_mul(weight, least);
-}
-
-// targets and metrics at one scale with one choice of slots, which becomes the trial's
-TCQ_DEVICE void tcq_set_steps(tcq_block_encoder * e, int scale, int rank) {
-    const tcq_encoder_tables * t = e->t;
-    const int   n        = t->block_size;
-    const float d        = t->scale[scale];
-    const float per_unit = tcq_div(1.0f, e->unit);
-
-    TCQ_EACH(j, n) {
-        e->target[j] = tcq_div(e->x[j], d);
-    }
-    TCQ_BARRIER();
-    TCQ_SINGLE {
-        tcq_choose_slots(e, rank);
-    }
-    TCQ_BARRIER();
-    TCQ_EACH(i, n) {
-        const int j = n/8*(i & 7) + (i >> 3);
-        e->term[i] = tcq_set_step(e, TCQ_SETTLE + i, e->target[j], tcq_mul(e->w[j], per_unit));
-        for (int z = 0; z < 8 && i >= n - TCQ_SETTLE; ++z) {
-            e->metric[TCQ_SETTLE + i - n][z] = e->metric[TCQ_SETTLE + i][z];
-        }
-    }
-    TCQ_BARRIER();
-    TCQ_SINGLE {
-        float paid = 0.0f;
-        for (int i = 0; i < n; ++i) {
-            paid = tcq_add(paid, e->term[i]);
-        }
-        e->paid = paid;
-    }
-    TCQ_BARRIER();
-}
+// ---------------------------------------------------------------------------------------------------------------
+// trellis
 
 // n steps (even, a multiple of 8) from e->cost[0], which the result replaces; rows [n + 1] or NULL keeps all costs
-TCQ_DEVICE uint32_t tcq_advance_steps(tcq_block_encoder * e, const uint8_t * subset, int first, int stride, int n, uint16_t (*rows)[TCQ_STATES]) {
+TCQ_DEVICE uint32_t tcq_advance(tcq_encoder * e, const uint8_t * subset, int first, int stride, int n,
+                                uint16_t (*rows)[TCQ_STATES]) {
     uint32_t subtracted = 0;
 
     if (rows) {
@@ -304,72 +186,50 @@ TCQ_DEVICE uint32_t tcq_advance_steps(tcq_block_encoder * e, const uint8_t * sub
     return subtracted;
 }
 
-TCQ_DEVICE void tcq_find_seams(tcq_block_encoder * e, int n_seams) {
+// one step of tcq_set_targets, with target x and a weight in units of cost
+TCQ_DEVICE float tcq_set_target(tcq_encoder * e, int step, float x, float weight) {
     const tcq_encoder_tables * t = e->t;
 
-    TCQ_EACH(s, TCQ_STATES) {
-        e->cost[0][s] = 0;
+    const float most  = TCQ_MAX_LEVEL + 0.5f, lowest = -TCQ_MAX_LEVEL - 1.0f;
+    const float below = x     < most   ? x     : most;
+    const float inner = below > lowest ? below : lowest;
+    const int   bin   = (int) tcq_add(tcq_mul(2.0f, inner), 128.0f);
+
+    float cost[8], least = FLT_MAX;
+    for (int z = 0; z < 8; ++z) {
+        const float off = tcq_sub(x, t->level[bin][z]);
+        cost[z] = tcq_mul(off, off);
+        least   = cost[z] < least ? cost[z] : least;
     }
-    TCQ_BARRIER();
-    tcq_advance_steps(e, t->subset[1], 2*TCQ_SETTLE - 1, -1, TCQ_SETTLE, NULL);
-    TCQ_EACH(s, TCQ_STATES) {
-        e->after[s] = e->cost[0][s];
+    for (int z = 0; z < 8; ++z) {
+        const float scaled = tcq_add(tcq_mul(weight, tcq_sub(cost[z], least)), 0.5f);
+        e->metric [step][z] = (uint16_t) (scaled < TCQ_MAX_METRIC ? scaled : (float) TCQ_MAX_METRIC);
+        e->step_lo[step][z] = t->lo[bin][z];
     }
-    TCQ_BARRIER();
-    TCQ_EACH(s, TCQ_STATES) {
-        e->cost[0][s] = 0;
-    }
-    TCQ_BARRIER();
-    tcq_advance_steps(e, t->subset[0], 0, 1, TCQ_SETTLE, NULL);
-    TCQ_EACH(s, TCQ_STATES) {
-        e->key[s] = (uint32_t) (e->cost[0][s] + e->after[t->mirrored[s]])*TCQ_STATES + s;
-    }
-    for (int k = 0; k < n_seams; ++k) {
-        TCQ_SINGLE {
-            e->least = TCQ_ENCODE_NONE;
-        }
-        TCQ_BARRIER();
-        TCQ_EACH(s, TCQ_STATES) {
-            tcq_lower(&e->least, e->key[s]);
-        }
-        TCQ_BARRIER();
-        TCQ_SINGLE {
-            e->trial.seams[k] = (uint8_t) (e->least % TCQ_STATES);
-            e->key[e->least % TCQ_STATES] = TCQ_ENCODE_NONE;
-        }
-        TCQ_BARRIER();
-    }
+    return tcq_mul(weight, least);
 }
 
-// n steps from step `first` on that begin in one state, all costs kept in rows; returns what was subtracted from them
-TCQ_DEVICE uint32_t tcq_run_from(tcq_block_encoder * e, int start, int first, int n, uint16_t (*rows)[TCQ_STATES]) {
+TCQ_DEVICE float tcq_cost_unit(const tcq_encoder_tables * t, const float * w, int n) {
+    float sum_root = 0.0f;
+    for (int i = 0; i < n; ++i) {
+        sum_root = tcq_add(sum_root, tcq_sqrt(w[i]));
+    }
+    const float root = tcq_div(tcq_mul(tcq_div(sum_root, (float) n), t->level_rms), (float) (1 << t->rate));
+    return tcq_div(tcq_mul(root, root), 32.0f);
+}
+
+// all costs are kept in rows
+TCQ_DEVICE uint32_t tcq_run(tcq_encoder * e, int start, int first, int n, uint16_t (*rows)[TCQ_STATES]) {
     TCQ_EACH(s, TCQ_STATES) {
         e->cost[0][s] = s == start ? 0 : TCQ_UNREACHABLE;
     }
     TCQ_BARRIER();
-    return tcq_advance_steps(e, e->t->subset[0], first, 1, n, rows);
+    return tcq_advance(e, e->t->subset[0], first, 1, n, rows);
 }
 
-// cost of the cheapest cyclic path through one of these seams; *best becomes the seam's number
-TCQ_DEVICE uint32_t tcq_search(tcq_block_encoder * e, const uint8_t * seams, int n_seams, int * best) {
-    const int n = e->t->block_size;
-
-    uint32_t least = 0;
-    for (int k = 0; k < n_seams; ++k) {
-        const uint32_t subtracted = tcq_run_from(e, seams[k], TCQ_SETTLE, n, e->rows + k*(n + 1));
-        const uint32_t cost       = subtracted + e->cost[0][seams[k]];
-        TCQ_BARRIER();
-        if (k == 0 || cost < least) {
-            least = cost;
-            *best = k;
-        }
-    }
-    return least;
-}
-
-// path and lo bits of the first n_keep of n steps from step `first` on that end in state s; returns the state after
-// n_keep steps. By a single thread
-TCQ_DEVICE int tcq_trace(const tcq_block_encoder * e, const uint16_t (*rows)[TCQ_STATES], int first, int n, int s, int n_keep, uint8_t * u, uint8_t * lo) {
+// by a single thread
+TCQ_DEVICE int tcq_trace_back(const tcq_encoder * e, const uint16_t (*rows)[TCQ_STATES], int first, int n, int s,
+                              int n_keep, uint8_t * u, uint8_t * lo) {
     const uint8_t * subset = e->t->subset[0];
 
     int kept = s;
@@ -390,29 +250,180 @@ TCQ_DEVICE int tcq_trace(const tcq_block_encoder * e, const uint16_t (*rows)[TCQ
     return kept;
 }
 
-// the path that the search found through seam k becomes the trial's
-TCQ_DEVICE void tcq_trace_cycle(tcq_block_encoder * e, const uint8_t * seams, int k) {
+TCQ_DEVICE void tcq_trellis_seams(tcq_encoder * e, int n_seams) {
+    const tcq_encoder_tables * t = e->t;
+
+    TCQ_EACH(s, TCQ_STATES) {
+        e->cost[0][s] = 0;
+    }
+    TCQ_BARRIER();
+    tcq_advance(e, t->subset[1], 2*TCQ_SETTLE - 1, -1, TCQ_SETTLE, NULL);
+    TCQ_EACH(s, TCQ_STATES) {
+        e->after[s] = e->cost[0][s];
+    }
+    TCQ_BARRIER();
+    TCQ_EACH(s, TCQ_STATES) {
+        e->cost[0][s] = 0;
+    }
+    TCQ_BARRIER();
+    tcq_advance(e, t->subset[0], 0, 1, TCQ_SETTLE, NULL);
+    TCQ_EACH(s, TCQ_STATES) {
+        e->key[s] = (uint32_t) (e->cost[0][s] + e->after[t->mirrored[s]])*TCQ_STATES + s;
+    }
+    for (int k = 0; k < n_seams; ++k) {
+        TCQ_SINGLE {
+            e->least = TCQ_ENCODE_NONE;
+        }
+        TCQ_BARRIER();
+        TCQ_EACH(s, TCQ_STATES) {
+            tcq_lower(&e->least, e->key[s]);
+        }
+        TCQ_BARRIER();
+        TCQ_SINGLE {
+            e->trial.seams[k] = (uint8_t) (e->least % TCQ_STATES);
+            e->key[e->least % TCQ_STATES] = TCQ_ENCODE_NONE;
+        }
+        TCQ_BARRIER();
+    }
+}
+
+TCQ_DEVICE uint32_t tcq_trellis_search_cycle(tcq_encoder * e, const uint8_t * seams, int n_seams, int * best) {
+    const int n = e->t->block_size;
+
+    uint32_t least = 0;
+    for (int k = 0; k < n_seams; ++k) {
+        const uint32_t subtracted = tcq_run(e, seams[k], TCQ_SETTLE, n, e->rows + k*(n + 1));
+        const uint32_t cost       = subtracted + e->cost[0][seams[k]];
+        TCQ_BARRIER();
+        if (k == 0 || cost < least) {
+            least = cost;
+            *best = k;
+        }
+    }
+    return least;
+}
+
+// the path becomes the trial's
+TCQ_DEVICE void tcq_trellis_cycle(tcq_encoder * e, const uint8_t * seams, int k) {
     const int n = e->t->block_size;
 
     TCQ_SINGLE {
-        tcq_trace(e, e->rows + k*(n + 1), TCQ_SETTLE, n, seams[k], n, e->trial.u, e->trial.lo);
+        tcq_trace_back(e, e->rows + k*(n + 1), TCQ_SETTLE, n, seams[k], n, e->trial.u, e->trial.lo);
     }
     TCQ_BARRIER();
 }
 
-// by a single thread
-TCQ_DEVICE void tcq_add_slot_values(tcq_block_encoder * e, const uint8_t * slots) {
+// ---------------------------------------------------------------------------------------------------------------
+// one block
+
+TCQ_DEVICE int tcq_nearest_scale(const tcq_encoder_tables * t, float d) {
+    int lo = 1, hi = 255;
+    while (lo < hi) {
+        const int mid = (lo + hi)/2;
+        if (t->scale[mid] < d) { lo = mid + 1; } else { hi = mid; }
+    }
+    return lo > 1 && tcq_sub(d, t->scale[lo - 1]) < tcq_sub(t->scale[lo], d) ? lo - 1 : lo;
+}
+
+TCQ_DEVICE float tcq_expected_cost(const tcq_encoder_tables * t, float x) {
+    const float m = fabsf(x);
+    if (m < TCQ_MAX_LEVEL) {
+        const float at = tcq_div(m, TCQ_COST_STEP);
+        const int   i  = (int) at;
+        const float a  = t->marginal_cost[i], b = t->marginal_cost[i + 1];
+        return tcq_mul(t->mse, tcq_add(a, tcq_mul(tcq_sub(at, (float) i), tcq_sub(b, a))));
+    }
+    const float excess = tcq_sub(m, TCQ_MAX_LEVEL);
+    return tcq_add(tcq_mul(t->mse, t->marginal_cost[TCQ_COST_STEPS - 1]), tcq_mul(excess, excess));
+}
+
+struct tcq_slot {
+    float gain;
+    int   at;
+    int   value;
+};
+
+// in e->target; by a single thread
+TCQ_DEVICE uint32_t tcq_place_slots(tcq_encoder * e, int rank) {
     const tcq_encoder_tables * t = e->t;
+    tcq_slot best[TCQ_CANDIDATES];
+    for (int k = 0; k < TCQ_CANDIDATES; ++k) {
+        tcq_slot slot = { -FLT_MAX, e->candidates[k], 0 };
+        const float x      = e->target[slot.at];
+        const float m      = fabsf(x);
+        const float before = tcq_expected_cost(t, m);
+        for (int v = 0; v < t->n_mags; ++v) {
+            const float gain = tcq_mul(e->w[slot.at], tcq_sub(before, tcq_expected_cost(t, tcq_sub(m, (float) t->slots[v]))));
+            if (gain > slot.gain) {
+                slot.gain  = gain;
+                slot.value = x < 0.0f ? v + t->n_mags : v;
+            }
+        }
+        int i = k;
+        for (; i > 0 && best[i - 1].gain < slot.gain; --i) {
+            best[i] = best[i - 1];
+        }
+        best[i] = slot;
+    }
+
     if (t->block_size == QK_TCQ) {
-        e->q[slots[0]] += t->slots[slots[2] & 0xf];
-        e->q[slots[1]] += t->slots[slots[2] >> 4];
-    } else {
-        e->q[slots[0] & 0x3f] += t->slots[slots[0] >> 6];
+        tcq_slot a = best[t->pairs[rank][0]];
+        tcq_slot b = best[t->pairs[rank][1]];
+        if (tcq_add(a.gain, b.gain) < 0.0f) {
+            b = a;
+            b.value ^= t->n_mags;
+        }
+        e->target[a.at] = tcq_sub(e->target[a.at], (float) t->slots[a.value]);
+        e->target[b.at] = tcq_sub(e->target[b.at], (float) t->slots[b.value]);
+        return (uint32_t) (a.at | b.at << 8 | a.value << 16 | b.value << 20);
+    }
+    const tcq_slot a = best[rank];
+    e->target[a.at] = tcq_sub(e->target[a.at], (float) t->slots[a.value]);
+    return (uint32_t) (a.at | a.value << 6);
+}
+
+// by a single thread
+TCQ_DEVICE void tcq_add_slots(const tcq_encoder_tables * t, uint32_t slots, int16_t * q) {
+    for (int i = 0; i < tcq_n_slots(t->block_size); ++i) {
+        q[tcq_slot_position(t->block_size, slots, i)] += t->slots[tcq_slot_index(t->block_size, slots, i)];
     }
 }
 
-// error of the trial; *fit becomes the scale that would suit its levels best
-TCQ_DEVICE float tcq_trial_error(tcq_block_encoder * e, int scale, float * fit) {
+// the slots and the common cost become the trial's
+TCQ_DEVICE void tcq_set_block(tcq_encoder * e, int scale, int rank) {
+    const tcq_encoder_tables * t = e->t;
+    const int   n        = t->block_size;
+    const float d        = t->scale[scale];
+    const float per_unit = tcq_div(1.0f, e->unit);
+
+    TCQ_EACH(j, n) {
+        e->target[j] = tcq_div(e->x[j], d);
+    }
+    TCQ_BARRIER();
+    TCQ_SINGLE {
+        e->trial.slots = tcq_place_slots(e, rank);
+    }
+    TCQ_BARRIER();
+    TCQ_EACH(i, n) {
+        const int j = tcq_weight_at(n, i);
+        e->term[i] = tcq_set_target(e, TCQ_SETTLE + i, e->target[j], tcq_mul(e->w[j], per_unit));
+        for (int z = 0; z < 8 && i >= n - TCQ_SETTLE; ++z) {
+            e->metric[TCQ_SETTLE + i - n][z] = e->metric[TCQ_SETTLE + i][z];
+        }
+    }
+    TCQ_BARRIER();
+    TCQ_SINGLE {
+        float common_cost = 0.0f;
+        for (int i = 0; i < n; ++i) {
+            common_cost = tcq_add(common_cost, e->term[i]);
+        }
+        e->common_cost = common_cost;
+    }
+    TCQ_BARRIER();
+}
+
+// of the trial
+TCQ_DEVICE float tcq_block_error(tcq_encoder * e, int scale, float * fit) {
     const tcq_encoder_tables * t = e->t;
     const int   n = t->block_size;
     const float d = t->scale[scale];
@@ -422,11 +433,11 @@ TCQ_DEVICE float tcq_trial_error(tcq_block_encoder * e, int scale, float * fit) 
         for (int b = 8; b >= 0; --b) {
             window = window << 1 | e->trial.u[(i - b + n) % n];
         }
-        e->q[n/8*(i & 7) + (i >> 3)] = t->levels[t->subset[0][window] | e->trial.lo[i] << 3];
+        e->q[tcq_weight_at(n, i)] = t->levels[t->subset[0][window] | e->trial.lo[i] << 3];
     }
     TCQ_BARRIER();
     TCQ_SINGLE {
-        tcq_add_slot_values(e, e->trial.slots);
+        tcq_add_slots(t, e->trial.slots, e->q);
     }
     TCQ_BARRIER();
     TCQ_EACH(k, 4) {
@@ -448,24 +459,24 @@ TCQ_DEVICE float tcq_trial_error(tcq_block_encoder * e, int scale, float * fit) 
     return tcq_add(tcq_add(e->sums[0][0], e->sums[0][1]), tcq_add(e->sums[0][2], e->sums[0][3]));
 }
 
-TCQ_DEVICE float tcq_try_trial(tcq_block_encoder * e, int scale, int rank, int n_seams) {
+TCQ_DEVICE float tcq_try(tcq_encoder * e, int scale, int rank, int n_seams) {
     const int   n = e->t->block_size;
     const float d = e->t->scale[scale];
 
     int seam = 0;
-    tcq_set_steps(e, scale, rank);
-    tcq_find_seams(e, n == QK_TCQ ? 1 : TCQ_SEAMS);
-    const uint32_t path_cost = tcq_search(e, e->trial.seams, n_seams, &seam);
+    tcq_set_block(e, scale, rank);
+    tcq_trellis_seams(e, n == QK_TCQ ? 1 : TCQ_SEAMS);
+    const uint32_t path_cost = tcq_trellis_search_cycle(e, e->trial.seams, n_seams, &seam);
 
-    const float steps       = tcq_add(tcq_sub((float) path_cost, 0.5f*n), e->paid);
+    const float steps       = tcq_add(tcq_sub((float) path_cost, 0.5f*n), e->common_cost);
     const float least_error = tcq_mul(tcq_mul(tcq_mul(d, d), e->unit), steps);
     if (e->scale != 0 && tcq_mul(0.999f, least_error) > e->best_error) {
         return 0.0f;
     }
-    tcq_trace_cycle(e, e->trial.seams, seam);
+    tcq_trellis_cycle(e, e->trial.seams, seam);
 
     float fit;
-    const float error  = tcq_trial_error(e, scale, &fit);
+    const float error  = tcq_block_error(e, scale, &fit);
     const bool  better = error < e->best_error || e->scale == 0;
     TCQ_BARRIER();
     if (better) {
@@ -484,16 +495,16 @@ TCQ_DEVICE float tcq_try_trial(tcq_block_encoder * e, int scale, int rank, int n
     return fit;
 }
 
-TCQ_DEVICE void tcq_try_remaining_seams(tcq_block_encoder * e) {
+TCQ_DEVICE void tcq_try_other_seams(tcq_encoder * e) {
     const int n_seams = e->n_seams;
     const int scale   = e->scale;
 
     int seam = 0;
-    tcq_set_steps(e, scale, e->rank);
-    if (tcq_search(e, e->best.seams + n_seams, TCQ_SEAMS - n_seams, &seam) < e->path_cost) {
+    tcq_set_block(e, scale, e->rank);
+    if (tcq_trellis_search_cycle(e, e->best.seams + n_seams, TCQ_SEAMS - n_seams, &seam) < e->path_cost) {
         float fit;
-        tcq_trace_cycle(e, e->best.seams + n_seams, seam);
-        const float error  = tcq_trial_error(e, scale, &fit);
+        tcq_trellis_cycle(e, e->best.seams + n_seams, seam);
+        const float error  = tcq_block_error(e, scale, &fit);
         const bool  better = error < e->best_error;
         TCQ_BARRIER();
         if (better) {
@@ -509,20 +520,41 @@ TCQ_DEVICE void tcq_try_remaining_seams(tcq_block_encoder * e) {
     }
 }
 
-TCQ_DEVICE float tcq_unit_of(const tcq_encoder_tables * t, const float * w, int n) {
-    float sum_root = 0.0f;
-    for (int i = 0; i < n; ++i) {
-        sum_root = tcq_add(sum_root, tcq_sqrt(w[i]));
+// the best encoding, or zeros
+TCQ_DEVICE void tcq_pack_block(tcq_encoder * e, bool zero, uint8_t * dst) {
+    const tcq_encoder_tables * t = e->t;
+    const int n = t->block_size;
+
+    const int n_words = (int) (sizeof(e->packed)/sizeof(e->packed[0]));
+    TCQ_EACH(i, n_words) {
+        e->packed[i] = 0;
     }
-    const float root = tcq_div(tcq_mul(tcq_div(sum_root, (float) n), t->level_rms), (float) (1 << t->rate));
-    return tcq_div(tcq_mul(root, root), 32.0f);
+    TCQ_BARRIER();
+    if (!zero) {
+        TCQ_EACH(i, n) {
+            const int j = tcq_weight_at(n, i);
+            tcq_set_bits(e->packed, i, e->best.u[i]);
+            for (int b = 0; b < t->rate - 1; ++b) {
+                tcq_set_bits(e->packed, n + t->lo_position[j*(t->rate - 1) + b], e->best.lo[i] >> b & 1);
+            }
+        }
+        TCQ_SINGLE {
+            tcq_set_bits(e->packed, t->rate*n, e->best.slots);
+            tcq_set_bits(e->packed, 8*(t->type_size - 1), (uint32_t) e->scale);
+        }
+    }
+    TCQ_BARRIER();
+    TCQ_EACH(i, t->type_size) {
+        dst[i] = (uint8_t) (e->packed[i/4] >> 8*(i%4));
+    }
+    TCQ_BARRIER();
 }
 
-// what is known of a block before any scale is tried; by a single thread
-TCQ_DEVICE void tcq_look_at_block(tcq_block_encoder * e) {
+// by a single thread
+TCQ_DEVICE void tcq_analyze_block(tcq_encoder * e) {
     const tcq_encoder_tables * t = e->t;
-    const int  n    = t->block_size;
-    const bool wide = n == QK_TCQ;
+    const int  n      = t->block_size;
+    const bool is_256 = n == QK_TCQ;
 
     float norm = 0.0f;
     float energy[TCQ_CANDIDATES];
@@ -541,41 +573,41 @@ TCQ_DEVICE void tcq_look_at_block(tcq_block_encoder * e) {
         }
     }
     e->norm       = norm;
-    e->unit       = tcq_unit_of(t, e->w, n);
+    e->unit       = tcq_cost_unit(t, e->w, n);
     e->best_error = FLT_MAX;
     e->scale      = 0;
 
-    float rest = 0.0f, rest_w = 0.0f;
+    float sum = 0.0f, sum_root = 0.0f;
     for (int j = 0; j < n; ++j) {
-        if (j != e->candidates[0] && (j != e->candidates[1] || !wide)) {
-            const float r = tcq_sqrt(e->w[j]);
-            rest   = tcq_add(rest, tcq_mul(tcq_mul(r, e->x[j]), e->x[j]));
-            rest_w = tcq_add(rest_w, r);
+        if (j != e->candidates[0] && (j != e->candidates[1] || !is_256)) {
+            const float root = tcq_sqrt(e->w[j]);
+            sum      = tcq_add(sum, tcq_mul(tcq_mul(root, e->x[j]), e->x[j]));
+            sum_root = tcq_add(sum_root, root);
         }
     }
-    const float suits   = rest > 0.0f ? tcq_div(tcq_sqrt(tcq_div(rest, rest_w)), t->level_rms) : 0.0f;
-    const float reaches = tcq_div(fabsf(e->x[e->candidates[0]]), (float) (t->slots[t->n_mags - 1] + 63));
-    e->first = tcq_nearest(t, suits > reaches ? suits : reaches);
+    const float rms_scale  = sum > 0.0f ? tcq_div(tcq_sqrt(tcq_div(sum, sum_root)), t->level_rms) : 0.0f;
+    const float slot_scale = tcq_div(fabsf(e->x[e->candidates[0]]), (float) (t->slots[t->n_mags - 1] + TCQ_MAX_LEVEL));
+    e->first = tcq_nearest_scale(t, rms_scale > slot_scale ? rms_scale : slot_scale);
 }
 
-// the best encoding of e->x with importance e->w; false if zeros are best
-TCQ_DEVICE bool tcq_find_encoding(tcq_block_encoder * e) {
+// e->x with importance e->w
+TCQ_DEVICE bool tcq_encode_block(tcq_encoder * e) {
     const tcq_encoder_tables * t = e->t;
-    const bool wide = t->block_size == QK_TCQ;
+    const bool is_256 = t->block_size == QK_TCQ;
 
     TCQ_SINGLE {
-        tcq_look_at_block(e);
+        tcq_analyze_block(e);
     }
     TCQ_BARRIER();
     if (!(e->norm > 0.0f)) {
         return false;
     }
     const int first   = e->first;
-    const int n_seams = wide ? 1 : 2;
+    const int n_seams = is_256 ? 1 : 2;
 
-    const int refit = tcq_nearest(t, tcq_try_trial(e, first, 0, n_seams));
+    const int refit = tcq_nearest_scale(t, tcq_try(e, first, 0, n_seams));
     if (refit != first) {
-        tcq_try_trial(e, refit, 0, n_seams);
+        tcq_try(e, refit, 0, n_seams);
     }
     int tried[2 + 2*TCQ_MOVES] = { first, refit };
     int n_tried = 2;
@@ -587,71 +619,52 @@ TCQ_DEVICE bool tcq_find_encoding(tcq_block_encoder * e) {
                 was_tried = was_tried || tried[i] == scale;
             }
             if (scale > 0 && scale < TCQ_SCALES && !was_tried && e->scale == center) {
-                tcq_try_trial(e, scale, 0, n_seams);
+                tcq_try(e, scale, 0, n_seams);
                 tried[n_tried++] = scale;
             }
         }
     }
     const int scale = e->scale;
     for (int rank = 1; rank < TCQ_RANKS; ++rank) {
-        tcq_try_trial(e, scale, rank, 1);
+        tcq_try(e, scale, rank, 1);
     }
-    if (!wide) {
-        tcq_try_remaining_seams(e);
+    if (!is_256) {
+        tcq_try_other_seams(e);
     }
     return e->best_error < e->norm;
 }
 
-// the best encoding, or zeros, as type_size bytes
-TCQ_DEVICE void tcq_write_block(tcq_block_encoder * e, bool zero, uint8_t * dst) {
-    const tcq_encoder_tables * t = e->t;
-    const int n = t->block_size;
-
-    const int n_words = (int) (sizeof(e->packed)/sizeof(e->packed[0]));
-    TCQ_EACH(i, n_words) {
-        e->packed[i] = 0;
-    }
-    TCQ_BARRIER();
-    if (!zero) {
-        TCQ_EACH(i, n) {
-            const int j = n/8*(i & 7) + (i >> 3);
-            tcq_set_bit(e->packed, i, e->best.u[i]);
-            for (int b = 0; b < t->rate - 1; ++b) {
-                tcq_set_bit(e->packed, n + t->lo_position[j*(t->rate - 1) + b], e->best.lo[i] >> b & 1);
-            }
-        }
-        TCQ_SINGLE {
-            const int at = t->rate*n/8, n_slot_bytes = t->type_size - 1 - at;
-            for (int i = 0; i < n_slot_bytes; ++i) {
-                tcq_set_bit(e->packed, 8*(at + i), e->best.slots[i]);
-            }
-            tcq_set_bit(e->packed, 8*(t->type_size - 1), (uint32_t) e->scale);
-        }
-    }
-    TCQ_BARRIER();
-    TCQ_EACH(i, t->type_size) {
-        dst[i] = (uint8_t) (e->packed[i/4] >> 8*(i%4));
-    }
-    TCQ_BARRIER();
-}
-
 // x [block_size], importance [block_size] or NULL; writes type_size bytes
-TCQ_DEVICE void tcq_encode_one(tcq_block_encoder * e, const float * x, const float * importance, uint8_t * dst) {
+TCQ_DEVICE void tcq_write_block(tcq_encoder * e, const float * x, const float * importance, uint8_t * dst) {
     TCQ_EACH(j, e->t->block_size) {
         e->x[j] = x[j];
         e->w[j] = importance ? importance[j] : 1.0f;
     }
     TCQ_BARRIER();
-    const bool zero = !tcq_find_encoding(e);
-    tcq_write_block(e, zero, dst);
+    const bool zero = !tcq_encode_block(e);
+    tcq_pack_block(e, zero, dst);
 }
 
 // ---------------------------------------------------------------------------------------------------------------
 // error feedback
 
-// decides the path of times [first, first + section) with columns x [block_size] by time, and leaves its error;
-// *state is the path's before and after, seam its first and last. w: the section's weights and its look-ahead's
-TCQ_DEVICE void tcq_decide_steps(tcq_block_encoder * e, const float * x, const float * w, int first, const tcq_feedback * feedback, int seam, int * state) {
+// of one row
+TCQ_DEVICE void tcq_propagate(float * x, const float * error, const float * p, int64_t stride, int n_k,
+                              int64_t first, int64_t end) {
+    TCQ_EACH(i, (int) (end - first)) {
+        const int64_t j = first + i;
+        float sum = 0.0f;
+        for (int k = 0; k < n_k; ++k) {
+            sum = tcq_add(sum, tcq_mul(error[k], p[k*stride + j]));
+        }
+        x[j] = tcq_sub(x[j], sum);
+    }
+    TCQ_BARRIER();
+}
+
+// leaves the error in e->error; *state is the path's before and after, seam its first and last
+TCQ_DEVICE void tcq_decide_section(tcq_encoder * e, const float * x, const float * w, int first,
+                                   const tcq_feedback * feedback, int seam, int * state) {
     const tcq_encoder_tables * t = e->t;
     const int   section = feedback->section;
     const int   ahead   = first + section + feedback->look_ahead;
@@ -660,16 +673,17 @@ TCQ_DEVICE void tcq_decide_steps(tcq_block_encoder * e, const float * x, const f
     const float d       = t->scale[e->scale];
 
     TCQ_SINGLE {
-        e->unit = tcq_unit_of(t, w, n);
+        e->unit = tcq_cost_unit(t, w, n);
     }
     TCQ_BARRIER();
     const float per_unit = tcq_div(1.0f, e->unit);
     TCQ_EACH(i, n) {
-        const int at = first + i;
-        tcq_set_step(e, i, tcq_sub(tcq_div(x[at], d), (float) e->q[t->block_size/8*(at & 7) + (at >> 3)]), tcq_mul(w[i], per_unit));
+        const int   at     = first + i;
+        const float target = tcq_sub(tcq_div(x[at], d), (float) e->q[tcq_weight_at(t->block_size, at)]);
+        tcq_set_target(e, i, target, tcq_mul(w[i], per_unit));
     }
     TCQ_BARRIER();
-    tcq_run_from(e, *state, 0, n, e->rows);
+    tcq_run(e, *state, 0, n, e->rows);
     TCQ_SINGLE {
         e->least = TCQ_ENCODE_NONE;
     }
@@ -680,7 +694,7 @@ TCQ_DEVICE void tcq_decide_steps(tcq_block_encoder * e, const float * x, const f
     TCQ_BARRIER();
     TCQ_SINGLE {
         const int end = at_end ? seam : (int) (e->least % TCQ_STATES);
-        e->kept = tcq_trace(e, e->rows, 0, n, end, section, e->best.u + first, e->best.lo + first);
+        e->state = tcq_trace_back(e, e->rows, 0, n, end, section, e->best.u + first, e->best.lo + first);
     }
     TCQ_BARRIER();
     TCQ_EACH(i, section) {
@@ -690,58 +704,44 @@ TCQ_DEVICE void tcq_decide_steps(tcq_block_encoder * e, const float * x, const f
         }
         const int at     = first + i;
         const int level  = t->levels[t->subset[0][window] | e->best.lo[at] << 3];
-        const int offset = e->q[t->block_size/8*(at & 7) + (at >> 3)];
+        const int offset = e->q[tcq_weight_at(t->block_size, at)];
         e->error[at] = tcq_sub(x[at], tcq_mul(d, (float) (level + offset)));
     }
-    *state = e->kept;
-    TCQ_BARRIER();
-}
-
-// x[j] for j in [begin, end) loses what n_k errors say, each with a row of p
-TCQ_DEVICE void tcq_propagate_errors(float * x, const float * error, const float * p, int64_t stride, int n_k, int64_t begin, int64_t end) {
-    TCQ_EACH(i, (int) (end - begin)) {
-        const int64_t j = begin + i;
-        float sum = 0.0f;
-        for (int k = 0; k < n_k; ++k) {
-            sum = tcq_add(sum, tcq_mul(error[k], p[k*stride + j]));
-        }
-        x[j] = tcq_sub(x[j], sum);
-    }
+    *state = e->state;
     TCQ_BARRIER();
 }
 
 // one row [n_per_row] with error feedback; x [n_per_row] is scratch
-TCQ_DEVICE void tcq_encode_row(tcq_block_encoder * e, const float * src, float * x, int64_t n_per_row, const tcq_feedback * feedback, uint8_t * dst) {
+TCQ_DEVICE void tcq_encode_row(tcq_encoder * e, const float * src, float * x, int64_t n_per_row,
+                               const tcq_feedback * feedback, uint8_t * dst) {
     const tcq_encoder_tables * t = e->t;
-    const int n       = t->block_size;
-    const int section = feedback->section;
+    const int     n           = t->block_size;
+    const int     section     = feedback->section;
+    const float * propagation = feedback->propagation;
 
     TCQ_EACH(j, (int) n_per_row) {
         const int i = j % n;
-        x[j] = src[j - i + n/8*(i & 7) + (i >> 3)];
+        x[j] = src[j - i + tcq_weight_at(n, i)];
     }
     TCQ_BARRIER();
     for (int64_t b = 0; b < n_per_row; b += n) {
         TCQ_EACH(i, n) {
-            const int j = n/8*(i & 7) + (i >> 3);
+            const int j = tcq_weight_at(n, i);
             e->x[j] = x[b + i];
             e->w[j] = feedback->block_weights[b + i];
         }
         TCQ_BARRIER();
-        const bool zero = !tcq_find_encoding(e);
+        const bool zero = !tcq_encode_block(e);
 
-        int seam = 0;
-        for (int i = n - 8; i < n && !zero; ++i) {
-            seam = seam << 1 | e->best.u[i];
-        }
-        int state = seam;
+        const int seam  = zero ? 0 : tcq_state_after(e->best.u, n);
+        int       state = seam;
         TCQ_EACH(j, n) {
             e->q[j] = 0;
         }
         TCQ_BARRIER();
         TCQ_SINGLE {
             if (!zero) {
-                tcq_add_slot_values(e, e->best.slots);
+                tcq_add_slots(t, e->best.slots, e->q);
             }
         }
         TCQ_BARRIER();
@@ -753,11 +753,13 @@ TCQ_DEVICE void tcq_encode_row(tcq_block_encoder * e, const float * src, float *
                 TCQ_BARRIER();
             } else {
                 const float * w = feedback->section_weights + (b + i)/section*(section + feedback->look_ahead);
-                tcq_decide_steps(e, x + b, w, i, feedback, seam, &state);
+                tcq_decide_section(e, x + b, w, i, feedback, seam, &state);
             }
-            tcq_propagate_errors(x, e->error + i, feedback->propagation + (b + i)*n_per_row, n_per_row, section, b + i + section, b + n);
+            tcq_propagate(x, e->error + i, propagation + (b + i)*n_per_row, n_per_row, section, b + i + section, b + n);
         }
-        tcq_propagate_errors(x, e->error, feedback->propagation + b*n_per_row, n_per_row, n, b + n, n_per_row);
-        tcq_write_block(e, zero, dst + b/n*t->type_size);
+        tcq_propagate(x, e->error, propagation + b*n_per_row, n_per_row, n, b + n, n_per_row);
+        tcq_pack_block(e, zero, dst + b/n*t->type_size);
     }
 }
+
+} // namespace tcq_device

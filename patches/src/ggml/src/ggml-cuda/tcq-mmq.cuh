@@ -1,9 +1,9 @@
 // TCQ in MMQ, the quantized matrix product of prefill; needs the integer matrix units of Turing or newer.
 //
-// Levels fill an int8 tile like any other type's weights. A slot does not fit a byte, so it is split in two digits,
-// slot = 64*high + low: the low one is added to its weight (63 + 32 still fits), the high ones make a second matrix
-// of zeros and two (or four) digits a row, which is never stored: its fragments are made in registers from the slots'
-// positions, and one more product of each fragment adds 64 times it.
+// Levels fill an int8 tile like any other type's weights. A slot does not fit a byte, so it is split into two digits,
+// slot = 64*high + low: the low one is added to its weight (63 + 32 still fits), the high ones form a second matrix, zero
+// but for two (or four) digits per row. It is never stored: its fragments are made in registers from the slots' positions,
+// and one more product per fragment adds 64 times it.
 
 #pragma once
 
@@ -23,7 +23,7 @@ template <ggml_type type>
 static __device__ __forceinline__ tcq_mmq_slot tcq_mmq_get_slot(uint32_t tail, int slot, int first_weight) {
     using T = tcq_traits<type>;
     int value = tcq_get_slot_value<type>(tail, slot);
-    if constexpr (T::n_slots == 2) { // one digit per weight: the first of two slots on one weight takes both
+    if constexpr (T::n_slots == 2) { // one digit per weight: of two slots on one weight, the first takes both values
         if (tcq_get_slot_position<T>(tail, 0) == tcq_get_slot_position<T>(tail, 1)) {
             value = slot == 0 ? value + tcq_get_slot_value<type>(tail, 1) : 0;
         }

@@ -1,7 +1,7 @@
 // TCQ in mmvq, the products of a matrix and few columns, and a kernel of its own for one column: decoding.
 //
-// What bounds them on an H200 is not memory but the data path of shared memory and L1, with the lookups of rates 4 and 5,
-// and after that instructions (docs/kernels-gpu.md). A load that touches n lines of 128 bytes takes the path n times, so
+// On an H200 they are not bound by memory but by the data path of shared memory and L1, which the lookups of rates 4 and 5
+// use, and then by instructions (docs/kernels-gpu.md). A load that touches n lines of 128 bytes takes that path n times, so
 // the lanes of a warp are spread over a few rows in the same columns, where they share their activations.
 
 #pragma once
@@ -36,13 +36,13 @@ static __device__ __forceinline__ tcq_activations<T, n_words> tcq_load_activatio
     return a;
 }
 
-// the integer product of a block's words word.. and their activations without the slots, and the block's last bytes
+// the integer product of a block's words word.. with their activations, without the slots; and the block's last bytes
 struct tcq_dot {
     int      sum;
     uint32_t tail;
 };
 
-// shuffle: all lanes of the warp are here, and neighbours have a block's words, so the word before comes from one of them
+// shuffle: all lanes of the warp are here and neighbours hold a block's words, so the previous word comes from one of them
 template <ggml_type type, int n_words, bool shuffle>
 static __device__ __forceinline__ tcq_dot tcq_dot_words(
         const uint8_t * block, uint32_t word, const tcq_activations<tcq_traits<type>, n_words> & a) {
@@ -116,12 +116,12 @@ struct tcq_mmvq_config {
     static constexpr int  lanes_per_row   = 32/n_rows;
     static constexpr int  lanes_per_block = T::n_words/n_words;
     static constexpr int  n_blocks        = lanes_per_row/lanes_per_block;                  // of a row at a time
-    static constexpr bool shuffle         = n_words == 1 && n_blocks == 1;                  // all lanes go round equally often
+    static constexpr bool shuffle         = n_words == 1 && n_blocks == 1;                  // all lanes loop equally often
 
-    // thread blocks of 8 warps that a multiprocessor shall hold at least, where it holds 64 warps (the data centre's cards)
+    // thread blocks of 8 warps that a multiprocessor should hold at least, where it can hold 64 warps (data centre cards)
     static constexpr __host__ __device__ int get_min_blocks() {
 #if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 800 || __CUDA_ARCH__ == 900 || __CUDA_ARCH__ == 1000)
-        constexpr int by_rate[2][5] = { { 5, 5, 4, 6, 5 }, { 4, 4, 4, 5, 5 } }; // without a gate, and with one
+        constexpr int by_rate[2][TCQ_N_RATES] = { { 5, 5, 4, 6, 5 }, { 4, 4, 4, 5, 5 } }; // without a gate, and with one
         return T::block_size == QK_TCQ ? by_rate[has_gate][T::rate - 1] : 4;
 #else
         return 1;
@@ -137,10 +137,12 @@ static __device__ __forceinline__ void tcq_prefetch(const void * p) {
 template <ggml_type type, bool has_gate, bool few_rows>
 __launch_bounds__(32*TCQ_MMVQ_MAX_WARPS, (tcq_mmvq_config<type, has_gate>::get_min_blocks()))
 static __global__ void tcq_mul_mat_vec(
-        const void * x_ptr, const void * y_ptr, const int32_t * ids_ptr, const ggml_cuda_mm_fusion_args_device fusion, float * dst_ptr,
+        const void * x_ptr, const void * y_ptr, const int32_t * ids_ptr, const ggml_cuda_mm_fusion_args_device fusion,
+        float * dst_ptr,
         const int row_blocks, const uint32_t n_rows, const uint3 nchannels_y, const uint32_t stride_row_x,
-        const uint3 channel_ratio, const uint32_t stride_channel_x, const uint32_t stride_channel_y, const uint32_t stride_channel_dst,
-        const uint3 sample_ratio, const uint32_t stride_sample_x, const uint32_t stride_sample_y, const uint32_t stride_sample_dst) {
+        const uint3 channel_ratio, const uint32_t stride_channel_x, const uint32_t stride_channel_y,
+        const uint32_t stride_channel_dst, const uint3 sample_ratio, const uint32_t stride_sample_x,
+        const uint32_t stride_sample_y, const uint32_t stride_sample_dst) {
     using T = tcq_traits<type>;
     using C = tcq_mmvq_config<type, has_gate>;
     constexpr int y_size = T::block_size/QK8_1*sizeof(block_q8_1);
@@ -151,7 +153,7 @@ static __global__ void tcq_mul_mat_vec(
     const int32_t * GGML_CUDA_RESTRICT ids  = ids_ptr;
     float         * GGML_CUDA_RESTRICT dst  = dst_ptr;
 
-    // unsigned: every thread has few blocks to do, so what comes before them counts
+    // unsigned: every thread has few blocks to do, so the time before them counts
     const uint32_t lane    = threadIdx.x;
     const uint32_t warp    = threadIdx.y;
     const int      n_warps = blockDim.y;
@@ -171,9 +173,10 @@ static __global__ void tcq_mul_mat_vec(
     x    += offset*T::type_size;
     gate += offset*T::type_size;
 
-    // few rows do not fill the card, so their time is latency: fetch while the kernel before is at work; weights are constant
+    // few rows do not fill the card, so they cost latency: fetch while the previous kernel runs, as weights are constant
     if (few_rows && !ids) {
-        const uint64_t at = (uint64_t) fastdiv(channel_dst, channel_ratio)*stride_channel_x*T::type_size + word*(T::type_size/T::n_words);
+        const uint64_t at = (uint64_t) fastdiv(channel_dst, channel_ratio)*stride_channel_x*T::type_size
+                          + word*(T::type_size/T::n_words);
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
             if (first + i*n_warps*C::n_blocks < row_blocks) {
@@ -228,7 +231,7 @@ static __global__ void tcq_mul_mat_vec(
         y += y_step;
     }
 
-    ggml_cuda_pdl_lc(); // a kernel that waits for this one may start and wait
+    ggml_cuda_pdl_lc(); // the next kernel may start, and wait for this one
 
     __shared__ float sums[has_gate ? 2 : 1][TCQ_MMVQ_MAX_WARPS][C::n_rows];
     sum = warp_reduce_sum<C::lanes_per_row>(sum);
@@ -281,8 +284,9 @@ template <ggml_type type>
 static void tcq_mul_mat_vec_cuda(
         const void * x, const void * y, const int32_t * ids, const ggml_cuda_mm_fusion_args_device & fusion, float * dst,
         const int ncols_x, const int nrows_x, const uint3 nchannels_y, const int nchannels_dst, const int nsamples_dst,
-        const int stride_row_x, const uint3 channel_ratio, const int stride_channel_x, const int stride_channel_y, const int stride_channel_dst,
-        const uint3 sample_ratio, const int stride_sample_x, const int stride_sample_y, const int stride_sample_dst, cudaStream_t stream) {
+        const int stride_row_x, const uint3 channel_ratio, const int stride_channel_x, const int stride_channel_y,
+        const int stride_channel_dst, const uint3 sample_ratio, const int stride_sample_x, const int stride_sample_y,
+        const int stride_sample_dst, cudaStream_t stream) {
     const int row_blocks = ncols_x/tcq_traits<type>::block_size;
 
     // tags for what the kernel knows when it is compiled
@@ -291,7 +295,7 @@ static void tcq_mul_mat_vec_cuda(
         constexpr bool few_rows = decltype(few_rows_tag)::value;
         using C = tcq_mmvq_config<type, has_gate>;
 
-        // few rows: more warps for each, as far as there are blocks for them
+        // few rows: more warps for each, as long as there are blocks for them
         const int n_warps_max = few_rows && C::n_rows == 4 ? TCQ_MMVQ_MAX_WARPS : TCQ_MMVQ_MAX_WARPS/2;
         const int n_warps     = std::min(n_warps_max, (row_blocks + C::n_blocks - 1)/C::n_blocks);
 

@@ -18,8 +18,8 @@
 // types
 
 static constexpr __host__ __device__ bool tcq_is_type(ggml_type type) {
-    return (type >= GGML_TYPE_TCQ1    && type <= GGML_TYPE_TCQ5) ||
-           (type >= GGML_TYPE_TCQ1_64 && type <= GGML_TYPE_TCQ5_64);
+    return (type >= GGML_TYPE_TCQ1    && type < GGML_TYPE_TCQ1    + TCQ_N_RATES) ||
+           (type >= GGML_TYPE_TCQ1_64 && type < GGML_TYPE_TCQ1_64 + TCQ_N_RATES);
 }
 
 template <int rate_, int block_size_, int type_size_>
@@ -29,7 +29,7 @@ struct tcq_layout {
     static constexpr int type_size  = type_size_;
     static constexpr int n_bytes    = block_size/8;            // of the path, and of any plane of lo bits
     static constexpr int n_words    = block_size/32;           // threads that share a block
-    static constexpr int n_slots    = block_size == QK_TCQ ? 2 : 1;
+    static constexpr int n_slots    = tcq_n_slots(block_size);
 };
 
 template <ggml_type type> struct tcq_traits;
@@ -49,26 +49,6 @@ TCQ_FOR_EACH_TYPE(TCQ_DEFINE_TRAITS)
 
 // ---------------------------------------------------------------------------------------------------------------
 // layout of a block
-
-// Where bit b of sub-block k's lo bits lies: a plane (as long as the path; plane 0 follows it) and the bit in each of
-// its bytes. The one place that knows; a test compares it with the table of gguf_golf/formats/tcq.py.
-struct tcq_lo_bit { int plane, bit; };
-
-static constexpr __host__ __device__ tcq_lo_bit tcq_get_lo_bit(int block_size, int rate, int k, int b) {
-    const bool single_first = rate == 2 || (rate == 4 && block_size == QK_TCQ_64);
-    const bool single_last  = rate == 4 && block_size == QK_TCQ;
-    if (single_first && b == 0) {
-        return { 0, 4*(k & 1) + 3 - (k >> 1) };
-    }
-    if (single_last && b == 2) {
-        return { 2, k };
-    }
-    const int first = single_first ? 1 : 2*(b/2); // of the pair of planes, and of the pair of bits
-    if (block_size == QK_TCQ) {
-        return { first + (k >> 2), 2*((k & 3) ^ 1) + b - first };
-    }
-    return { first + (k & 1), 4*(1 - (k >> 1 & 1)) + 2*(k >> 2 & 1) + b - first };
-}
 
 // 32 bits of a block; blocks of 64 are aligned to 2 bytes only
 template <typename T>
@@ -96,7 +76,7 @@ static __device__ __forceinline__ uint32_t tcq_load_tail(const uint8_t * block) 
     }
 }
 
-// e5m3 is a float with a short exponent, denormals included, so the product has to keep those (no .ftz)
+// e5m3 is a float with a short exponent, denormals included, so the product must keep denormals (no .ftz)
 template <typename T>
 static __device__ __forceinline__ float tcq_get_scale(uint32_t tail) {
     const uint32_t s = tail >> (T::block_size == QK_TCQ ? 24 : 8);
@@ -107,7 +87,7 @@ static __device__ __forceinline__ float tcq_get_scale(uint32_t tail) {
 
 template <typename T>
 static __device__ __forceinline__ int tcq_get_slot_position(uint32_t tail, int slot) {
-    return T::block_size == QK_TCQ ? tail >> 8*slot & 0xff : tail & 0x3f;
+    return tcq_slot_position(T::block_size, tail, slot);
 }
 
 static __device__ __forceinline__ uint32_t tcq_prmt(uint32_t a, uint32_t b, uint32_t selector) {
@@ -116,14 +96,14 @@ static __device__ __forceinline__ uint32_t tcq_prmt(uint32_t a, uint32_t b, uint
     return r;
 }
 
-// a where the mask has ones, else b: one instruction, of which the compiler makes two when the mask is a constant
+// a where the mask has ones, else b: one instruction, where the compiler would make two of a constant mask
 static __device__ __forceinline__ uint32_t tcq_select(uint32_t mask, uint32_t a, uint32_t b) {
     uint32_t r;
     asm("lop3.b32 %0, %1, %2, %3, 0xe4;" : "=r"(r) : "r"(a), "r"(b), "r"(mask));
     return r;
 }
 
-// a & mask, out of the compiler's sight, which would move the mask into the selections that follow
+// a & mask, hidden from the compiler, which would move the mask into the selections that follow
 static __device__ __forceinline__ uint32_t tcq_and(uint32_t a, uint32_t mask) {
     uint32_t r;
     asm("and.b32 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(mask));
@@ -135,8 +115,7 @@ static __device__ __forceinline__ uint32_t tcq_and(uint32_t a, uint32_t mask) {
 
 template <int rate>
 static __host__ __device__ constexpr uint32_t tcq_level_word(int i) {
-    const int8_t * levels = rate == 1 ? tcq1_levels : rate == 2 ? tcq2_levels : rate == 3 ? tcq3_levels :
-                            rate == 4 ? tcq4_levels : tcq5_levels;
+    const int8_t * levels = TCQ_BY_RATE(rate, _levels);
     return (uint32_t) (uint8_t) levels[4*i + 0]       | (uint32_t) (uint8_t) levels[4*i + 1] <<  8 |
            (uint32_t) (uint8_t) levels[4*i + 2] << 16 | (uint32_t) (uint8_t) levels[4*i + 3] << 24;
 }
@@ -194,17 +173,22 @@ static __device__ __forceinline__ void tcq_init_levels() {
     }
 }
 
+// bits shift.. of four slot values as bytes
+template <typename T>
+static __device__ constexpr uint32_t tcq_slot_bytes(int first, int shift) {
+    return (T::slot(first + 0) >> shift & 0xff)       | (T::slot(first + 1) >> shift & 0xff) << 8 |
+           (T::slot(first + 2) >> shift & 0xff) << 16 | (uint32_t) (T::slot(first + 3) >> shift & 0xff) << 24;
+}
+
 template <ggml_type type>
 static __device__ __forceinline__ int tcq_get_slot_value(uint32_t tail, int slot) {
     using T = tcq_traits<type>;
     if constexpr (T::block_size == QK_TCQ && tcq_levels_in_shared(T::rate)) {
-        return tcq_shared.slots[tail >> (16 + 4*slot) & 0xf];
+        return tcq_shared.slots[tcq_slot_index(T::block_size, tail, slot)];
     } else if constexpr (T::block_size == QK_TCQ) {
         // two byte permutes look the magnitude up
-        constexpr uint32_t lo0 = (T::slot(0) & 0xff) | (T::slot(1) & 0xff) << 8 | (T::slot(2) & 0xff) << 16 | (uint32_t) (T::slot(3) & 0xff) << 24;
-        constexpr uint32_t lo1 = (T::slot(4) & 0xff) | (T::slot(5) & 0xff) << 8 | (T::slot(6) & 0xff) << 16 | (uint32_t) (T::slot(7) & 0xff) << 24;
-        constexpr uint32_t hi0 = T::slot(0) >> 8 | T::slot(1) >> 8 << 8 | T::slot(2) >> 8 << 16 | (uint32_t) (T::slot(3) >> 8) << 24;
-        constexpr uint32_t hi1 = T::slot(4) >> 8 | T::slot(5) >> 8 << 8 | T::slot(6) >> 8 << 16 | (uint32_t) (T::slot(7) >> 8) << 24;
+        constexpr uint32_t lo0 = tcq_slot_bytes<T>(0, 0), lo1 = tcq_slot_bytes<T>(4, 0);
+        constexpr uint32_t hi0 = tcq_slot_bytes<T>(0, 8), hi1 = tcq_slot_bytes<T>(4, 8);
 
         const uint32_t nibble    = tail >> (16 + 4*slot);
         const uint32_t index     = nibble & 7;
@@ -255,7 +239,7 @@ static __device__ __forceinline__ uint32_t tcq_load_shared(uint32_t address) {
     return r;
 }
 
-// byte k of the index under the address of the tables, on the pipe of multiplications where there is such an instruction
+// byte k of the index under the address of the tables, on the multiplier pipe where there is such an instruction
 template <int k>
 static __device__ __forceinline__ uint32_t tcq_level_address(uint32_t index, uint32_t tables) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= GGML_CUDA_CC_DP4A
@@ -267,9 +251,9 @@ static __device__ __forceinline__ uint32_t tcq_level_address(uint32_t index, uin
 #endif
 }
 
-// Four levels by the bytes first and first + 1 of two indices. To take a byte out and put it under the table's address is
-// one instruction; half of them and the packing are left to the pipe of multiplications, because the integer pipe, with
-// shifts, logic and byte permutes, has more to do.
+// Four levels by the bytes first and first + 1 of two indices. Extracting a byte and putting it under the table's address
+// is one instruction; half of these and the packing go to the multiplier pipe, because the integer pipe, with shifts, logic
+// and byte permutes, has more to do.
 template <int first>
 static __device__ __forceinline__ uint32_t tcq_look_up(uint32_t index0, uint32_t index1) {
     const uint32_t tables = (uint32_t) __cvta_generic_to_shared(&tcq_shared);
@@ -386,8 +370,8 @@ static __device__ __forceinline__ uint32_t tcq_natural_order(const uint32_t (&v)
 // ---------------------------------------------------------------------------------------------------------------
 // activations
 
-// Activations for mmvq: one scale for each block of weights, as on the CPU, and the order of the decoder. They fill the
-// space that the same values take as block_q8_1.
+// Activations for mmvq: one scale per block of weights, as on the CPU, in the order of the decoder. They fill the space
+// that the same values take as block_q8_1.
 struct block_tcq_q8_256 {
     int8_t qs[QK_TCQ];    // [kk][word][h]
     float  d;
@@ -417,7 +401,7 @@ static __device__ __forceinline__ int tcq_q8_offset(int weight) {
 // host
 
 // On an H100 dequantization and cuBLAS overtake MMQ between 128 and 256 columns (docs/kernels-gpu.md). Cards whose half
-// precision is slower beside their int8 were not measured and keep MMQ, as do experts, whose other path waits for the host.
+// precision is slower relative to int8 were not measured and keep MMQ, as do experts, whose other path waits for the host.
 static inline bool tcq_should_use_mmq(int cc, int64_t ne11, int64_t n_experts) {
     return turing_mma_available(cc) && (cc != GGML_CUDA_CC_HOPPER || n_experts > 0 || ne11 < 192);
 }

@@ -1,4 +1,4 @@
-// TCQ in Metal: blocks, how one thread decodes a word of the path, and the 16-value dequantization that mul_mm and
+// TCQ in Metal: blocks, how one thread decodes one word of the path, and the dequantization of 16 values that mul_mm and
 // get_rows are made of. Compiled by Metal, and as C++ by tests/patches/metal.
 //
 // The path of a block is one little-endian string of bits. A thread takes one of its 32-bit words: a parity of all 32
@@ -11,9 +11,6 @@
 
 #define TCQ_TABLE constant
 #include "ggml-tcq-tables.h"
-
-#define QK_TCQ    256
-#define QK_TCQ_64  64
 
 template <short R> struct block_tcq {
     uint8_t qs[32*R]; // 32 bytes of path, then the planes of lo bits
@@ -30,32 +27,22 @@ template <short R> struct block_tcq_64 {
 
 template <typename block_q> struct tcq_traits;
 
-#define TCQ_TRAITS(R)                                                                                            \
-    template <> struct tcq_traits<block_tcq<R>> {                                                                \
+#define TCQ_DEFINE_TRAITS(R)                                                                                     \
+    typedef block_tcq<R>    block_tcq##R;                                                                        \
+    typedef block_tcq_64<R> block_tcq##R##_64;                                                                   \
+    static_assert(sizeof(block_tcq##R)      == 32*R + 4, "wrong tcq block size/padding");                        \
+    static_assert(sizeof(block_tcq##R##_64) ==  8*R + 2, "wrong tcq_64 block size/padding");                     \
+    template <> struct tcq_traits<block_tcq##R> {                                                                \
         enum { rate = R, block_size = QK_TCQ, n_bytes = 32, n_words = 8, n_slots = 2 };                          \
         static constant const int8_t  * levels() { return tcq##R##_levels; }                                     \
         static constant const int16_t * slots () { return tcq##R##_slots;  }                                     \
     };                                                                                                           \
-    template <> struct tcq_traits<block_tcq_64<R>> {                                                             \
+    template <> struct tcq_traits<block_tcq##R##_64> {                                                           \
         enum { rate = R, block_size = QK_TCQ_64, n_bytes = 8, n_words = 2, n_slots = 1 };                        \
         static constant const int8_t  * levels() { return tcq##R##_levels;   }                                   \
         static constant const int16_t * slots () { return tcq##R##_64_slots; }                                   \
     };
-TCQ_TRAITS(1) TCQ_TRAITS(2) TCQ_TRAITS(3) TCQ_TRAITS(4) TCQ_TRAITS(5)
-
-// Where bit b of sub-block k's lo bits lies: a plane (as long as the path; plane 0 follows it) and the bit in each of
-// its bytes. The one place that knows.
-struct tcq_lo_bit { short plane, bit; };
-
-constexpr tcq_lo_bit tcq_get_lo_bit(short block_size, short rate, short k, short b) {
-    // single planes: the first bit of rate 2, and of rate 4 in blocks of 64; the last of rate 4 in blocks of 256
-    return (rate == 2 || (rate == 4 && block_size == QK_TCQ_64)) && b == 0 ? tcq_lo_bit{ 0, short(4*(k & 1) + 3 - (k >> 1)) } :
-            rate == 4 && block_size == QK_TCQ                    && b == 2 ? tcq_lo_bit{ 2, k } :
-    // pairs of planes: both bits of a weight side by side
-            block_size == QK_TCQ ? tcq_lo_bit{ short(2*(b/2) + (k >> 2)), short(2*((k & 3) ^ 1) + b%2) } :
-            rate == 4            ? tcq_lo_bit{ short(1       + (k &  1)), short(4*(1 - (k >> 1 & 1)) + 2*(k >> 2 & 1) + b - 1) } :
-                                   tcq_lo_bit{ short(2*(b/2) + (k &  1)), short(4*(1 - (k >> 1 & 1)) + 2*(k >> 2 & 1) + b%2) };
-}
+TCQ_RATES(TCQ_DEFINE_TRAITS)
 
 template <short R>
 uint32_t tcq_load_word(device const block_tcq<R> * xb, short word) {
@@ -186,10 +173,3 @@ void dequantize_tcq(device const block_q * xb, short il, thread type4x4 & reg) {
         }
     }
 }
-
-// name, block, values of 16 in a block
-#define TCQ_METAL_TYPES(X)                                                                                       \
-    X(tcq1,    block_tcq<1>,    QK_TCQ/16)    X(tcq2,    block_tcq<2>,    QK_TCQ/16)    X(tcq3,    block_tcq<3>,    QK_TCQ/16)    \
-    X(tcq4,    block_tcq<4>,    QK_TCQ/16)    X(tcq5,    block_tcq<5>,    QK_TCQ/16)                             \
-    X(tcq1_64, block_tcq_64<1>, QK_TCQ_64/16) X(tcq2_64, block_tcq_64<2>, QK_TCQ_64/16) X(tcq3_64, block_tcq_64<3>, QK_TCQ_64/16) \
-    X(tcq4_64, block_tcq_64<4>, QK_TCQ_64/16) X(tcq5_64, block_tcq_64<5>, QK_TCQ_64/16)

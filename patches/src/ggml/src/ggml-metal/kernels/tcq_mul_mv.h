@@ -1,5 +1,5 @@
-// TCQ matrix-vector products, included at the end of mul_mv.metal: levels lie in threadgroup memory as floats, a
-// thread takes 32 weights (one word of the path) of NR0 rows against the same 32 values.
+// TCQ matrix-vector products, included at the end of mul_mv.metal: levels lie in threadgroup memory as floats; a thread
+// multiplies 32 weights (one word of the path) of NR0 rows with the same 32 values.
 
 #pragma once
 
@@ -19,7 +19,7 @@ void kernel_mul_mv_tcq_f32_impl(
 
     const short NSG = FC_mul_mv_nsg;
 
-    // every simdgroup writes all of the table: the same values, and no wait for another
+    // every simdgroup writes the whole table: the same values, and none waits for another
     threadgroup float * levels = (threadgroup float *) shmem;
     for (short i = tiisg; i < 8 << (T::rate - 1); i += N_SIMDWIDTH) {
         levels[i] = T::levels()[i];
@@ -100,13 +100,16 @@ kernel void kernel_mul_mv_tcq_f32(
         uint3  tgpig[[threadgroup_position_in_grid]],
         ushort tiisg[[thread_index_in_simdgroup]],
         ushort sgitg[[simdgroup_index_in_threadgroup]]) {
-    kernel_mul_mv_tcq_f32_impl<block_q, N_R0_TCQ, constant ggml_metal_kargs_mul_mv &>(args, src0, src1, dst, shmem, tgpig, tiisg, sgitg);
+    kernel_mul_mv_tcq_f32_impl<block_q, N_R0_TCQ, constant ggml_metal_kargs_mul_mv &>(
+        args, src0, src1, dst, shmem, tgpig, tiisg, sgitg);
 }
 
 typedef decltype(kernel_mul_mv_tcq_f32<block_tcq<1>>) kernel_mul_mv_tcq_t;
 
-#define TCQ_INSTANTIATE(name, block, nl)                                                                         \
-    template [[host_name("kernel_mul_mv_" #name "_f32")]]    kernel kernel_mul_mv_tcq_t kernel_mul_mv_tcq_f32<block>; \
-    template [[host_name("kernel_mul_mv_id_" #name "_f32")]] kernel kernel_mul_mv_id_t  kernel_mul_mv_id<mmv_fn<kernel_mul_mv_tcq_f32_impl<block, N_R0_TCQ>>>;
-TCQ_METAL_TYPES(TCQ_INSTANTIATE)
+#define TCQ_INSTANTIATE(name, NAME, qk)                                                     \
+    template [[host_name("kernel_mul_mv_" #name "_f32")]]                                   \
+        kernel kernel_mul_mv_tcq_t kernel_mul_mv_tcq_f32<block_##name>;                     \
+    template [[host_name("kernel_mul_mv_id_" #name "_f32")]]                                \
+        kernel kernel_mul_mv_id_t  kernel_mul_mv_id<mmv_fn<kernel_mul_mv_tcq_f32_impl<block_##name, N_R0_TCQ>>>;
+TCQ_FOR_EACH_TYPE(TCQ_INSTANTIATE)
 #undef TCQ_INSTANTIATE

@@ -1,7 +1,7 @@
 // TCQ vec_dots in 256-bit registers. Included by tcq-avx2.c, tcq-gfni.c and tcq-avxvnni.c, which set
 // TCQ_ISA (the name of the kernels), TCQ_GFNI and TCQ_VNNI (0 or 1), and the compiler's target.
 //
-// Levels come as unsigned bytes, level + 64: maddubs multiplies unsigned by signed and cannot saturate, |level| being <= 63.
+// Levels are unsigned bytes, level + 64: maddubs multiplies unsigned by signed bytes and cannot saturate (TCQ_BIAS).
 // `rate` and `k` are always constants after inlining.
 
 #include "ggml-tcq-tables.h"
@@ -77,7 +77,8 @@ TCQ_INLINE __m256i tcq_previous_bytes(__m256i path) {
 }
 
 TCQ_INLINE __m256i tcq_load_halves(const void * a, const void * b) {
-    return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *) a)), _mm_loadu_si128((const __m128i *) b), 1);
+    const __m256i lower = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *) a));
+    return _mm256_inserti128_si256(lower, _mm_loadu_si128((const __m128i *) b), 1);
 }
 
 // Blocks of 64 of four rows (a quad) are a block of 256 whose 64-bit lanes are the rows: 8 bytes of all of them go to

@@ -1,14 +1,15 @@
 // TCQ vec_dots with AVX-512 (BW, VL, VBMI, VNNI) and GFNI: 64 weights at once.
 //
 // The index of a level is linear in bits: one affine transform for each byte that it depends on, then one byte permutation.
-// Levels come as unsigned bytes, level + 64, for dpbusd. `rate` and `i` are always constants after inlining.
+// Levels are unsigned bytes, level + 64, for dpbusd. `rate` and `i` are always constants after inlining.
 
 #include "tcq-kernels.h"
 
 #if defined(TCQ_X86)
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,gfni,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target( \
+    "avx2,fma,f16c,gfni,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni"))), apply_to = function)
 #else
 #pragma GCC target("avx2,fma,f16c,gfni,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")
 #endif
@@ -173,7 +174,8 @@ TCQ_INLINE void tcq_vec_dot(int rate, int n, float * s, const uint8_t * x, const
         }
 
         const tcq_planes planes = tcq_load_planes(rate, x);
-        __m512i acc = _mm512_zextsi256_si512(_mm256_madd_epi16(_mm256_set1_epi16(-TCQ_BIAS), _mm256_loadu_si256((const __m256i *) y->bsums)));
+        const __m256i bsums = _mm256_loadu_si256((const __m256i *) y->bsums);
+        __m512i acc = _mm512_zextsi256_si512(_mm256_madd_epi16(_mm256_set1_epi16(-TCQ_BIAS), bsums));
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
             acc = _mm512_dpbusd_epi32(acc, tcq_levels(rate, &planes, i), tcq_load_q(q, i));
@@ -356,7 +358,8 @@ TCQ_INLINE void tcq_dot_rows_64(int rate, const uint8_t * const x[TCQ_DOT_ROWS],
             const uint8_t   slot = xb[8*rate];
 
             const int32_t outside = y->bias[b] + slots[slot >> 6]*qb[slot & 0x3f];
-            const __m512i acc     = _mm512_dpbusd_epi32(_mm512_zextsi128_si512(_mm_cvtsi32_si128(outside)), tcq_levels_64(rate, xb), q);
+            const __m512i acc     = _mm512_dpbusd_epi32(_mm512_zextsi128_si512(_mm_cvtsi32_si128(outside)),
+                                                        tcq_levels_64(rate, xb), q);
             sum[r] = tcq_add_block(sum[r], acc, y->d[b]*tcq_scale[xb[8*rate + 1]]);
         }
     }
