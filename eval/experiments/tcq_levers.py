@@ -31,11 +31,12 @@ from gguf_golf.runtime import source
 from gguf_golf.sensitivity.probe import Probe
 
 FloatArray = NDArray[np.float32]
+SOURCES = ("ggml-tcq.c", "ggml-tcq-encode.c", "ggml-tcq-encode.h", "ggml-tcq-trellis.c")
 SEEDS, CALIBRATION_CHUNKS = 3, 32
 FIT_ROWS, FIT_ROUNDS = 12, 8
 
 DRIVER = r"""
-#include "ggml-tcq.h"
+#include "ggml-tcq-encode.h"
 #include <stdlib.h>
 void ggml_abort(const char * file, int line, const char * format, ...) { (void) file; (void) line; (void) format; abort(); }
 void * ggml_aligned_malloc(size_t size) { return aligned_alloc(64, (size + 63)/64*64); }
@@ -67,18 +68,20 @@ class Lever:
     slots: bool = True
 
 
-NO_TRIAL = ("#define TCQ_RANKS      4", "#define TCQ_RANKS      1")
+NO_TRIAL = ("#define TCQ_RANKS       4", "#define TCQ_RANKS       1")
 LEVERS = {
     "as it is": Lever(),
-    "no neighbouring scales": Lever((("#define TCQ_MOVES      6", "#define TCQ_MOVES      0"),)),
+    "no neighbouring scales": Lever((("#define TCQ_MOVES       6", "#define TCQ_MOVES       0"),)),
     "no trials of slots": Lever((NO_TRIAL,)),
-    "slots by excess": Lever((NO_TRIAL, ("    if (m < 63.0f) {\n", "    if (m < 63.0f) {\n        return 0.0f;\n"))),
+    "slots by excess": Lever(
+        (NO_TRIAL, ("    if (m < TCQ_MAX_LEVEL) {\n", "    if (m < TCQ_MAX_LEVEL) {\n        return 0.0f;\n"))
+    ),
     "levels fitted": Lever(levels_fitted=True),
     "no slots": Lever(
         (
             NO_TRIAL,
-            ("if (j != e->candidates[0] && (j != e->candidates[1] || !wide)) {", "if (true) {"),
-            ("suits > reaches ? suits : reaches", "suits"),
+            ("if (j != e->candidates[0] && (j != e->candidates[1] || !is_256)) {", "if (true) {"),
+            ("rms_scale > slot_scale ? rms_scale : slot_scale", "rms_scale"),
         ),
         slots=False,
     ),
@@ -86,17 +89,17 @@ LEVERS = {
 
 
 @cache
-def library(name: str, folder: Path) -> ctypes.CDLL:
+def library(lever: str, folder: Path) -> ctypes.CDLL:
     """The encoder with a lever's changes, compiled in `folder`."""
     tree = source.source_dir() / "ggml"
-    parts = {part: (tree / "src" / f"ggml-tcq{part}.c").read_text() for part in ("", "-encode", "-trellis")}
-    for before, after in LEVERS[name].changes:
-        (part,) = (part for part, text in parts.items() if before in text)
-        parts[part] = parts[part].replace(before, after)
-    place = folder / name.replace(" ", "-")
+    sources = {name: (tree / "src" / name).read_text() for name in SOURCES}
+    for before, after in LEVERS[lever].changes:
+        (changed,) = (name for name, text in sources.items() if before in text)
+        sources[changed] = sources[changed].replace(before, after)
+    place = folder / lever.replace(" ", "-")
     place.mkdir(parents=True, exist_ok=True)
-    for part, text in {**parts, "-driver": DRIVER}.items():
-        (place / f"lever{part}.c").write_text(text)
+    for name, text in {**sources, "driver.c": DRIVER}.items():
+        (place / name).write_text(text)
     command = ["cc", "-std=gnu11", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-o", place / "lever.so"]
     include = [f"-I{tree / part}" for part in ("include", "src")]
     subprocess.run([*command, *include, *sorted(place.glob("*.c")), "-lm"], check=True)

@@ -1,4 +1,4 @@
-"""What a TCQ block costs more in all for one weight of a given size: the table in ggml-tcq-encode.c.
+"""How much more a whole TCQ block costs for one weight of a given size: the `costs` of gguf_golf/formats/tcq.py.
 
     python eval/experiments/tcq_marginal_cost.py [BLOCKS]
 
@@ -15,9 +15,6 @@ from numpy.typing import NDArray
 from gguf_golf.formats import tcq, types
 from gguf_golf.runtime import ggml
 
-REACH = {1: 1.518, 2: 2.158, 3: 2.699, 4: 3.147, 5: 3.468}
-"""The largest level, 63, in units of the rms that the levels suit."""
-
 BIN = 8
 """Level units."""
 
@@ -27,7 +24,9 @@ def marginal_cost(rate: int, n_blocks: int, seed: int = 5) -> NDArray[np.float64
     rng = np.random.default_rng(seed)
     fmt = types.TCQ_FORMATS[f"tcq{rate}"]
     rows = rng.standard_normal((n_blocks, 256)).astype(np.float32)
-    rows[:, ::8] = rng.uniform(0, 72 / (63 / REACH[rate]), (n_blocks, 32)) * rng.choice((-1, 1), (n_blocks, 32))
+    rows[:, ::8] = rng.uniform(0, 72 / float(tcq.RATES[rate].level_rms), (n_blocks, 32)) * rng.choice(
+        (-1, 1), (n_blocks, 32)
+    )
     data = ggml.quantize(types.get(f"tcq{rate}").id, rows)
     levels = np.array(tcq.LEVELS[rate])[tcq.level_indices(fmt, data)]
     scale = tcq.e5m3_scales()[data[:, fmt.scale_offset]].astype(float)[:, None]
@@ -39,10 +38,10 @@ def marginal_cost(rate: int, n_blocks: int, seed: int = 5) -> NDArray[np.float64
     design = np.stack([((low == k) * (1 - part) + (low == k - 1) * part).sum(1) for k in range(len(knots))], axis=1)
     total = np.square(target - levels).sum(1)
     cost, *_ = np.linalg.lstsq(design, total, rcond=None)
-    return cost[:9] / ((63 / REACH[rate]) ** 2 / 4.0**rate)
+    return cost[:9] / (float(tcq.RATES[rate].level_rms) ** 2 / 4.0**rate)
 
 
 if __name__ == "__main__":
-    for rate in REACH:
+    for rate in tcq.RATES:
         row = marginal_cost(rate, int(sys.argv[1]) if len(sys.argv) > 1 else 16000)
         print(f"rate {rate}: " + ", ".join(f"{value:.2f}" for value in row), flush=True)

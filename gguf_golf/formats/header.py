@@ -44,8 +44,8 @@ def render() -> str:
         parts.append(c_table(f"int16_t tcq{rate}_64_slots[4]", [*magnitudes, *(-m for m in magnitudes)]))
     costs = [f"    {{ {', '.join(f'{cost}f' for cost in row.costs)} }},\n" for row in tcq.RATES.values()]
     parts.append(
-        "// by rate: how much more a whole block costs for one weight of |x| = 0, 8, .. 64 level units, in units of the mean\n"
-        "// squared error. Beyond the largest level the squared excess is added\n"
+        "// by rate: how much more a whole block costs for one weight of |x| = 0, 8, .. 64 level units, in units of\n"
+        "// the mean squared error. Beyond the largest level the squared excess is added\n"
         f"TCQ_TABLE float tcq_marginal_cost[{len(costs)}][9] = {{\n{''.join(costs)}}};\n"
     )
     parts.append(

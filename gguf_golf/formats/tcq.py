@@ -23,10 +23,10 @@ MAX_LEVEL = 63
 class Rate:
     """All that a rate decides: adding one is adding a row to RATES.
 
-    `levels[z0 | z1 << 1 | z2 << 2 | lo << 3]` are int8, |level| <= MAX_LEVEL, in units of the block scale. `slots` are the
-    magnitudes that a 4-bit slot of a 256-block adds, by its bits 0-2 (bit 3 is the sign); `slots_64` those that the one
-    slot of a 64-block adds, by bit 6 of the slot byte (bit 7 is the sign). `fallback` is the stock type that takes rows
-    which 64 does not divide.
+    `levels[z0 | z1 << 1 | z2 << 2 | lo << 3]` are int8, |level| <= MAX_LEVEL, in units of the block scale. `slots` are
+    the magnitudes that a 4-bit slot of a 256-block adds, by its bits 0-2 (bit 3 is the sign); `slots_64` those that the
+    one slot of a 64-block adds, by bit 6 of the slot byte (bit 7 is the sign). `fallback` is the stock type that takes
+    rows which 64 does not divide.
 
     The encoder alone uses `peak`, the largest level over the rms of the Gaussian weights that the levels are made for,
     and `costs`: how much more a whole block costs for one weight of |x| = 0, 8, .. 64 level units, in units of the mean

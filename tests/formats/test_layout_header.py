@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,7 +62,7 @@ def test_types_and_rates(printed: list[list[str]]) -> None:
     listed = {words[1]: int(words[2]) for words in printed if words[0] == "type"}
     assert listed == {name: fmt.block_size for name, fmt in types.TCQ_FORMATS.items()}
     level_rms = {int(words[1]): float.fromhex(words[2]) for words in printed if words[0] == "rate"}
-    assert level_rms == {rate: float(rms) for rate, rms in tcq.LEVEL_RMS.items()}
+    assert level_rms == {rate: float(row.level_rms) for rate, row in tcq.RATES.items()}
 
 
 def test_chain_order(printed: list[list[str]]) -> None:
@@ -83,10 +82,10 @@ def test_lo_bits(printed: list[list[str]]) -> None:
 
 
 def test_slot_magnitudes_are_multiples_of_the_level_rms() -> None:
-    for rate, rms in tcq.LEVEL_RMS.items():
-        of_256 = np.array([2, 3, 4, 6, 9, 14, 22, 36]) * rms
-        np.testing.assert_allclose(tcq.SLOT_MAGNITUDES[rate], of_256, atol=0.6)  # PEAKS is rounded
-        np.testing.assert_allclose(tcq.SLOT_MAGNITUDES_64[rate], np.array([3, 8]) * rms, atol=0.6)
+    for row in tcq.RATES.values():
+        multiples = np.array([2, 3, 4, 6, 9, 14, 22, 36])
+        np.testing.assert_allclose(row.slots, multiples * row.level_rms, atol=0.6)  # peaks are rounded
+        np.testing.assert_allclose(row.slots_64, np.array([3, 8]) * row.level_rms, atol=0.6)
 
 
 def test_the_largest_level_is_one_of_every_rate() -> None:

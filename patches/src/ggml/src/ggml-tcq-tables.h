@@ -165,8 +165,8 @@ TCQ_TABLE int16_t tcq5_64_slots[4] = {
     55, 145, -55, -145,
 };
 
-// by rate: how much more a whole block costs for one weight of |x| = 0, 8, .. 64 level units, in units of the mean
-// squared error. Beyond the largest level the squared excess is added
+// by rate: how much more a whole block costs for one weight of |x| = 0, 8, .. 64 level units, in units of
+// the mean squared error. Beyond the largest level the squared excess is added
 TCQ_TABLE float tcq_marginal_cost[5][9] = {
     { 0.16f, 0.11f, 0.16f, 0.33f, 0.64f, 0.96f, 1.34f, 1.89f, 1.81f },
     { 0.12f, 0.13f, 0.37f, 0.78f, 1.2f, 1.9f, 3.1f, 4.09f, 3.71f },
