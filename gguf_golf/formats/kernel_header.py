@@ -20,11 +20,11 @@ LEVEL_BIAS = 64
 PREV, CUR = 0, 8
 
 QUAD_ORDER = (1, 3, 5, 7, 0, 2, 4, 6)
-"""Sub-blocks of a block of 64 in the order of their bits, from bit 7 down, in a plane of one lo bit a weight."""
+"""The sub-block stored at bit 7, 6, ... 0 of each byte of a one-bit lo plane (blocks of 64)."""
 
 QUAD_PAIRS = ((6, 2, 4, 0), (7, 3, 5, 1))
-"""Sub-blocks whose z0 and z1 stand at bits 0, 2, 4, 6, so that with the even and the odd plane of two lo bits a weight
-one swap of pairs makes nibbles z0 z1 lo lo (k = 4..7) and lo lo z0 z1 (k = 0..3)."""
+"""The sub-blocks whose z0 and z1 are at bits 0, 2, 4, 6: then, with the even and the odd plane of two lo bits per
+weight, one swap of pairs makes the nibbles z0 z1 lo lo (k = 4..7) and lo lo z0 z1 (k = 0..3)."""
 
 HALVES = ((1, 5), (0, 4), (3, 7), (2, 6))
 """Of blocks of 256, by vector i = 0..3: the sub-blocks in its halves, whose stored pairs of bits are at bit 2i."""

@@ -64,7 +64,7 @@ def link(runtime: Path) -> None:
 
 
 def linked() -> Path | None:
-    """The runtime that this environment's bindings are linked to; None when there is none (any more)."""
+    """The runtime that this environment's bindings are linked to; None if there is none (any more)."""
     package = _package()
     if package is None or not (package / "lib").is_symlink() or not (package / "lib").is_dir():
         return None

@@ -1,4 +1,4 @@
-"""Building the patched llama.cpp into the cache. Loading it is library.py's job."""
+"""Build the patched llama.cpp into the cache; library.py loads it."""
 
 import filecmp
 import json
@@ -19,7 +19,7 @@ from gguf_golf.runtime.source import source_dir
 
 @dataclass(frozen=True)
 class Component:
-    """A part of a runtime that is built, published and found as one."""
+    """A part of a runtime that is built and published as a unit."""
 
     targets: tuple[str, ...]  # what ninja is asked for
     libraries: tuple[str, ...]  # which shared libraries it needs beside its programs, as globs in the tree's bin/
@@ -36,9 +36,9 @@ COMPONENTS = {
 
 
 def build(options: Options, components: tuple[str, ...] = ("lib",)) -> Path:
-    """Build what is missing of this checkout's runtime and return its folder in the cache.
+    """Build the missing parts of this checkout's runtime and return its folder in the cache.
 
-    `components` are keys of COMPONENTS; "lib" is always among what is built. The folder of a component appears
+    `components` are keys of COMPONENTS; "lib" is always built. The folder of a component appears
     whole or not at all. Raises BuildError.
     """
     parts = config.ingredients(options) | {"compiler": config.compiler(options)}
@@ -61,10 +61,10 @@ def build(options: Options, components: tuple[str, ...] = ("lib",)) -> Path:
 
 
 def _sync(source: Path, copy: Path) -> None:
-    """Make `copy` equal to `source`, leaving equal files alone.
+    """Make `copy` equal to `source` without touching files that are equal already.
 
-    Ninja looks at times: an untouched file is not compiled again, and a changed one gets the time of now, also when
-    the change goes back to something older.
+    Ninja compares modification times: an untouched file is not recompiled, and a changed one gets the current time,
+    even if it reverts to older content.
     """
     wanted = {path.relative_to(source) for path in source.rglob("*") if not path.is_dir()}
     present = {path.relative_to(copy) for path in copy.rglob("*") if not path.is_dir()} if copy.is_dir() else set()
@@ -78,7 +78,7 @@ def _sync(source: Path, copy: Path) -> None:
 
 
 def _configure(tree: Path, parts: dict[str, object]) -> None:
-    """Run cmake. A tree that it refuses (made by another cmake, moved, half-written) is configured from nothing."""
+    """Run cmake. A tree that it refuses (made by another cmake, moved, half-written) is configured from scratch."""
     compiler = parts["compiler"]
     assert isinstance(compiler, dict) and isinstance(parts["flags"], list)
     command = [
@@ -90,7 +90,7 @@ def _configure(tree: Path, parts: dict[str, object]) -> None:
     ]
     log = tree / "build.log"
     log.unlink(missing_ok=True)
-    # a checkout around the cache is not llama.cpp's repository: its commit is not to be asked for
+    # a repository that happens to contain the cache is not llama.cpp's: cmake must not report its commit
     env = os.environ | {"GIT_CEILING_DIRECTORIES": str(tree)}
     reused = (tree / "build").is_dir()
     try:
@@ -108,7 +108,7 @@ def _compile(tree: Path, name: str) -> None:
 
 
 def _publish(binaries: Path, runtime: Path, name: str, parts: dict[str, object]) -> None:
-    """Copy one component out of the tree and rename it into its place."""
+    """Copy one component out of the tree and rename it into place."""
     component = COMPONENTS[name]
     runtime.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=runtime, prefix=".") as folder:

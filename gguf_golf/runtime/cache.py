@@ -1,10 +1,10 @@
-"""Where everything lies that can be made again, for this user's eyes alone, and how much of it is kept.
+"""The folder of everything that can be made again: where it is, who may read it, and how much of it is kept.
 
-Layout below `cache_dir()`; everything may be deleted at any time and is made again:
+Layout of `cache_dir()`; anything in it may be deleted at any time, and is made again:
 
     sdist/               the pinned source distribution
     source/KEY/          llama.cpp, patched; the key names pin and patches
-    tree/KEY/            where ninja works, one tree per compiler, flags and CPU; survives a change of patches
+    tree/KEY/            where ninja works: one tree per compiler, flags and CPU; survives a change of patches
     runtime/KEY/         what was built: manifest.json, lib/, tools/, tests/; never changed once it is there
     bindings/VERSION/    llama-cpp-python, for Python environments that are read-only
     converted/           checkpoints as GGUF files

@@ -1,4 +1,4 @@
-"""What a runtime is made of: the ingredients that name it in the cache, and the flags they turn into."""
+"""What a runtime is built from: the ingredients that determine its name in the cache, and the flags that follow."""
 
 import hashlib
 import json
@@ -51,16 +51,16 @@ _AMX_OFF = ("-mno-amx-tile", "-mno-amx-int8", "-mno-amx-bf16")
 
 @dataclass(frozen=True)
 class Options:
-    """What the user may choose about a build."""
+    """The user's choices for a build."""
 
     amx: bool = False  # some virtual machines report AMX and crash in it
-    portable: bool = False  # for any CPU of this architecture that ggml supports by default, not for this very one
+    portable: bool = False  # for any CPU of this architecture that ggml supports by default, not tuned for this one
     cuda: bool = False
     metal: bool = False
 
 
 def ingredients(options: Options) -> dict[str, Any]:
-    """All that decides what this checkout's runtime is, except the compiler. JSON types only.
+    """Everything that determines this checkout's runtime, except the compiler. JSON types only.
 
     Raises BuildError when this machine cannot run such a runtime.
     """
@@ -89,7 +89,7 @@ def cmake_flags(options: Options) -> list[str]:
 
 
 def compiler(options: Options) -> dict[str, str]:
-    """Identity of the compilers that cmake will find, and the compile flags that they take.
+    """Identity of the compilers that cmake will find, and the compile flags that they accept.
 
     Raises BuildError, saying what to install, when one is missing.
     """
@@ -107,12 +107,12 @@ def compiler(options: Options) -> dict[str, str]:
 
 
 def key(parts: dict[str, Any]) -> str:
-    """A short name for ingredients: equal exactly when they are equal."""
+    """A short name for ingredients: equal only for equal ingredients."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def tree_key(parts: dict[str, Any]) -> str:
-    """The key of the tree that a runtime of these ingredients is built in: any pin and any patches share it."""
+    """The key of the build tree for these ingredients; all pins and patches share it."""
     return key({name: value for name, value in parts.items() if name not in ("pin", "source")})
 
 
@@ -133,7 +133,7 @@ def _on(value: bool) -> str:
 
 
 def _command(variable: str, names: tuple[str, ...]) -> list[str]:
-    """The compiler that cmake takes: the one named by the environment, or the first of its usual names."""
+    """The compiler that cmake uses: the one named by the environment, or the first of its usual names."""
     if chosen := os.environ.get(variable):
         return shlex.split(chosen)
     for name in names:
@@ -161,7 +161,7 @@ def _version(command: list[str]) -> str:
         result = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise BuildError(f"the compiler `{shlex.join(command)}` does not run: {error}") from None
-    # the licence below is no part of it; nvcc prints its version last, clang its target second
+    # without the licence that follows; nvcc prints its version last, clang its target second
     return " / ".join(line.strip() for line in result.stdout.splitlines() if re.search(r"version|\d\.\d|Target", line))
 
 

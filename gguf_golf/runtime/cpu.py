@@ -1,4 +1,4 @@
-"""Which instructions this CPU has, as far as a compiler might use them."""
+"""The instruction sets of this CPU, as far as compilers use them."""
 
 import platform
 import re
@@ -12,7 +12,7 @@ _X86_CODE = re.compile(
     r"(s?sse|avx|amx|fma|f16c|bmi|popcnt|abm|adx|movbe|aes|vaes|v?pclmul|gfni|sha|xop|tbm|lahf_lm|cx16|3dnowprefetch|apx)"
 )
 
-# what ggml compiles for when told not to compile for this very CPU (its option list calls it INS_ENB)
+# what ggml compiles for when it is not tuned for this CPU (INS_ENB in its option list)
 PORTABLE = {"x86_64": frozenset({"sse4_2", "avx", "avx2", "bmi2", "fma", "f16c"})}
 
 
@@ -32,7 +32,7 @@ def features() -> frozenset[str]:
 
 
 def _linux(cpuinfo: str) -> frozenset[str]:
-    """What every core has: big and little cores need not be equal."""
+    """What every core has: big and little cores may differ."""
     cores = [
         set(line.split(":", 1)[1].split()) for line in cpuinfo.splitlines() if re.match(r"(flags|Features)\s*:", line)
     ]

@@ -11,7 +11,7 @@ from gguf_golf.formats import types
 from gguf_golf.runtime.library import libggml
 from gguf_golf.threads import resolve
 
-# weights in a slab: large enough that the call costs nothing, small enough that threads end together
+# weights per slab: large enough that the call costs nothing, small enough that threads finish together
 _SLAB = 1 << 16
 
 
@@ -92,7 +92,7 @@ def as_rows(array: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def as_importance(importance: NDArray[np.float32], k: int) -> NDArray[np.float32]:
-    """The importance of `k` columns as ggml wants it. Raises InputError when there are not so many."""
+    """The importance of `k` columns as ggml wants it. Raises InputError for another length."""
     importance = np.ascontiguousarray(importance, np.float32)
     if importance.shape != (k,):
         raise InputError(f"importance has shape {importance.shape}, and the rows have {k} columns")

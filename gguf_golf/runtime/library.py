@@ -21,9 +21,9 @@ _OVERRIDE = "LLAMA_CPP_LIB_PATH"
 def load() -> ModuleType:
     """The module `llama_cpp`, running on this checkout's patched libraries.
 
-    A runtime that is missing, made from other patches, or made for another CPU is built first, with the options
-    and components that this environment's last build had. $LLAMA_CPP_LIB_PATH, which the bindings know too, names
-    a folder of libraries to take unseen instead. Raises BuildError.
+    A runtime that is missing, built from other patches, or built for another CPU is built first, with the options and
+    components of this environment's last build. $LLAMA_CPP_LIB_PATH, which the bindings honor too, points to libraries
+    to use as they are, without checks. Raises BuildError.
     """
     chosen = folder()
     if "llama_cpp" not in sys.modules:
@@ -49,7 +49,7 @@ def load() -> ModuleType:
 
 @cache
 def libggml() -> ctypes.CDLL:
-    """The patched libggml, through which all symbols of ggml-base and ggml-cpu are found. Raises BuildError."""
+    """The patched libggml, through which all symbols of ggml-base and ggml-cpu are resolved. Raises BuildError."""
     path = folder() / ("libggml.dylib" if sys.platform == "darwin" else "libggml.so")
     try:
         return abi.declare(ctypes.CDLL(str(path)), abi.GGML)
@@ -73,7 +73,7 @@ def tool(name: str) -> Path:
 
 
 def current() -> Path:
-    """The folder of this checkout's runtime, built when need be."""
+    """The folder of this checkout's runtime, built if necessary."""
     runtime = bindings.linked()
     if runtime is None:
         return make(Options())
@@ -89,7 +89,7 @@ def fits(made: dict[str, Any]) -> bool:
 
 
 def make(options: Options, components: tuple[str, ...] = ("lib",)) -> Path:
-    """Install the bindings, build the runtime where it is missing, and link the two. Returns the runtime's folder."""
+    """Install the bindings, build the runtime if it is missing, and link the two. Returns the runtime's folder."""
     bindings.ensure_installed()
     runtime = build.build(options, components)
     bindings.link(runtime)
@@ -97,8 +97,17 @@ def make(options: Options, components: tuple[str, ...] = ("lib",)) -> Path:
 
 
 def manifest(runtime: Path) -> dict[str, Any]:
-    """What the runtime in this folder was made from: config.ingredients() and the compiler."""
-    return cast(dict[str, Any], json.loads((runtime / "manifest.json").read_text()))
+    """What the runtime in this folder was built from: config.ingredients() and the compiler.
+
+    Raises BuildError for a file that cannot be read.
+    """
+    path = runtime / "manifest.json"
+    try:
+        made = cast(dict[str, Any], json.loads(path.read_text()))
+        Options(**made["options"])
+        return made
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BuildError(f"{path} cannot be read ({error}): delete {runtime}, and it is built again") from None
 
 
 @cache

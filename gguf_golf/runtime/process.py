@@ -1,4 +1,4 @@
-"""Running a program with its output in a log: progress while it runs, the telling lines when it fails."""
+"""Run a program with its output in a log: a progress bar while it runs, the relevant lines when it fails."""
 
 import re
 import subprocess
@@ -15,9 +15,9 @@ _LINES_SHOWN = 25
 
 
 def run(command: Iterable[object], what: str, log: Path, env: Mapping[str, str] | None = None) -> None:
-    """Run `command`, append all that it prints to `log`, and show a bar that follows the steps it counts.
+    """Run `command`, append its output to `log`, and show a bar that follows the steps it counts.
 
-    `what` says in the user's words what is being done. Raises BuildError with the end of the output on failure.
+    `what` says in the user's words what is happening. Raises BuildError with the end of the output on failure.
     """
     lines: list[str] = []
     announce(what)

@@ -1,4 +1,4 @@
-"""The pinned llama.cpp: fetched with pip, checked, unpacked, patched. Nothing here builds."""
+"""The pinned llama.cpp: fetched with pip, verified, unpacked, patched. Nothing here builds."""
 
 import hashlib
 import os
@@ -18,14 +18,14 @@ from gguf_golf.runtime.cache import cache_dir
 # a link to the checkout's patches/, so that one path is right for a checkout and for an installed wheel
 PATCHES = Path(__file__).parent / "patches"
 
-# what neither the build nor the conversion of models reads: 120 of 176 MB, and a .git that points nowhere
+# read by neither the build nor the conversion of models: 120 of 176 MB, and a .git that points nowhere
 _UNUSED = (".git", "benches", "docs", "media", "models")
 
 
 def source_dir() -> Path:
-    """The patched llama.cpp tree, made when it is not in the cache yet. Treat it as read-only.
+    """The patched llama.cpp tree, created if it is not in the cache yet. Treat it as read-only.
 
-    Raises BuildError when it cannot be fetched, is not the pinned file, or a patch does not apply.
+    Raises BuildError if it cannot be fetched, is not the pinned file, or a patch does not apply.
     """
     while not (target := cache_dir() / "source" / source_key()).is_dir():
         with locked(target, wait=True):
@@ -45,9 +45,9 @@ def source_key() -> str:
 
 
 def sdist() -> Path:
-    """The pinned source distribution, fetched with pip when it is not in the cache yet.
+    """The pinned source distribution, fetched with pip if it is not in the cache yet.
 
-    Raises BuildError when pip fails or the file's SHA-256 is not the pin's.
+    Raises BuildError if pip fails or the file's SHA-256 is not the pin's.
     """
     path = cache_dir() / "sdist" / f"llama_cpp_python-{pin.VERSION}.tar.gz"
     if not path.is_file():
@@ -69,7 +69,7 @@ def verify(path: Path) -> None:
 
 
 def pip(*arguments: str | Path, what: str, env: dict[str, str] | None = None) -> None:
-    """Run this environment's pip; raises BuildError with pip's last words when it fails."""
+    """Run this environment's pip; raises BuildError with the end of its output if it fails."""
     cache_dir().mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "pip", *arguments, "--progress-bar", "raw", "--disable-pip-version-check"]
     process.run(command, what, cache_dir() / "pip.log", env)
@@ -132,8 +132,8 @@ def _vendored(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 def _apply(patch: Path, tree: Path) -> None:
-    # the ceiling keeps git from taking a checkout around the cache for the patch's repository (it then skips files
-    # without a word); no configuration of the user's may change line ends
+    # the ceiling keeps git from mistaking a checkout that contains the cache for the patch's repository (it would then
+    # skip files silently); the user's configuration must not change line endings
     env = os.environ | {
         "GIT_CEILING_DIRECTORIES": str(tree.parent),
         "GIT_CONFIG_GLOBAL": os.devnull,

@@ -77,6 +77,13 @@ def test_a_runtime_of_other_patches_is_replaced(runtime: Path, monkeypatch: pyte
     assert library.current() == "rebuilt"
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"options": {"turbo": true}}'])
+def test_a_manifest_that_cannot_be_read_is_named_with_what_to_do(text: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(BuildError, match=r"manifest\.json cannot be read .*: delete .*, and it is built again"):
+        library.manifest(tmp_path)
+
+
 def test_an_environment_without_a_runtime_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bindings, "linked", lambda: None)
     monkeypatch.setattr(library, "make", lambda options: options)

@@ -76,7 +76,7 @@ def test_a_patch_that_does_not_fit_is_named_and_leaves_nothing(patches: Patches)
     assert left == []
 
 
-def test_patches_that_change_while_they_are_applied_are_applied_anew(
+def test_patches_that_change_while_they_are_applied_are_applied_again(
     patches: Patches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     patches({"0001-a.patch": PATCH.format("TWO")})
