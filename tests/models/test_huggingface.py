@@ -80,7 +80,7 @@ def test_logits_are_those_of_transformers(name: str, checkpoint: Callable[[str],
 def test_llama_cpp_tokenizes_like_tokenizers(name: str, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     path = write_gguf(open_model(checkpoint(name)), tmp_path / "model.gguf")
     with LoadedModel(path, vocab_only=True) as model:
-        ours = [model.tokenize(text, parse_special=True).tolist() for text in TEXTS]
+        ours = [model.tokenize(text, add_special=True, parse_special=True).tolist() for text in TEXTS]
     assert ours == golden(name)["tokens"]
 
 
