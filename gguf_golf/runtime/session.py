@@ -7,7 +7,8 @@ sampling of its own.
 import ctypes
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -23,6 +24,7 @@ from gguf_golf.threads import resolve
 GGUF_MAGIC = b"GGUF"
 
 _log_tail: deque[str] = deque(maxlen=40)
+_log_listeners: list[list[str]] = []
 _kept_alive: list[Any] = []  # ctypes callbacks that C still points to
 
 
@@ -32,13 +34,32 @@ def bindings() -> ModuleType:
     llama_cpp = library.load()
 
     def keep(_level: int, text: bytes, _user_data: Any) -> None:
-        _log_tail.append(text.decode("utf-8", "replace"))
+        line = text.decode("utf-8", "replace")
+        _log_tail.append(line)
+        for listener in _log_listeners:
+            listener.append(line)
 
     callback = llama_cpp.llama_log_callback(keep)
     llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
     _kept_alive.append(callback)
     llama_cpp.llama_backend_init()
     return llama_cpp
+
+
+def default_threads() -> int:
+    """Cores that this process may use (an affinity mask counts, hyper-threads are not told apart)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def captured_log() -> Iterator[list[str]]:
+    """Everything that llama.cpp logs within the block, piece by piece: pieces are not always whole lines."""
+    pieces: list[str] = []
+    _log_listeners.append(pieces)
+    try:
+        yield pieces
+    finally:
+        _log_listeners.remove(pieces)
 
 
 def _last_log_line() -> str:
