@@ -46,11 +46,6 @@ def bindings() -> ModuleType:
     return llama_cpp
 
 
-def default_threads() -> int:
-    """Cores that this process may use (an affinity mask counts, hyper-threads are not told apart)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @contextmanager
 def captured_log() -> Iterator[list[str]]:
     """Everything that llama.cpp logs within the block, piece by piece: pieces are not always whole lines."""

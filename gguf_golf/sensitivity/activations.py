@@ -1,4 +1,4 @@
-"""What is seen of the activations while the undisturbed model runs: E[x^2] on two samples, rounding errors, spikes.
+"""What is seen of the activations while the undisturbed model runs: E[x^2] on two samples, some inputs, spikes.
 
 A spike in the output of a down projection comes from one weight times one input: a candidate for a super weight
 (Yu et al. 2024, "The Super Weight in Large Language Models"). Only ablation tells which of them matter.
@@ -15,7 +15,7 @@ from gguf_golf.calibrate.collect import Collector
 from gguf_golf.calibrate.imatrix import Imatrix
 from gguf_golf.runtime.abi import GgmlTensor
 from gguf_golf.runtime.tensor import op_name, view
-from gguf_golf.sensitivity.rounding import Rounding
+from gguf_golf.sensitivity.layer_inputs import LayerInputs
 
 DOWN_PROJECTION = ".ffn_down.weight"
 
@@ -36,9 +36,8 @@ class Spike:
 class Observer:
     """An evaluation callback for `Probe.run_base`: even and odd chunks are two disjoint samples."""
 
-    def __init__(self) -> None:
-        self.rounding = Rounding()
-        self._samples = tuple(Collector(process_output=True, observe=self.rounding.observe) for _ in range(2))
+    def __init__(self, inputs: LayerInputs) -> None:
+        self._samples = tuple(Collector(process_output=True, observe=inputs.observe) for _ in range(2))
         self._spikes: dict[str, Spike] = {}
 
     def callback(self, chunk: int, pointer: int, ask: bool) -> bool:

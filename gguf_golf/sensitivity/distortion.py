@@ -1,8 +1,10 @@
-"""How far each type moves a tensor's weights: really encoded, compared under the importance of the input channels.
+"""How far each type moves a tensor's weights: really encoded, and judged by inputs that the encoder has not seen.
 
-The measure of error everywhere in this room is E = sum h (w - w')^2 / sum h w^2, with h = E[x^2] of the weight's input
-channel: the relative squared error of the layer's output if inputs were uncorrelated. Error feedback makes errors that
-are correlated on purpose: such types are judged by (w - w') H (w - w')^T under the Hessian H = E[x x^T] instead.
+The measure of error everywhere in this room is E = sum |(w - w') x|^2 / sum |w x|^2 over some rows w of the tensor and
+some inputs x of the layer: the relative squared error of its output. Error feedback makes errors that are correlated on
+purpose; judged by the Hessian that it was computed from, it looks better than it is, hence the other inputs. Where a
+tensor has none (`quick`, or an embedding that is only looked up), x is taken as uncorrelated, with the imatrix's
+E[x^2]: E = sum h (w - w')^2 / sum h w^2.
 """
 
 from dataclasses import dataclass, replace
@@ -14,10 +16,12 @@ from gguf_golf.encode import Encoder, Guide, round_trip
 from gguf_golf.formats import types
 from gguf_golf.formats.types import QuantType
 from gguf_golf.models import LazyTensor
+from gguf_golf.sensitivity.layer_inputs import LayerInputs
+from gguf_golf.sensitivity.rounding import SCALE_SPANS, rounded
 
 FloatArray = NDArray[np.float32]
 
-SAMPLE_WEIGHTS = 1 << 16
+SAMPLE_WEIGHTS = 1 << 15
 """Weights of a tensor that each type is tried on: evenly spaced rows."""
 
 CANDIDATES = tuple(
@@ -82,15 +86,44 @@ def decoded(rows: Rows, quant_type: QuantType, encoder: Encoder) -> FloatArray:
     return new
 
 
-def relative_error(rows: Rows, new: FloatArray) -> float:
-    """E of rows that became `new` f32 [n, k]; 0 for rows that are all zero."""
-    weight = rows.column_weight
-    energy = float((weight * np.square(rows.values)).sum(dtype=np.float64))
-    error = float((weight * np.square(rows.values - new)).sum(dtype=np.float64))
-    return error / energy if energy else 0.0
+class Judge:
+    """Measures how far the output of a layer moves, by `rows` of its weights and some of its inputs."""
+
+    def __init__(self, rows: Rows, inputs: LayerInputs | None = None) -> None:
+        self._rows = rows
+        reached = {} if inputs is None else dict(inputs.experts(rows.weight))
+        self._inputs = {expert: x for expert, x in reached.items() if (rows.expert == expert).any()}
+        self._energy = self._squared_output(rows.values)
+
+    def error(self, new: FloatArray) -> float:
+        """E of the rows that became `new` f32 [n, k]; 0 for rows that are all zero."""
+        return self._squared_output(self._rows.values - new) / self._energy if self._energy else 0.0
+
+    def rounding(self) -> dict[str, float]:
+        """E of rounding the inputs instead, by activation type; empty where there are none."""
+        if not self._inputs or not self._energy:
+            return {}
+        return {
+            activation: self._squared_output(self._rows.values, span) / self._energy
+            for activation, span in SCALE_SPANS.items()
+            if self._rows.values.shape[1] % span == 0
+        }
+
+    def _squared_output(self, values: FloatArray, span: int | None = None) -> float:
+        """Sum of squares of the layer's output with these weights, or, with a `span`, of what rounding changes in it.
+
+        A rarely chosen expert counts by how rarely it is chosen.
+        """
+        if not self._inputs:
+            return float((self._rows.column_weight * np.square(values)).sum(dtype=np.float64))
+        total = 0.0
+        for expert, x in self._inputs.items():
+            moved = x if span is None else rounded(x, span) - x
+            total += float(np.square(values[self._rows.expert == expert] @ moved.T).sum(dtype=np.float64))
+        return total
 
 
-def errors(rows: Rows, encoder: Encoder) -> dict[str, float]:
+def errors(rows: Rows, encoder: Encoder, judge: Judge) -> dict[str, float]:
     """E of every type that the rows divide into, by name. Without importance, types that need one are left out."""
     by_type = {}
     for quant_type in CANDIDATES:
@@ -98,25 +131,8 @@ def errors(rows: Rows, encoder: Encoder) -> dict[str, float]:
             continue
         if quant_type.needs_imatrix and rows.importance is None:
             continue
-        by_type[quant_type.name] = _error(rows, quant_type, encoder)
+        by_type[quant_type.name] = judge.error(decoded(rows, quant_type, encoder))
     return by_type
-
-
-def _error(rows: Rows, quant_type: QuantType, encoder: Encoder) -> float:
-    """E under the Hessians where every expert of the rows is encoded with error feedback, otherwise without any."""
-    k, hessians = rows.values.shape[1], rows.guide.hessians
-    energy = error = 0.0
-    for expert in np.unique(rows.expert):
-        guidance = rows.guide.of(rows.weight, quant_type, k, int(expert), rows.n_experts)
-        hessian = None if hessians is None or guidance.feedback is None else hessians.get(rows.weight, int(expert))
-        if hessian is None:
-            plain = rows.without_hessians()
-            return relative_error(plain, decoded(plain, quant_type, encoder))
-        values = rows.values[rows.expert == expert]
-        difference = values - round_trip(encoder, values, quant_type, guidance)
-        error += float(np.einsum("ij,ij->", difference @ hessian, difference, dtype=np.float64))
-        energy += float((np.square(values, dtype=np.float64) @ np.diag(hessian)).sum())
-    return error / energy if energy else 0.0
 
 
 def slot_holds(rows: Rows, quant_type: QuantType, channel: int, encoder: Encoder) -> bool:

@@ -26,7 +26,12 @@ from gguf_golf.threads import resolve
 FloatArray = NDArray[np.float32]
 
 _PLAIN_TYPES = {t.id: t.name for t in types.ALL.values() if t.holds_weights and not t.is_quantized}
-_ROWS = 64  # positions whose probabilities are compared at a time: bounds memory for large vocabularies
+_ROWS = 64  # positions whose probabilities are compared at a time by one thread
+_LOGITS = 1 << 24  # logits asked for at a time: bounds memory for large vocabularies
+_MIN_TOKENS = 32  # and in a batch, however large the vocabulary: smaller ones are slow, and calibration ignores them
+
+SEGMENTS = 16
+"""A context is scored in so many equal parts, apart from those that are only context: error bars come from them."""
 
 
 @dataclass(frozen=True)
@@ -41,21 +46,35 @@ class _Weight:
 class Probe:
     """A GGUF of plain numbers (F32, F16, BF16) on the first chunks of a text, ready to be disturbed.
 
-    Use as a context manager. Everything is scored that has at least a quarter of the context before it. Raises
-    InputError for a text shorter than one chunk.
+    Use as a context manager. Everything is scored that has at least a quarter of the context before it: the last
+    SCORED of SEGMENTS parts of each chunk. `n_observed` chunks, if more than `n_chunks`, are run undisturbed only.
+    Raises InputError for a text shorter than one chunk.
     """
 
-    def __init__(self, path: Path, text: Path, n_ctx: int, n_chunks: int, scratch: Path, threads: int | None) -> None:
+    SCORED = SEGMENTS - SEGMENTS // 4
+
+    def __init__(
+        self,
+        path: Path,
+        text: Path,
+        *,
+        n_ctx: int,
+        n_chunks: int,
+        scratch: Path,
+        threads: int | None,
+        n_observed: int = 0,
+    ) -> None:
         self.threads = resolve(threads)
         self._model = LoadedModel(path, in_place=True)
-        self.chunks = text_chunks(self._model, text, n_ctx, n_chunks)
+        self._observed = text_chunks(self._model, text, n_ctx, max(n_chunks, n_observed))
+        self.chunks = self._observed[:n_chunks]
         self._positions = np.arange(n_ctx, dtype=np.int32)
-        self._scored = self._positions >= n_ctx // 4
+        self._first = n_ctx * (SEGMENTS - self.SCORED) // SEGMENTS
+        self._batch = min(n_ctx, max(_MIN_TOKENS, _LOGITS // self._model.n_vocab))
         self._weights: dict[str, _Weight] = {}
         self._pool = ThreadPoolExecutor(self.threads)
         self._context: Context | None = None
         self._base_path = scratch
-        self._base: NDArray[np.float32] | None = None
 
     def __enter__(self) -> "Probe":
         return self
@@ -67,7 +86,6 @@ class Probe:
         if self._context is not None:
             self._context.close()
         self._model.close()
-        self._base = None
         self._base_path.unlink(missing_ok=True)
 
     def run_base(self, observe: Callable[[int, int, bool], bool]) -> None:
@@ -84,20 +102,24 @@ class Probe:
                 if ask:
                     self._find_weight(ctypes.cast(pointer, ctypes.POINTER(GgmlTensor)).contents)
                 return observe(chunk_index, pointer, ask)
-            except Exception as raised:  # C cannot pass an exception on
+            except BaseException as raised:  # C cannot pass an exception on
                 error = error or raised
                 return False
 
-        n_scored = int(self._scored.sum())
-        self._base = np.memmap(
-            self._base_path, np.float32, "w+", shape=(len(self.chunks), n_scored, self._model.n_vocab)
-        )
-        with self._model.context(len(self._positions), threads=self.threads, cb_eval=callback) as context:
-            for chunk_index, chunk in enumerate(self.chunks):
+        with (
+            self._base_path.open("wb") as file,
+            self._model.context(len(self._positions), threads=self.threads, cb_eval=callback) as context,
+        ):
+            for chunk_index, chunk in enumerate(self._observed):
                 try:
-                    self._base[chunk_index] = _log_softmax(self._logits(context, chunk))
+                    for _, logits in self._logits(context, chunk):
+                        if chunk_index < len(self.chunks):
+                            for rows in _parts(len(logits)):
+                                file.write(_log_softmax(logits[rows]).data)
                 except DataError as failed:
                     raise error or failed from None
+                if error is not None:
+                    raise error
         self._context = self._model.context(len(self._positions), threads=self.threads)
 
     @property
@@ -123,20 +145,36 @@ class Probe:
         weight = self._weight(name)
         return ggml.dequantize(weight.type_id, weight.data[first:last], last - first, weight.shape[1], self.threads)
 
-    def kld(self, n_chunks: int | None = None) -> NDArray[np.float64]:
-        """Mean KL divergence from the undisturbed model, nats, of each of the first `n_chunks` chunks: f64 [n]."""
-        assert self._base is not None and self._context is not None, "run_base comes first"
-        chunks = self.chunks[:n_chunks]
-        result = np.empty(len(chunks))
-        for index, chunk in enumerate(chunks):
-            logits, base = self._logits(self._context, chunk), self._base[index]
-            parts = [slice(start, start + _ROWS) for start in range(0, len(logits), _ROWS)]
-            result[index] = sum(self._pool.map(lambda p, b=base, q=logits: _kld_sum(b[p], q[p]), parts)) / len(logits)
-        return result
+    def kld(self, n_chunks: int | None = None, share: float = 1.0) -> NDArray[np.float64]:
+        """KL divergence from the undisturbed model, nats, on the first `n_chunks` chunks: f64 [chunks, segments].
 
-    def _logits(self, context: Context, chunk: NDArray[np.int32]) -> FloatArray:
+        A segment is the mean over one of SEGMENTS equal parts of a chunk. With a `share` below 1, only that share of
+        each chunk is run; its segments are the first of those of the whole chunk, on the same tokens.
+        """
+        assert self._context is not None, "run_base comes first"
+        chunks = self.chunks[:n_chunks]
+        n_tokens = max(self._first + 1, round(share * len(self._positions)))
+        n_scored, whole = n_tokens - self._first, len(self._positions) - self._first
+        by_token = np.empty((len(chunks), n_scored))
+        for index, chunk in enumerate(chunks):
+            for first, logits in self._logits(self._context, chunk[:n_tokens]):
+                base = _BaseRows(self._base_path, index * whole + first, self._model.n_vocab)
+                parts = list(_parts(len(logits)))
+                divergences = self._pool.map(lambda rows, b=base, q=logits: _kld(b.read(rows), q[rows]), parts)
+                by_token[index, first : first + len(logits)] = np.concatenate(list(divergences))
+        length = max(1, len(self._positions) // SEGMENTS)
+        return np.stack([part.mean(1) for part in np.array_split(by_token, max(1, n_scored // length), axis=1)], axis=1)
+
+    def _logits(self, context: Context, chunk: NDArray[np.int32]) -> Iterator[tuple[int, FloatArray]]:
+        """Run a chunk batch by batch: (index of the first scored position, counted from the first, its logits)."""
         context.clear()
-        return context.decode(with_bos(self._model, chunk), self._positions, self._scored)
+        tokens = with_bos(self._model, chunk)
+        for start in range(0, len(tokens), self._batch):
+            positions = self._positions[start : min(start + self._batch, len(tokens))]
+            scored = positions >= self._first
+            logits = context.decode(tokens[positions], positions, scored)
+            if scored.any():
+                yield int(positions[scored][0]) - self._first, logits
 
     def _find_weight(self, node: GgmlTensor) -> None:
         source = node.src[0]
@@ -158,14 +196,31 @@ class Probe:
         return self._weights[name]
 
 
+class _BaseRows:
+    """Log-probabilities of the undisturbed model, read from where `run_base` wrote them."""
+
+    def __init__(self, path: Path, first: int, n_vocab: int) -> None:
+        self._path, self._first, self._n_vocab = path, first, n_vocab
+
+    def read(self, rows: slice) -> FloatArray:
+        """f32 [rows, n_vocab]."""
+        count = rows.stop - rows.start
+        offset = 4 * self._n_vocab * (self._first + rows.start)
+        return np.fromfile(self._path, np.float32, count * self._n_vocab, offset=offset).reshape(count, self._n_vocab)
+
+
+def _parts(n: int) -> Iterator[slice]:
+    return (slice(start, min(start + _ROWS, n)) for start in range(0, n, _ROWS))
+
+
 def _log_softmax(logits: FloatArray) -> FloatArray:
     shifted: FloatArray = logits - logits.max(1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(1, keepdims=True, dtype=np.float64)).astype(np.float32)
     return shifted
 
 
-def _kld_sum(base_log_p: FloatArray, logits: FloatArray) -> float:
-    """Sum over rows of KL(base || model)."""
+def _kld(base_log_p: FloatArray, logits: FloatArray) -> NDArray[np.float64]:
+    """KL(base || model) of each row."""
     difference = base_log_p - _log_softmax(logits)
     difference *= np.exp(base_log_p)
-    return float(difference.sum(dtype=np.float64))
+    return difference.sum(1, dtype=np.float64)

@@ -4,21 +4,25 @@ Schema in docs/planning.md. Damage is a KL divergence in nats, unless `quick`: t
 """
 
 import json
-import os
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gguf_golf import files
 from gguf_golf.errors import InputError
 from gguf_golf.formats import types
 
 SCHEMA = "gguf-golf/sensitivity"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """KL divergence of each chunk, nats, with one tensor in `type`, without error feedback; `error` is its E."""
+    """KL divergence of each segment of the text, nats, with one tensor in `type`, encoded without error feedback.
+
+    `error` is its E. Segments are equal parts of a chunk, see probe.py; `kld` may hold the first of them only.
+    """
 
     type: str
     error: float
@@ -27,13 +31,14 @@ class Measurement:
 
 @dataclass(frozen=True)
 class TensorSensitivity:
-    """What one tensor costs: damage at a relative error E is coefficient * E ** exponent.
+    """What one tensor costs: its damage at a relative error E of its layer's output, and how well that is known.
 
-    `floor` is the KL divergence that any change of its layer causes, however small: rounding of activations comes out
-    otherwise after it. It is no damage of the tensor, and has been subtracted from what was measured.
+    damage(E) = coefficient * E up to E = `anchor`, where it was measured: a KL divergence is quadratic in a small
+    perturbation, and E is a square. Beyond, damage(E) = damage(anchor) * (E / anchor) ** exponent.
 
     `errors` holds E of every type; `rounding` that of rounding the activations, by activation type, which adds to it in
-    a model that runs and was no part of the measurement. `proxy` is the cheap guess at the coefficient: sum h w^2.
+    a model that runs and was no part of the measurement. `coefficient_sd` is the standard error of the coefficient's
+    logarithm, None if nothing was measured. `proxy` is the cheap guess at the coefficient: sum h w^2.
     `row_share` and `channel_share` map a share of the rows or input channels, the worst first, to their share of the
     weighted error; the stabilities are Spearman's correlation of their rankings between two disjoint samples of text.
     """
@@ -43,9 +48,10 @@ class TensorSensitivity:
     errors: dict[str, float]
     proxy: float
     coefficient: float
-    coefficient_se: float | None = None
+    coefficient_sd: float | None = None
+    anchor: float = 1.0
     exponent: float = 1.0
-    floor: float = 0.0
+    exponent_sd: float = 0.0
     rounding: dict[str, float] = field(default_factory=dict)
     measured: list[Measurement] = field(default_factory=list)
     row_share: dict[str, float] = field(default_factory=dict)
@@ -54,9 +60,25 @@ class TensorSensitivity:
     channel_stability: float | None = None
 
     def damage(self, type_name: str) -> float:
-        """Predicted damage with this tensor alone in the named type; 0 for types that hold it exactly."""
-        error = self.errors[type_name] + self.rounding.get(types.get(type_name).activations or "", 0.0)
-        return float(self.coefficient * error**self.exponent) if error > 0 else 0.0
+        """Expected damage with this tensor alone in the named type; 0 for types that hold it exactly."""
+        error = self._error(type_name)
+        beyond = max(1.0, error / self.anchor)
+        return self.coefficient * error * beyond ** (self.exponent - 1)
+
+    def uncertainty(self, type_name: str) -> float:
+        """The standard error of the damage's logarithm: it grows with the distance from what was measured."""
+        error = self._error(type_name)
+        if self.coefficient_sd is None or error <= 0:
+            return 0.0
+        slope_sd = self.exponent_sd if error > self.anchor else LINEAR_SD
+        return math.hypot(self.coefficient_sd, slope_sd * math.log(error / self.anchor))
+
+    def _error(self, type_name: str) -> float:
+        return self.errors[type_name] + self.rounding.get(types.get(type_name).activations or "", 0.0)
+
+
+LINEAR_SD = 0.05
+"""How far the exponent below the anchor may be from 1: by rare large effects, such as a token sent to other experts."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +129,7 @@ class Sensitivity:
 def write(sensitivity: Sensitivity, path: Path) -> None:
     """Write the file; it appears whole or not at all."""
     document = {"schema": SCHEMA, "version": SCHEMA_VERSION, **asdict(sensitivity)}
-    aside = path.with_name(path.name + ".partial")
-    try:
-        aside.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(aside, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error})") from error
+    files.write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
 def read(path: Path) -> Sensitivity:

@@ -28,7 +28,7 @@ def super_weights(
         without = row.copy()
         without[0, channel] = 0
         with probe.disturbed(spike.tensor, without, first_row=spike.row):
-            kld = probe.kld()
+            kld = probe.kld().ravel()
         tensor = by_name[spike.tensor]
         confirmed = bool(kld.mean() >= CONFIRMED_SHARE * np.mean(tensor.measured[0].kld))
         rows = distortion.Rows(spike.tensor, row, np.zeros(1, np.int64), 1, guide.without_hessians())
