@@ -1,9 +1,11 @@
 """What each tensor could be stored in: types, exact bytes and predicted damage, ready for the knapsack."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gguf_golf.container.tensors import TensorInfo
 from gguf_golf.errors import InputError
@@ -12,21 +14,32 @@ from gguf_golf.formats.types import QuantType
 from gguf_golf.models import LazyTensor, Model
 from gguf_golf.models.roles import is_quantizable
 from gguf_golf.plan.constraints import KEPT_WITHIN, Constraints
+from gguf_golf.plan.correction import UNCORRECTED, Correction, part_of
 from gguf_golf.plan.knapsack import Item
 from gguf_golf.sensitivity.result import Sensitivity, SuperWeight
 
 
 @dataclass(frozen=True)
 class Group:
-    """Tensors that share a type (mostly one), the types they may take, and one knapsack item with an entry for each."""
+    """Tensors that share a type (mostly one), the types they may take, and one knapsack item with an entry for each.
+
+    `damage` is what each type is expected to cost; the item's damage is an upper confidence bound of it.
+    """
 
     names: tuple[str, ...]
     types: tuple[QuantType, ...]
+    damage: NDArray[np.float64]
     item: Item
 
 
-def groups(model: Model, sensitivity: Sensitivity, constraints: Constraints) -> list[Group]:
-    """The candidates of every quantizable tensor of the model, in its order.
+CAUTION = 1.0
+"""Standard errors (of a damage's logarithm) above the expected damage that a plan reckons with."""
+
+
+def groups(
+    model: Model, sensitivity: Sensitivity, constraints: Constraints, correction: Correction = UNCORRECTED
+) -> list[Group]:
+    """The candidates of every quantizable tensor of the model, in its order, with corrected damages.
 
     Raises InputError where the constraints leave nothing, or the sensitivity file is of another model.
     """
@@ -39,14 +52,20 @@ def groups(model: Model, sensitivity: Sensitivity, constraints: Constraints) -> 
         if not shared:
             raise InputError(f"no type is allowed for all of {', '.join(names)}, which are tied")
         sizes = [[stored_bytes(tensors[name], t) for t in shared] for name in names]
-        damage = [[tensor_damage(sensitivity, name, t) for t in shared] for name in names]
+        damage = [
+            [tensor_damage(sensitivity, name, t) * correction.factor(part_of(name, t)) for t in shared]
+            for name in names
+        ]
+        doubt = [[math.exp(CAUTION * sensitivity.of(name).uncertainty(t.name)) for t in shared] for name in names]
         seconds = None
         if constraints.speed is not None:
             ns = np.array([constraints.speed.ns_per_weight[t.name] for t in shared])
             n_weights = sum(float(np.prod(tensors[name].shape)) for name in names if name in multiplied)
             seconds = 1e-9 * n_weights * ns
-        item = Item(np.sum(sizes, 0, dtype=np.int64), np.sum(damage, 0, dtype=np.float64), seconds)
-        found.append(Group(names, tuple(shared), item))
+        bound: NDArray[np.float64] = np.sum(np.multiply(damage, doubt), 0, dtype=np.float64)
+        item = Item(np.asarray(np.sum(sizes, 0), np.int64), bound, seconds)
+        expected: NDArray[np.float64] = np.sum(damage, 0, dtype=np.float64)
+        found.append(Group(names, tuple(shared), expected, item))
     return found
 
 

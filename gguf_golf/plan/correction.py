@@ -62,6 +62,9 @@ class Correction:
         return float(damage * math.exp(self.log_scale + self.slope * math.log(damage / REFERENCE)))
 
 
+UNCORRECTED = Correction()
+
+
 def learn(observations: Sequence[Observation]) -> Correction:
     """The correction that these files call for; those without predicted or measured damage are passed over."""
     usable = [each for each in observations if each.kld > 0 and sum(each.parts.values()) > 0]

@@ -48,7 +48,7 @@ def describe(groups: Sequence[Group], chosen: Sequence[int], n_weights: dict[str
     """Where the bytes of these choices lie."""
     size, weights, damage = dict.fromkeys(ROLES, 0), dict.fromkeys(ROLES, 0), 0.0
     for group, index in zip(groups, chosen, strict=True):
-        damage += float(group.item.damage[index])
+        damage += float(group.damage[index])
         for name in group.names:
             size[role(name)] += int(n_weights[name] * group.types[index].bpw / 8)
             weights[role(name)] += n_weights[name]

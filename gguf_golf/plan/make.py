@@ -11,7 +11,7 @@ from gguf_golf.plan import curve
 from gguf_golf.plan.budget import parse
 from gguf_golf.plan.constraints import Constraints
 from gguf_golf.plan.inputs import load
-from gguf_golf.plan.planner import Plan, Planner
+from gguf_golf.plan.planner import Plan, Planner, saved_per_mb
 
 
 def make_recipe(
@@ -56,7 +56,7 @@ def explain(model: Model, plan: Plan) -> str:
     """The byte-return curve around a plan, as text."""
     sizes = {tensor.name: math.prod(tensor.shape) for tensor in model.tensors if is_quantizable(tensor)}
     used = sum(int(group.item.bytes[index]) for group, index in zip(plan.groups, plan.chosen, strict=True))
-    next_mb = max(line.kld_per_mb or 0.0 for line in plan.recipe.tensors.values())
+    next_mb = max(saved_per_mb(group, index) for group, index in zip(plan.groups, plan.chosen, strict=True))
     here = curve.describe(plan.groups, plan.chosen, sizes, next_mb)
     unit = "damage" if plan.recipe.predicted_kld is None else "KLD"
     return curve.render(curve.frontier(plan.groups, sizes), here, plan.file_bytes - used, unit)

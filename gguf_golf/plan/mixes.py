@@ -41,7 +41,7 @@ def mixes(model: Path, *, has_imatrix: bool) -> dict[str, dict[str, QuantType]]:
     found = {}
     for name, number in mix_names().items():
         chosen = _dry_run(model, number, has_imatrix)
-        if chosen and (has_imatrix or not any(t.name in types.NEEDS_IMATRIX for t in chosen.values())):
+        if chosen and (has_imatrix or not any(t.needs_imatrix for t in chosen.values())):
             found[name] = chosen
     if not found:
         raise InputError(f"{model}: llama.cpp cannot quantize this file; is it a GGUF in full precision?")

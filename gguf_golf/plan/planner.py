@@ -1,6 +1,6 @@
 """The best recipe for a budget: the knapsack over all candidates, and the exact size of the file that it means."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gguf_golf.calibrate.imatrix import Imatrix
@@ -16,6 +16,7 @@ from gguf_golf.plan import knapsack
 from gguf_golf.plan.budget import Budget, n_weights
 from gguf_golf.plan.candidates import Group, groups, kept_by, tensor_damage
 from gguf_golf.plan.constraints import Constraints
+from gguf_golf.plan.correction import UNCORRECTED, Correction, part_of
 from gguf_golf.plan.recipe import Line, Recipe, to_toml
 from gguf_golf.sensitivity.result import Sensitivity
 
@@ -34,8 +35,8 @@ class Plan:
 class Planner:
     """Plans for one model: what its tensors may take is worked out once, then any number of budgets is asked for.
 
-    `source` is the provenance that recipes state; `imatrix` adds what it is to the file's header. Raises InputError
-    where the constraints leave nothing for a tensor.
+    `source` is the provenance that recipes state; `imatrix` adds what it is to the file's header; `correction` is what
+    measured files have taught. Raises InputError where the constraints leave nothing for a tensor.
     """
 
     def __init__(
@@ -45,10 +46,17 @@ class Planner:
         constraints: Constraints,
         imatrix: Imatrix | None,
         source: Mapping[str, str],
+        correction: Correction = UNCORRECTED,
     ) -> None:
-        self.groups = groups(model, sensitivity, constraints)
-        self._model, self._sensitivity, self._imatrix, self._source = model, sensitivity, imatrix, dict(source)
+        self.groups = groups(model, sensitivity, constraints, correction)
+        self.correction = correction
+        self._model, self._sensitivity, self._constraints = model, sensitivity, constraints
+        self._imatrix, self._source = imatrix, dict(source)
         self._max_seconds = None if constraints.speed is None else constraints.speed.max_seconds
+
+    def corrected(self, correction: Correction) -> "Planner":
+        """The same planner with another correction."""
+        return Planner(self._model, self._sensitivity, self._constraints, self._imatrix, self._source, correction)
 
     def plan(self, budget: Budget) -> Plan:
         """The recipe of least predicted damage whose file is no larger than the budget.
@@ -73,6 +81,41 @@ class Planner:
             room -= made.file_bytes - budget.file_bytes
             if room < self._bytes(smallest.chosen):
                 return smallest
+
+    def choices(self, wanted: Mapping[str, QuantType]) -> list[int] | None:
+        """The choices that give tensors these types, by name; None if the constraints forbid one of them."""
+        chosen = []
+        for group in self.groups:
+            names = {wanted[name].name for name in group.names}
+            index = next((i for i, quant_type in enumerate(group.types) if names == {quant_type.name}), None)
+            if index is None:
+                return None
+            chosen.append(index)
+        return chosen
+
+    def expected(self, chosen: Sequence[int]) -> float:
+        """The predicted damage of these choices."""
+        pairs = zip(self.groups, chosen, strict=True)
+        return self.correction.total(sum(float(group.damage[index]) for group, index in pairs))
+
+    def plan_of(self, chosen: list[int], budget: Budget) -> Plan | None:
+        """The plan of these choices; None if it does not fit into the budget or is too slow."""
+        pairs = list(zip(self.groups, chosen, strict=True))
+        seconds = sum(float(group.item.seconds[i]) for group, i in pairs if group.item.seconds is not None)
+        limit = self._room(budget.bpw) if budget.bpw is not None else budget.file_bytes
+        if self._bytes(chosen) > (limit or 0) or (self._max_seconds is not None and seconds > self._max_seconds):
+            return None
+        made = self._made(chosen, budget)
+        return made if budget.file_bytes is None or made.file_bytes <= budget.file_bytes else None
+
+    def parts(self, plan: Plan) -> dict[tuple[str, str], float]:
+        """The uncorrected damage of a plan by part, see correction.py."""
+        parts: dict[tuple[str, str], float] = {}
+        for name, line in plan.recipe.tensors.items():
+            quant_type = types.get(line.type)
+            part = part_of(name, quant_type)
+            parts[part] = parts.get(part, 0.0) + tensor_damage(self._sensitivity, name, quant_type)
+        return parts
 
     def _solve(self, room: int) -> list[int]:
         return knapsack.solve([group.item for group in self.groups], room, self._max_seconds)
@@ -102,21 +145,27 @@ class Planner:
         picked = {
             name: group.types[index] for group, index in zip(self.groups, chosen, strict=True) for name in group.names
         }
+        quick = self._sensitivity.quick  # then damage is in no unit that a recipe could state
+        damage = {
+            name: tensor_damage(self._sensitivity, name, picked[name])
+            * self.correction.factor(part_of(name, picked[name]))
+            for name in picked
+        }
+        total = self.correction.total(sum(damage.values()))
+        scale = total / (sum(damage.values()) or 1.0)
         rates = {
-            name: _kld_per_mb(group, index)
+            name: scale * saved_per_mb(group, index)
             for group, index in zip(self.groups, chosen, strict=True)
             for name in group.names
         }
-        quick = self._sensitivity.quick  # then damage is in no unit that a recipe could state
-        damage = {name: tensor_damage(self._sensitivity, name, picked[name]) for name in picked}
         recipe = Recipe(
             tensors={
-                name: Line(picked[name].name, None if quick else damage[name], None if quick else rates[name])
+                name: Line(picked[name].name, None if quick else scale * damage[name], None if quick else rates[name])
                 for name in picked
             },
             budget=budget.text,
             predicted_bytes=0,
-            predicted_kld=None if quick else sum(damage.values()),
+            predicted_kld=None if quick else total,
             source=self._source,
             super_weights=kept_by(self._sensitivity, picked),
         )
@@ -130,6 +179,20 @@ class Planner:
     def _types(self, picked: Mapping[str, QuantType]) -> dict[str, QuantType]:
         f32 = types.get("f32")
         return {tensor.name: picked.get(tensor.name, f32) for tensor in self._model.tensors}
+
+
+def with_prediction(plan: Plan, kld: float) -> Plan:
+    """The plan with another predicted damage, in a text of the same length: the file's size stays what it is."""
+    assert plan.recipe.predicted_kld is not None
+    scale = kld / plan.recipe.predicted_kld
+    tensors = {
+        name: replace(line, kld=scale * (line.kld or 0.0), kld_per_mb=scale * (line.kld_per_mb or 0.0))
+        for name, line in plan.recipe.tensors.items()
+    }
+    recipe = replace(plan.recipe, predicted_kld=kld, tensors=tensors)
+    text = to_toml(recipe)
+    assert len(text) == len(plan.text)
+    return replace(plan, recipe=recipe, text=text)
 
 
 def file_bytes(
@@ -152,8 +215,8 @@ def file_bytes(
     return lay_out(tensor_infos(model, chosen), metadata).file_bytes
 
 
-def _kld_per_mb(group: Group, index: int) -> float:
+def saved_per_mb(group: Group, index: int) -> float:
     """What the next 10^6 bytes for a group would save: the best slope from its type to any larger one; 0 at the top."""
     more = group.item.bytes - group.item.bytes[index]
-    saved = group.item.damage[index] - group.item.damage
+    saved = group.damage[index] - group.damage
     return max((float(s / m) * 1e6 for s, m in zip(saved, more, strict=True) if m > 0 and s > 0), default=0.0)

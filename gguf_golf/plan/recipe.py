@@ -2,13 +2,13 @@
 
     format = 1
     predicted_bytes = 38400000
-    predicted_kld = 0.0312
+    predicted_kld = 3.12e-02
 
     [source]
     fingerprint = "..."
 
     [tensors]
-    "token_embd.weight" = { type = "tcq5", kld = 0.00041, kld_per_mb = 0.00012 }
+    "token_embd.weight" = { type = "tcq5", kld = 4.10e-04, kld_per_mb = 1.20e-04 }
     "blk.*.attn_v.weight" = "tcq4"
 
 Only `format` and `[tensors]` are required. Keys may be shell globs; a tensor's own name goes before a glob, an earlier
@@ -179,6 +179,5 @@ def _key_text(key: str) -> str:
 
 
 def _number(value: float) -> str:
-    """Three digits, always a TOML float."""
-    text = f"{value:.3g}"
-    return text if any(c in text for c in ".e") else text + ".0"
+    """Three digits, always a TOML float, and always of one length: a changed prediction changes no file's size."""
+    return f"{value:.2e}"

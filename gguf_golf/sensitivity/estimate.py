@@ -59,7 +59,9 @@ def _coefficient(tensor: TensorSensitivity, reached: Sequence[TensorSensitivity]
         value, deviation = _mean(anchor.kld)
         return value / anchor.error if anchor.error > 0 else 0.0, deviation, anchor.error or 1.0
     alike = [other for other in reached if kind(other.name) == kind(tensor.name)] or list(reached)
-    per_weight = [_mean(each.measured[0].kld)[0] / (each.measured[0].error or 1) / math.prod(each.shape) for each in alike]
+    per_weight = [
+        _mean(each.measured[0].kld)[0] / (each.measured[0].error or 1) / math.prod(each.shape) for each in alike
+    ]
     anchor_error = float(np.median([each.measured[0].error for each in alike]))
     return float(np.median(per_weight)) * math.prod(tensor.shape), UNREACHED_SD, anchor_error or 1.0
 

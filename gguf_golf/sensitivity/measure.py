@@ -6,11 +6,10 @@ Finished tensors are noted in NAME.journal beside the output; a run that was int
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from gguf_golf.progress import ProgressBar
 
 from gguf_golf.encode import Encoder, Guide, open_encoder
 from gguf_golf.errors import InputError
@@ -20,6 +19,7 @@ from gguf_golf.models import LazyTensor, Model, open_model
 from gguf_golf.models.fingerprint import fingerprint
 from gguf_golf.models.hashing import file_sha256
 from gguf_golf.models.roles import is_quantizable, kind
+from gguf_golf.progress import ProgressBar
 from gguf_golf.sensitivity import distortion, result
 from gguf_golf.sensitivity.activations import Observer
 from gguf_golf.sensitivity.concentration import concentration, stability
@@ -167,7 +167,9 @@ def _each(
     wanted = [tensor for tensor in model.tensors if is_quantizable(tensor)]
     done = {entry.name: entry for entry in map(result.tensor_from_json, journal.records)}
     entries = []
-    with ProgressBar(total=sum(math.prod(t.shape) for t in wanted), desc="sensitivity", unit="w", unit_scale=True) as bar:
+    with ProgressBar(
+        total=sum(math.prod(t.shape) for t in wanted), desc="sensitivity", unit="w", unit_scale=True
+    ) as bar:
         for tensor in wanted:
             bar.set_postfix_str(tensor.name, refresh=False)
             if tensor.name not in done:

@@ -223,4 +223,5 @@ def _kld(base_log_p: FloatArray, logits: FloatArray) -> NDArray[np.float64]:
     """KL(base || model) of each row."""
     difference = base_log_p - _log_softmax(logits)
     difference *= np.exp(base_log_p)
-    return difference.sum(1, dtype=np.float64)
+    by_row: NDArray[np.float64] = difference.sum(1, dtype=np.float64)
+    return by_row

@@ -63,7 +63,7 @@ class TensorSensitivity:
         """Expected damage with this tensor alone in the named type; 0 for types that hold it exactly."""
         error = self._error(type_name)
         beyond = max(1.0, error / self.anchor)
-        return self.coefficient * error * beyond ** (self.exponent - 1)
+        return float(self.coefficient * error * beyond ** (self.exponent - 1))
 
     def uncertainty(self, type_name: str) -> float:
         """The standard error of the damage's logarithm: it grows with the distance from what was measured."""

@@ -1,0 +1,138 @@
+"""The control that no plan goes without: files are written and measured on text that planning has not seen.
+
+For a budget these are the planned file, the most promising file of one type and the most promising of llama-quantize's
+mixes. What they measure corrects the predictions, the plan is made once more if that changes it, and the best of all
+files is handed over. Later budgets profit from what earlier ones measured.
+"""
+
+import hashlib
+import mmap
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gguf_golf import files
+from gguf_golf.errors import DataError
+from gguf_golf.evaluate.evaluate import evaluate
+from gguf_golf.evaluate.on_text import TextSettings
+from gguf_golf.journal import Journal
+from gguf_golf.plan.budget import Budget
+from gguf_golf.plan.correction import Observation, learn
+from gguf_golf.plan.inputs import Inputs
+from gguf_golf.plan.mixes import mixes
+from gguf_golf.plan.planner import Plan, Planner, with_prediction
+from gguf_golf.plan.rivals import mix_rivals, strongest, uniform_rivals
+from gguf_golf.quantize.from_recipe import quantize
+from gguf_golf.quantize.job import Job
+
+WORTH_ANOTHER_ROUND = 0.02
+"""A corrected plan is written and measured if it promises to save this share of the damage."""
+
+THREAT = 1.3
+"""Rivals predicted to cost less than this much of the plan's damage are all measured, not only the best of each kind."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One measured file: `kld` with its standard error, nats, on the control text."""
+
+    name: str
+    plan: Plan
+    kld: float
+    kld_se: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A budget's files, the planned one first, and the best of them, its predicted damage being the measured one."""
+
+    trials: list[Trial]
+    best: Trial
+    path: Path
+
+    def summary(self) -> str:
+        """What was measured, and what was chosen."""
+        measured = ", ".join(f"{trial.name} {trial.kld:.3g} +- {trial.kld_se:.1g}" for trial in self.trials)
+        return f"on held-out text: {measured}; the best is {self.best.name}"
+
+
+class Control:
+    """Measures files of one model. `folder` keeps them while they are needed, `journal` what they measured."""
+
+    def __init__(
+        self, base: Path, inputs: Inputs, planner: Planner, text: TextSettings, folder: Path, journal: Journal, job: Job
+    ) -> None:
+        self.planner = planner
+        self._base, self._text, self._folder, self._journal, self._job = base, text, folder, journal, job
+        self._known = {record["key"]: (float(record["kld"]), float(record["kld_se"])) for record in journal.records}
+        self._observed: dict[str, Observation] = {}
+        candidates = {quant_type.name: quant_type for group in planner.groups for quant_type in group.types}
+        self._uniform = uniform_rivals(inputs.model, list(candidates.values()))
+        self._mixes = mix_rivals(mixes(base, has_imatrix=inputs.imatrix is not None))
+
+    def best(self, budget: Budget, say: Callable[[str], None] = lambda words: None) -> Verdict:
+        """The best file for a budget. Raises InputError where nothing fits."""
+        plan = self.planner.plan(budget)
+        say(f"control: the plan, {plan.file_bytes / 1e6:.2f} MB")
+        trials = [self._trial("the plan", plan)]
+        for rivals in (self._uniform, self._mixes):
+            for rival, made in strongest(self.planner, rivals, budget, THREAT * trials[0].kld):
+                say(f"control: {rival.kind} {rival.name}, {made.file_bytes / 1e6:.2f} MB")
+                trials.append(self._trial(f"{rival.kind} {rival.name}", made))
+        self.planner = self.planner.corrected(learn(list(self._observed.values())))
+        again = self.planner.plan(budget)
+        saved = 1 - self.planner.expected(again.chosen) / (self.planner.expected(plan.chosen) or 1.0)
+        if again.chosen != plan.chosen and saved > WORTH_ANOTHER_ROUND:
+            say(f"control: the corrected plan, {again.file_bytes / 1e6:.2f} MB")
+            trials.append(self._trial("the corrected plan", again))
+            self.planner = self.planner.corrected(learn(list(self._observed.values())))
+        best = min(trials, key=lambda trial: trial.kld)
+        path = self._written(best.plan)
+        for trial in trials:
+            if self._path(trial.plan) != path:
+                self._path(trial.plan).unlink(missing_ok=True)
+        settled = Trial(best.name, with_prediction(best.plan, best.kld), best.kld, best.kld_se)
+        _replace_recipe(path, best.plan.text, settled.plan.text)
+        return Verdict(trials, settled, path)
+
+    def _trial(self, name: str, plan: Plan) -> Trial:
+        key = _key(plan)
+        if key not in self._known:
+            result = evaluate(self._base, [self._written(plan)], self._text, threads=self._job.threads)[-1]
+            measures = result.measures
+            assert measures is not None and measures.kld_mean is not None
+            self._known[key] = (measures.kld_mean, measures.kld_se or 0.0)
+            self._journal.add({"key": key, "name": name, "kld": measures.kld_mean, "kld_se": measures.kld_se or 0.0})
+        kld, kld_se = self._known[key]
+        self._observed[key] = Observation(self.planner.parts(plan), kld, kld_se)
+        return Trial(name, plan, kld, kld_se)
+
+    def _written(self, plan: Plan) -> Path:
+        path = self._path(plan)
+        if not path.exists():
+            recipe = path.with_suffix(".toml")
+            files.write_text(recipe, plan.text)
+            quantize(self._base, recipe, path, job=self._job)
+            recipe.unlink()
+        return path
+
+    def _path(self, plan: Plan) -> Path:
+        return self._folder / f"trial-{_key(plan)}.gguf"
+
+
+def _key(plan: Plan) -> str:
+    """Names a file by the types of its tensors."""
+    chosen = "\n".join(f"{name} {line.type}" for name, line in plan.recipe.tensors.items())
+    return hashlib.sha256(chosen.encode()).hexdigest()[:16]
+
+
+def _replace_recipe(path: Path, old: str, new: str) -> None:
+    """Exchange the recipe in a file's header for one of the same length."""
+    before, after = old.encode(), new.encode()
+    assert len(before) == len(after)
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as data:
+        place = data.find(before)
+        if place >= 0:
+            data[place : place + len(after)] = after
+        elif data.find(after) < 0:
+            raise DataError(f"{path} does not hold the recipe that it was made from: delete it and run again")
