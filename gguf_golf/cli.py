@@ -447,7 +447,7 @@ def tool_command(name: str, arguments: tuple[str, ...]) -> None:
     "[default: the calibration text that comes with gguf-golf]",
 )
 @click.option(
-    "--chunks", type=click.IntRange(min=1), default=4, show_default=True, metavar="N", help="Use the first N chunks."
+    "--chunks", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Use the first N chunks."
 )
 @CTX
 @click.option("--quick", is_flag=True, help="Run no text: only the importance-weighted squared error.")
@@ -696,17 +696,17 @@ def sweep_command(*, model: Path, budgets: str, out: Path, settings: "Settings",
     _fit(
         model,
         wanted,
-        [out / f"{model.stem}-{budget.replace(' ', '-')}.gguf" for budget in wanted],
+        [out / f"{model.resolve().name.removesuffix('.gguf')}-{budget.replace(' ', '-')}.gguf" for budget in wanted],
         settings,
         constraints,
     )
 
 
 def _fit(model: Path, budgets: list[str], outs: list[Path], settings: "Settings", constraints: "Constraints") -> None:
-    from gguf_golf.fit import describe, fit
+    from gguf_golf.fit import beside, describe, fit
 
     fits = fit(model, budgets, outs, settings, constraints, output().say, _command_line())
-    report = outs[0].with_suffix(".html")
+    report = beside(outs[0], ".html")
     output().result(
         f"{describe(fits)}\nreport: {report}",
         {

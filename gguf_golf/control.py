@@ -7,29 +7,31 @@ files is handed over. Later budgets profit from what earlier ones measured.
 
 import hashlib
 import mmap
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from gguf_golf import files
+from gguf_golf.container.metadata import KEY_RECIPE
 from gguf_golf.errors import DataError
 from gguf_golf.evaluate.evaluate import evaluate
 from gguf_golf.evaluate.on_text import TextSettings
 from gguf_golf.journal import Journal
 from gguf_golf.plan.budget import Budget
 from gguf_golf.plan.correction import Observation, learn
-from gguf_golf.plan.inputs import Inputs
 from gguf_golf.plan.mixes import mixes
 from gguf_golf.plan.planner import Plan, Planner, with_prediction
 from gguf_golf.plan.rivals import mix_rivals, strongest, uniform_rivals
 from gguf_golf.quantize.from_recipe import quantize
 from gguf_golf.quantize.job import Job
+from gguf_golf.runtime.header import GgufHeader
 
 WORTH_ANOTHER_ROUND = 0.02
 """A corrected plan is written and measured if it promises to save this share of the damage."""
 
 THREAT = 1.3
-"""Rivals predicted to cost less than this much of the plan's damage are all measured, not only the best of each kind."""
+"""Rivals predicted to cost less than this multiple of the plan's damage are measured too, not only the best of each."""
 
 
 @dataclass(frozen=True)
@@ -44,56 +46,63 @@ class Trial:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A budget's files, the planned one first, and the best of them, its predicted damage being the measured one."""
+    """A budget's files, the planned one first, and the best of them, whose predicted damage is what it measured."""
 
     trials: list[Trial]
     best: Trial
-    path: Path
 
     def summary(self) -> str:
         """What was measured, and what was chosen."""
         measured = ", ".join(f"{trial.name} {trial.kld:.3g} +- {trial.kld_se:.1g}" for trial in self.trials)
-        return f"on held-out text: {measured}; the best is {self.best.name}"
+        return f"KLD on held-out text: {measured}; the best is {self.best.name}"
 
 
 class Control:
-    """Measures files of one model. `folder` keeps them while they are needed, `journal` what they measured."""
+    """Measures files of one model. `folder` holds them while they are needed, `journal` what they measured.
+
+    `job` says how files are encoded, its imatrix and Hessians being those that the planner planned with.
+    """
 
     def __init__(
-        self, base: Path, inputs: Inputs, planner: Planner, text: TextSettings, folder: Path, journal: Journal, job: Job
+        self, base: Path, planner: Planner, text: TextSettings, folder: Path, journal: Journal, job: Job
     ) -> None:
         self.planner = planner
         self._base, self._text, self._folder, self._journal, self._job = base, text, folder, journal, job
         self._known = {record["key"]: (float(record["kld"]), float(record["kld_se"])) for record in journal.records}
         self._observed: dict[str, Observation] = {}
         candidates = {quant_type.name: quant_type for group in planner.groups for quant_type in group.types}
-        self._uniform = uniform_rivals(inputs.model, list(candidates.values()))
-        self._mixes = mix_rivals(mixes(base, has_imatrix=inputs.imatrix is not None))
+        self._uniform = uniform_rivals(planner.model, list(candidates.values()))
+        self._mixes = mix_rivals(mixes(base, has_imatrix=job.imatrix is not None))
 
-    def best(self, budget: Budget, say: Callable[[str], None] = lambda words: None) -> Verdict:
-        """The best file for a budget. Raises InputError where nothing fits."""
+    def best(self, budget: Budget, out: Path | None, say: Callable[[str], None] = lambda words: None) -> Verdict:
+        """Find the best file for a budget, and write it to `out` if given. Raises InputError where none fits."""
         plan = self.planner.plan(budget)
-        say(f"control: the plan, {plan.file_bytes / 1e6:.2f} MB")
+        say(f"measuring the plan, {plan.file_bytes / 1e6:.2f} MB")
         trials = [self._trial("the plan", plan)]
         for rivals in (self._uniform, self._mixes):
             for rival, made in strongest(self.planner, rivals, budget, THREAT * trials[0].kld):
-                say(f"control: {rival.kind} {rival.name}, {made.file_bytes / 1e6:.2f} MB")
+                say(f"measuring {rival.kind} {rival.name}, {made.file_bytes / 1e6:.2f} MB")
                 trials.append(self._trial(f"{rival.kind} {rival.name}", made))
         self.planner = self.planner.corrected(learn(list(self._observed.values())))
         again = self.planner.plan(budget)
         saved = 1 - self.planner.expected(again.chosen) / (self.planner.expected(plan.chosen) or 1.0)
         if again.chosen != plan.chosen and saved > WORTH_ANOTHER_ROUND:
-            say(f"control: the corrected plan, {again.file_bytes / 1e6:.2f} MB")
+            say(f"measuring the corrected plan, {again.file_bytes / 1e6:.2f} MB")
             trials.append(self._trial("the corrected plan", again))
             self.planner = self.planner.corrected(learn(list(self._observed.values())))
         best = min(trials, key=lambda trial: trial.kld)
-        path = self._written(best.plan)
-        for trial in trials:
-            if self._path(trial.plan) != path:
-                self._path(trial.plan).unlink(missing_ok=True)
         settled = Trial(best.name, with_prediction(best.plan, best.kld), best.kld, best.kld_se)
-        _replace_recipe(path, best.plan.text, settled.plan.text)
-        return Verdict(trials, settled, path)
+        if out is not None and not _holds(out, settled.plan):
+            self._hand_over(best.plan, settled.plan, out)
+        for trial in trials:
+            self._path(trial.plan).unlink(missing_ok=True)
+        return Verdict(trials, settled)
+
+    def _hand_over(self, written: Plan, settled: Plan, out: Path) -> None:
+        path = self._written(written)
+        _replace_recipe(path, written.text, settled.text)
+        with files.replace_file(out, [self._base], mark=KEY_RECIPE.encode()) as partial:
+            shutil.move(path, partial)
 
     def _trial(self, name: str, plan: Plan) -> Trial:
         key = _key(plan)
@@ -124,6 +133,14 @@ def _key(plan: Plan) -> str:
     """Names a file by the types of its tensors."""
     chosen = "\n".join(f"{name} {line.type}" for name, line in plan.recipe.tensors.items())
     return hashlib.sha256(chosen.encode()).hexdigest()[:16]
+
+
+def _holds(out: Path, plan: Plan) -> bool:
+    """Whether the file is there already, made by this very recipe. Files appear whole, so its header is enough."""
+    if not out.is_file() or out.stat().st_size != plan.file_bytes:
+        return False
+    with GgufHeader(out) as header:
+        return header.text(KEY_RECIPE) == plan.text
 
 
 def _replace_recipe(path: Path, old: str, new: str) -> None:

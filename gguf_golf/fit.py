@@ -1,7 +1,7 @@
-"""The whole road in one call: convert, calibrate, rank, plan, quantize, evaluate, report. It composes the rooms.
+"""The whole pipeline in one call: convert, calibrate, rank, plan and control, evaluate, report. It composes the rooms.
 
-Everything between the model and the files asked for lies in a work folder, one for each (model, texts, settings).
-A step whose product is there is not done again, and steps that take long go on where they stopped.
+Everything between the model and the files asked for lies in a work folder, one for each (model, text, settings).
+Steps whose output exists are skipped; long steps resume.
 """
 
 import hashlib
@@ -9,16 +9,21 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
 from gguf_golf import __version__
 from gguf_golf.calibrate import imatrix as imatrix_file
 from gguf_golf.calibrate.collect import collect
+from gguf_golf.calibrate.split import split
+from gguf_golf.container.metadata import KEY_RECIPE
+from gguf_golf.control import Control, Verdict
 from gguf_golf.evaluate.evaluate import evaluate
 from gguf_golf.evaluate.on_text import TextSettings
 from gguf_golf.evaluate.results import ModelResult, document, write_json
+from gguf_golf.files import check_output
+from gguf_golf.journal import open_journal
 from gguf_golf.models import Model, open_model
 from gguf_golf.models.fingerprint import fingerprint
 from gguf_golf.models.hashing import file_sha256
@@ -26,13 +31,10 @@ from gguf_golf.models.roles import is_quantizable
 from gguf_golf.plan.budget import n_weights, parse
 from gguf_golf.plan.constraints import Constraints
 from gguf_golf.plan.inputs import load
-from gguf_golf.plan.make import write_text
 from gguf_golf.plan.planner import Plan, Planner
 from gguf_golf.quantize.convert import convert, source_precision
-from gguf_golf.quantize.from_recipe import quantize
 from gguf_golf.quantize.job import Job
 from gguf_golf.report import write_report
-from gguf_golf.runtime.header import GgufHeader
 from gguf_golf.sensitivity.measure import measure
 
 Say = Callable[[str], None]
@@ -42,14 +44,16 @@ Say = Callable[[str], None]
 class Settings:
     """What to calibrate and to evaluate on; None means the texts that come with gguf-golf. Chunks are of `n_ctx`.
 
-    `feedback` collects Hessians as well, and encodes TCQ types with error feedback.
+    The beginning of `text` calibrates; other passages of it rank the tensors and control the plans. `feedback`
+    collects Hessians as well, and encodes TCQ types with error feedback.
     """
 
     text: Path | None = None
     eval_text: Path | None = None
     n_ctx: int = 512
     calibration_chunks: int = 32
-    sensitivity_chunks: int = 3
+    ranking_chunks: int = 1
+    control_chunks: int = 16
     eval_chunks: int = 40
     feedback: bool = False
     threads: int | None = None
@@ -57,11 +61,16 @@ class Settings:
 
 @dataclass(frozen=True)
 class Fitted:
-    """One budget's outcome: the file, its plan, and what was measured of it."""
+    """One budget's outcome: the file, what it was chosen from, and what was measured of it."""
 
     path: Path
-    plan: Plan
+    verdict: Verdict
     result: ModelResult
+
+    @property
+    def plan(self) -> Plan:
+        """The recipe of the file that was chosen."""
+        return self.verdict.best.plan
 
 
 def fit(
@@ -82,6 +91,8 @@ def fit(
     model = open_model(model_path)
     for budget in budgets:
         parse(budget, model)
+    for out in outs:
+        check_output(out, [model_path, settings.text, settings.eval_text], mark=KEY_RECIPE.encode())
     with ExitStack() as stack:
         data = stack.enter_context(as_file(files("gguf_golf") / "data" / "demo"))
         text = settings.text or data / "calibration.txt"
@@ -89,27 +100,40 @@ def fit(
         work = _work_folder(outs[0].parent, model, text, settings)
         clock = _Clock(model, settings, len(budgets), say)
         base = _base(model_path, model, work, clock, settings)
-        imatrix, hessian = _calibrated(base, text, work, clock, settings)
-        sensitivity = _ranked(base, imatrix, hessian, text, work, clock, settings)
-
-        clock.step("plan", f"planning {', '.join(budgets)}")
+        texts = _texts(base, text, work, settings)
+        imatrix, hessian = _calibrated(base, text, texts, work, clock, settings)
+        sensitivity = _ranked(base, imatrix, hessian, texts, work, clock, settings)
         inputs = load(base, sensitivity, imatrix, work)
         planner = Planner(inputs.model, inputs.sensitivity, constraints, inputs.imatrix, inputs.source)
-        plans = [planner.plan(parse(budget, model)) for budget in budgets]
-        for out, plan in zip(outs, plans, strict=True):
-            _quantized(base, plan, work / f"{out.stem}.recipe.toml", out, clock, settings)
+        plans = [planner.plan(parse(budget, model)) for budget in budgets]  # what cannot be is said before any is tried
+        job = Job(imatrix=imatrix, hessian=hessian, threads=settings.threads)
+        controlled = TextSettings(texts.control, settings.n_ctx, settings.control_chunks)
+        journal = stack.enter_context(open_journal(work / "control.measured", controlled.to_json()))
+        control = Control(base, planner, controlled, work, journal, job)
+        verdicts = []
+        for budget, out, plan in zip(budgets, outs, plans, strict=True):
+            clock.step(
+                "control", f"planning {budget}: writing and measuring candidates of {plan.file_bytes / 1e6:.2f} MB"
+            )
+            verdicts.append(control.best(parse(budget, model), out))
         clock.step("evaluate", f"measuring on {settings.eval_chunks} chunks of {eval_text.name}")
         scored = TextSettings(eval_text, settings.n_ctx, settings.eval_chunks)
         results = evaluate(base, outs, scored, threads=settings.threads, noise_floor=True)
-        write_json(document(results, {"texts": [scored.to_json()]}, command), outs[0].with_suffix(".json"))
-        write_report([outs[0].with_suffix(".json")], outs[0].with_suffix(".html"))
+        results_path, report = beside(outs[0], ".json"), beside(outs[0], ".html")
+        write_json(document(results, {"texts": [scored.to_json()]}, command), results_path)
+        write_report([results_path], report)
         clock.done()
     measured = [result for result in results if result.role == "quant"]
-    return [Fitted(*each) for each in zip(outs, plans, measured, strict=True)]
+    return [Fitted(*each) for each in zip(outs, verdicts, measured, strict=True)]
+
+
+def beside(out: Path, suffix: str) -> Path:
+    """The file next to `out` that has another suffix; other dots of its name stay."""
+    return out.with_name(out.name.removesuffix(".gguf") + suffix)
 
 
 def describe(fits: Sequence[Fitted]) -> str:
-    """One line a file: size, predicted and measured damage."""
+    """Two lines per file: size, predicted and measured damage, and what it was chosen from."""
     lines = []
     for each in fits:
         measures = each.result.measures
@@ -119,13 +143,14 @@ def describe(fits: Sequence[Fitted]) -> str:
             f"{each.path}: {each.plan.file_bytes:,} bytes, predicted KLD {each.plan.recipe.predicted_kld:.3g}, "
             f"measured {measures.kld_mean:.3g}{error}"
         )
+        lines.append(f"  {each.verdict.summary()}")
     return "\n".join(lines)
 
 
 def _work_folder(parent: Path, model: Model, text: Path, settings: Settings) -> Path:
     """A folder named by all that its contents depend on, so that nothing stale is ever taken up."""
-    numbers = {name: value for name, value in asdict(settings).items() if isinstance(value, int) and name != "threads"}
-    key = json.dumps([__version__, fingerprint(model), file_sha256(text), numbers], sort_keys=True)
+    numbers = [settings.n_ctx, settings.calibration_chunks, settings.ranking_chunks, settings.feedback]
+    key = json.dumps([__version__, fingerprint(model), file_sha256(text), *numbers])
     work = parent / "gguf-golf-work" / hashlib.sha256(key.encode()).hexdigest()[:16]
     work.mkdir(parents=True, exist_ok=True)
     return work
@@ -142,16 +167,37 @@ def _base(model_path: Path, model: Model, work: Path, clock: "_Clock", settings:
     return base
 
 
-def _calibrated(base: Path, text: Path, work: Path, clock: "_Clock", settings: Settings) -> tuple[Path, Path | None]:
+@dataclass(frozen=True)
+class _Texts:
+    """The uses of the calibration text: how many of its first chunks calibrate, and files of other passages."""
+
+    calibration_chunks: int
+    ranking: Path
+    control: Path
+
+
+def _texts(base: Path, text: Path, work: Path, settings: Settings) -> _Texts:
+    parts = split(
+        base, text, settings.n_ctx, settings.calibration_chunks, settings.ranking_chunks + 3, settings.control_chunks
+    )
+    texts = _Texts(parts.calibration_chunks, work / "ranking.txt", work / "control.txt")
+    texts.ranking.write_bytes(parts.ranking)
+    texts.control.write_bytes(parts.control)
+    return texts
+
+
+def _calibrated(
+    base: Path, text: Path, texts: _Texts, work: Path, clock: "_Clock", settings: Settings
+) -> tuple[Path, Path | None]:
     """The imatrix and, for error feedback, the Hessians."""
     path, hessian = work / "imatrix.gguf", work / "hessian.gguf" if settings.feedback else None
-    clock.step("calibrate", f"calibrating on {settings.calibration_chunks} chunks of {text.name}")
+    clock.step("calibrate", f"calibrating on {texts.calibration_chunks} chunks of {text.name}")
     if not path.exists():
         collected = collect(
             base,
             text,
             n_ctx=settings.n_ctx,
-            n_chunks=settings.calibration_chunks,
+            n_chunks=texts.calibration_chunks,
             threads=settings.threads,
             process_output=True,  # a head tied to its embedding is coded better under its inputs' importance
             hessian_path=hessian,
@@ -161,7 +207,7 @@ def _calibrated(base: Path, text: Path, work: Path, clock: "_Clock", settings: S
 
 
 def _ranked(
-    base: Path, imatrix: Path, hessian: Path | None, text: Path, work: Path, clock: "_Clock", settings: Settings
+    base: Path, imatrix: Path, hessian: Path | None, texts: _Texts, work: Path, clock: "_Clock", settings: Settings
 ) -> Path:
     path = work / "sensitivity.json"
     clock.step("rank", "measuring what each tensor costs")
@@ -171,28 +217,12 @@ def _ranked(
             path,
             imatrix_path=imatrix,
             hessian_path=hessian,
-            text_path=text,
+            text_path=texts.ranking,
             n_ctx=settings.n_ctx,
-            n_chunks=settings.sensitivity_chunks,
+            n_chunks=settings.ranking_chunks,
             threads=settings.threads,
         )
     return path
-
-
-def _quantized(base: Path, plan: Plan, recipe: Path, out: Path, clock: "_Clock", settings: Settings) -> None:
-    clock.step("quantize", f"writing {out}, {plan.file_bytes / 1e6:.2f} MB")
-    if _holds(out, plan):
-        return
-    write_text(recipe, plan.text)
-    quantize(base, recipe, out, job=Job(threads=settings.threads))
-
-
-def _holds(out: Path, plan: Plan) -> bool:
-    """Whether the file is there already, made by this very recipe. Files appear whole, so its header is enough."""
-    if not out.is_file() or out.stat().st_size != plan.file_bytes:
-        return False
-    with GgufHeader(out) as header:
-        return header.text("gguf_golf.recipe") == plan.text
 
 
 class _Clock:
@@ -207,12 +237,11 @@ class _Clock:
         self._expected = {
             "convert": n / 2e7,
             "calibrate": settings.calibration_chunks * chunk * (3 if settings.feedback else 1),
-            "rank": n_tensors * ((settings.sensitivity_chunks + 1) * chunk + 0.5) + 2 * encode,
-            "plan": 5.0,
-            "quantize": encode * (2 if settings.feedback else 1),
+            "rank": n_tensors * (1.2 * settings.ranking_chunks * chunk + 0.3) + 1.3 * encode,
+            "control": 3 * (encode * (1.5 if settings.feedback else 1) + settings.control_chunks * chunk),
             "evaluate": settings.eval_chunks * chunk * (2 + n_files),  # the base twice, for the noise floor
         }
-        self._todo = ["convert", "calibrate", "rank", "plan", *["quantize"] * n_files, "evaluate"]
+        self._todo = ["convert", "calibrate", "rank", *["control"] * n_files, "evaluate"]
         self._say, self._n = say, len(self._todo)
         self._spent = self._spent_expected = 0.0
         self._current: tuple[str, float] | None = None

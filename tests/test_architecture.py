@@ -23,6 +23,7 @@ LAYERS = (
     ("evaluate",),
     ("report",),
     ("bench",),
+    ("control",),
     ("fit", "demo", "use"),
     ("api",),
     ("command", "cli"),

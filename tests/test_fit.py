@@ -15,7 +15,7 @@ from gguf_golf.formats import types
 from gguf_golf.plan.constraints import Constraints
 from gguf_golf.sensitivity import distortion
 
-SETTINGS = Settings(n_ctx=64, calibration_chunks=2, sensitivity_chunks=1, eval_chunks=2, threads=1)
+SETTINGS = Settings(n_ctx=64, calibration_chunks=2, control_chunks=3, eval_chunks=2, threads=1)
 BUDGETS = ["1.9MB", "2.6bpw"]
 TYPES = ("tcq2", "tcq3", "tcq4", "q4_k", "q6_k")  # a few: every type is tried in tests/sensitivity
 
@@ -56,13 +56,17 @@ def test_files_results_and_page(whole):
     assert fits[1].result.bpw <= 2.6
     klds = [each.result.measures.kld_mean for each in fits]
     predicted = [each.plan.recipe.predicted_kld for each in fits]
+    assert predicted == [min(trial.kld for trial in each.verdict.trials) for each in fits]
+    for each in fits:
+        assert each.verdict.trials[0].name == "the plan"
+        assert any(trial.name.startswith("uniform") for trial in each.verdict.trials)
     assert 0 < klds[0] < klds[1]
     assert predicted[0] < predicted[1]
     results = json.loads(outs[0].with_suffix(".json").read_text())
     assert [model["role"] for model in results["models"]] == ["base", "noise-floor", "quant", "quant"]
     assert results["command"] == "gguf-golf sweep ..."
     assert outs[0].with_suffix(".html").is_file()
-    assert said[0].startswith("[1/7] converting")
+    assert said[0].startswith("[1/6] converting")
     assert all("left in all" in words for words in said[:-1])
     text = describe(fits)
     assert f"{fits[0].plan.file_bytes:,} bytes, predicted KLD" in text
@@ -70,15 +74,15 @@ def test_files_results_and_page(whole):
 
 def test_again_nothing_is_done_twice(whole, tiny_dir, monkeypatch):
     outs, fits, _ = whole
-    for name in ("convert", "collect", "measure", "quantize"):
-        monkeypatch.setattr(f"gguf_golf.fit.{name}", lambda *arguments, **options: pytest.fail("done twice"))
+    for name in ("fit.convert", "fit.collect", "fit.measure", "control.quantize", "control.evaluate"):
+        monkeypatch.setattr(f"gguf_golf.{name}", lambda *arguments, **options: pytest.fail("done twice"))
     again = fit(tiny_dir, BUDGETS, outs, SETTINGS, Constraints(), lambda words: None)
     assert [each.plan.text for each in again] == [each.plan.text for each in fits]
 
 
 def test_killed_and_started_again_it_ends_with_the_same_bytes(whole, tiny_dir, tmp_path):
     outs = outs_in(tmp_path)
-    for killed_at in ("*/base.gguf", "*/sensitivity.json.journal", "*/bpw.recipe.toml", None):
+    for killed_at in ("*/base.gguf", "*/sensitivity.json.journal", "*/trial-*.gguf.partial", None):
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM.replace("PosixPath", "Path"), str(tiny_dir), *map(str, outs)],
             stdout=subprocess.PIPE,

@@ -1,9 +1,8 @@
 """What measured files teach about predictions: factors on predicted damage, with a prior that they are near 1.
 
-A file's predicted damage S = sum of its tensors' damages becomes scale * S^(1 + slope) * ..., where each tensor's part is
-multiplied by a factor for its role (vocabulary, attention, MLP) and one for its type's family (ours or mainline's).
-The logarithms of the factors are the maximum a posteriori of a normal model, found by Gauss-Newton steps: a few
-files can only move what they disagree about.
+Each tensor's damage is multiplied by a factor for its role (vocabulary, attention, MLP) and one for its type's family
+(ours or mainline's); of their sum S, the file's damage is scale * S^(1 + slope). The logarithms of all of these are the
+maximum a posteriori of a normal model, found by Gauss-Newton steps: a few files move only what they disagree about.
 """
 
 import math

@@ -50,13 +50,13 @@ class Planner:
     ) -> None:
         self.groups = groups(model, sensitivity, constraints, correction)
         self.correction = correction
-        self._model, self._sensitivity, self._constraints = model, sensitivity, constraints
+        self.model, self._sensitivity, self._constraints = model, sensitivity, constraints
         self._imatrix, self._source = imatrix, dict(source)
         self._max_seconds = None if constraints.speed is None else constraints.speed.max_seconds
 
     def corrected(self, correction: Correction) -> "Planner":
         """The same planner with another correction."""
-        return Planner(self._model, self._sensitivity, self._constraints, self._imatrix, self._source, correction)
+        return Planner(self.model, self._sensitivity, self._constraints, self._imatrix, self._source, correction)
 
     def plan(self, budget: Budget) -> Plan:
         """The recipe of least predicted damage whose file is no larger than the budget.
@@ -128,13 +128,13 @@ class Planner:
         f32 = types.get("f32")
         kept = sum(
             tensor.n_rows * f32.row_bytes(tensor.shape[-1])
-            for tensor in self._model.tensors
+            for tensor in self.model.tensors
             if not is_quantizable(tensor)
         )
-        return int(bpw * n_weights(self._model) / 8) - kept
+        return int(bpw * n_weights(self.model) / 8) - kept
 
     def _too_small(self, budget: Budget, smallest: Plan) -> str:
-        bpw = 8 * self._bytes(smallest.chosen) / n_weights(self._model)
+        bpw = 8 * self._bytes(smallest.chosen) / n_weights(self.model)
         return (
             f"nothing fits into {budget.text}: the smallest possible file has {smallest.file_bytes:,} bytes "
             f"({smallest.file_bytes / 1e6:.2f} MB, {bpw:.2f} bits per weight) under these constraints"
@@ -171,14 +171,14 @@ class Planner:
         )
         while True:
             text = to_toml(recipe)
-            size = file_bytes(self._model, self._types(picked), text, self._imatrix, self._source)
+            size = file_bytes(self.model, self._types(picked), text, self._imatrix, self._source)
             if size == recipe.predicted_bytes:
                 return Plan(recipe, text, size, self.groups, chosen)
             recipe = replace(recipe, predicted_bytes=size)
 
     def _types(self, picked: Mapping[str, QuantType]) -> dict[str, QuantType]:
         f32 = types.get("f32")
-        return {tensor.name: picked.get(tensor.name, f32) for tensor in self._model.tensors}
+        return {tensor.name: picked.get(tensor.name, f32) for tensor in self.model.tensors}
 
 
 def with_prediction(plan: Plan, kld: float) -> Plan:

@@ -16,7 +16,7 @@ from gguf_golf.sensitivity.result import Measurement, TensorSensitivity
 from gguf_golf.sensitivity.shrinkage import Common, Estimate, common
 
 EXPONENTS = Common(mean=1.0, variance=0.2**2, between=0.1**2)
-"""What is known of exponents before measuring: KL divergence is quadratic in a small perturbation, so they are near 1."""
+"""What is known before measuring: KL divergence is quadratic in a small perturbation, so exponents are near 1."""
 
 UNREACHED_SD = 0.7
 """Uncertainty of a tensor that the text does not reach, whose coefficient is taken from others: a factor of two."""
@@ -28,7 +28,7 @@ def estimate(tensors: Sequence[TensorSensitivity]) -> list[TensorSensitivity]:
     if not reached:
         return list(tensors)
     kinds = sorted({kind(tensor.name) for tensor in tensors})
-    exponents = {tensor.name: _exponent(*tensor.measured) for tensor in reached if len(tensor.measured) > 1}
+    exponents = _moderated({each.name: _exponent(*each.measured) for each in reached if len(each.measured) > 1})
     of_model = common(list(exponents.values()), EXPONENTS)
     prior = Common(of_model.mean, of_model.variance, EXPONENTS.between)
     of_kind = {
@@ -50,6 +50,19 @@ def estimate(tensors: Sequence[TensorSensitivity]) -> list[TensorSensitivity]:
             )
         )
     return estimated
+
+
+def _moderated(exponents: dict[str, Estimate]) -> dict[str, Estimate]:
+    """The estimates with variances that are averaged with the median of all: each comes from a few segments only.
+
+    Otherwise the one whose variance happens to come out small would be believed most (Smyth 2004, "Linear models and
+    empirical Bayes methods for assessing differential expression").
+    """
+    finite = [each.variance for each in exponents.values() if math.isfinite(each.variance)]
+    if not finite:
+        return exponents
+    typical = float(np.median(finite))
+    return {name: Estimate(each.value, (each.variance + typical) / 2) for name, each in exponents.items()}
 
 
 def _coefficient(tensor: TensorSensitivity, reached: Sequence[TensorSensitivity]) -> tuple[float, float, float]:

@@ -28,7 +28,7 @@ NAME = "blk.1.attn_v.weight"
 @pytest.fixture(scope="module", autouse=True)
 def few_types():
     """Every type is tried in test_distortion.py; here a few will do."""
-    few = tuple(types.get(name) for name in ("tcq2", "iq3_xxs", "tcq3", "tcq4", "q4_k", "q8_0", "bf16"))
+    few = tuple(types.get(name) for name in ("tcq1", "tcq2", "iq3_xxs", "tcq3", "tcq4", "q4_k", "q8_0", "bf16"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(distortion, "CANDIDATES", few)
         yield
@@ -74,13 +74,14 @@ def test_disturbing_memory_is_like_writing_a_file(base, demo_text, tmp_path):
     write(stored_tensors(changed, chosen, Guide(), CpuEncoder(1)), path, metadata=changed.metadata, made_from="")
     log_p, log_q = log_probabilities(base, demo_text), log_probabilities(path, demo_text)
     expected = (np.exp(log_p) * (log_p - log_q)).sum(-1).mean(-1)
-    with Probe(base, demo_text, N_CTX, 2, tmp_path / "scratch", 1) as probe:
+    with Probe(base, demo_text, n_ctx=N_CTX, n_chunks=2, scratch=tmp_path / "scratch", threads=1) as probe:
         probe.run_base(lambda chunk, node, ask: False)
-        assert probe.kld() == pytest.approx([0, 0], abs=1e-7)
+        assert probe.kld() == pytest.approx(np.zeros((2, Probe.SCORED)), abs=1e-7)
         with probe.disturbed(NAME, noisy):
-            found = probe.kld()
-        assert probe.kld() == pytest.approx([0, 0], abs=1e-7), "the weights were not put back"
-    assert found == pytest.approx(expected, rel=2e-3)
+            found, part = probe.kld(), probe.kld(1, 0.5)
+        assert probe.kld() == pytest.approx(np.zeros((2, Probe.SCORED)), abs=1e-7), "the weights were not put back"
+    assert found.mean(1) == pytest.approx(expected, rel=2e-3)
+    assert part == pytest.approx(found[:1, :4], rel=2e-3), "the first half of a chunk is scored as in the whole"
     assert expected.min() > 1e-4
     assert not (tmp_path / "scratch").exists()
 
@@ -110,22 +111,33 @@ def test_the_super_weight_is_found_and_confirmed(measured):
     assert any(not weight.confirmed for weight in sensitivity.super_weights)
 
 
-def test_damage_at_the_measured_rates_is_what_was_measured(measured):
+def test_damage_where_it_was_measured_is_what_was_measured(measured):
     sensitivity, _, _ = measured
     for tensor in sensitivity.tensors:
-        coarse, fine = tensor.measured
+        anchor = tensor.measured[0]
         assert 0 < tensor.rounding["q8_0"] < tensor.rounding["q8_k"] < 0.01
         assert tensor.damage("q4_k") > replace(tensor, rounding={}).damage("q4_k")
         tensor = replace(tensor, rounding={})  # noqa: PLW2901 - nothing rounds activations in a measurement
-        assert 0 <= tensor.floor < 0.1 * np.mean(coarse.kld)
-        assert tensor.damage(coarse.type) == pytest.approx(np.mean(coarse.kld) - tensor.floor, rel=1e-6)
-        ratio = (fine.kld[0] - tensor.floor) / (coarse.kld[0] - tensor.floor)
-        if fine.kld[0] > 2 * tensor.floor:
-            assert tensor.damage(fine.type) / tensor.damage(coarse.type) == pytest.approx(ratio, rel=1e-6)
-        else:  # too close to the noise to say: damage as the square of the error
-            assert tensor.exponent == 1
-        assert 0.3 < tensor.exponent < 2
+        assert tensor.damage(anchor.type) == pytest.approx(np.mean(anchor.kld), rel=1e-6)
+        assert tensor.damage("tcq3") / tensor.damage("q4_k") == pytest.approx(
+            tensor.errors["tcq3"] / tensor.errors["q4_k"]
+        )
+        assert 0.5 < tensor.exponent < 2
         assert tensor.damage("bf16") == 0
+        assert 0 < tensor.uncertainty(anchor.type) < tensor.uncertainty("q8_0")
+
+
+def test_exponents_are_measured_on_a_part_of_the_same_text(measured):
+    sensitivity, _, _ = measured
+    for kind in ("attn_v", "ffn_down"):
+        alike = [tensor for tensor in sensitivity.tensors if kind in tensor.name]
+        beyond = [tensor for tensor in alike if len(tensor.measured) == 2]
+        assert 0 < len(beyond) <= measure.PER_KIND
+        for tensor in beyond:
+            anchor, rough = tensor.measured
+            assert rough.error > anchor.error
+            assert len(rough.kld) < len(anchor.kld)
+            assert np.mean(rough.kld) > np.mean(anchor.kld[: len(rough.kld)])
 
 
 def test_stability_and_concentration(measured):
@@ -141,17 +153,17 @@ def test_stability_and_concentration(measured):
     assert "rank correlation" in text
 
 
-def test_an_interrupted_run_goes_on(measured, base, tmp_path, monkeypatch):
+def test_an_interrupted_run_resumes(measured, base, tmp_path, monkeypatch):
     sensitivity, out, options = measured
-    real, calls = measure._measured, []
+    real, calls = measure._judged, []
 
-    def failing(entry, *rest):
-        calls.append(entry.name)
+    def failing(tensor, *rest):
+        calls.append(tensor.name)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return real(entry, *rest)
+        return real(tensor, *rest)
 
-    monkeypatch.setattr(measure, "_measured", failing)
+    monkeypatch.setattr(measure, "_judged", failing)
     again = tmp_path / out.name
     with pytest.raises(KeyboardInterrupt):
         measure.measure(base, again, **options)
@@ -173,7 +185,7 @@ def test_quick_measures_nothing(base, imatrix, tmp_path):
     expected = float((h * tensor.load().astype(np.float64) ** 2).sum())
     assert sensitivity.of(NAME).coefficient == pytest.approx(expected, rel=1e-3)
     rows = distortion.sample(tensor, Guide.open(imatrix, None))
-    assert sensitivity.of(NAME).errors == distortion.errors(rows, CpuEncoder(2))
+    assert sensitivity.of(NAME).errors == distortion.errors(rows, CpuEncoder(2), distortion.Judge(rows))
     assert "arbitrary units" in render(sensitivity)
 
 

@@ -14,10 +14,12 @@ def test_shrunk_estimates_are_closer_to_the_truth_than_raw_ones() -> None:
     for _ in range(50):
         truth = 1 + 0.1 * rng.standard_normal(12)
         noise = rng.uniform(0.05, 0.5, 12)
-        measured = [Estimate(float(v), float(s**2)) for v, s in zip(truth + noise * rng.standard_normal(12), noise)]
+        measured = [
+            Estimate(float(v), float(s**2)) for v, s in zip(truth + noise * rng.standard_normal(12), noise, strict=True)
+        ]
         prior = common(measured, Common(1.0, 0.1, 0.01))
-        raw += sum((each.value - true) ** 2 for each, true in zip(measured, truth))
-        shrunk += sum((prior.shrink(each).value - true) ** 2 for each, true in zip(measured, truth))
+        raw += sum((each.value - true) ** 2 for each, true in zip(measured, truth, strict=True))
+        shrunk += sum((prior.shrink(each).value - true) ** 2 for each, true in zip(measured, truth, strict=True))
     assert shrunk < 0.3 * raw
 
 
