@@ -18,6 +18,9 @@ from gguf_golf.sensitivity.shrinkage import Common, Estimate, common
 EXPONENTS = Common(mean=1.0, variance=0.2**2, between=0.1**2)
 """What is known before measuring: KL divergence is quadratic in a small perturbation, so exponents are near 1."""
 
+LOWEST_EXPONENT, HIGHEST_EXPONENT = 0.8, 2.0
+"""No measurement makes a plan believe in less or more: below, the coarsest type would look like a bargain."""
+
 UNREACHED_SD = 0.7
 """Uncertainty of a tensor that the text does not reach, whose coefficient is taken from others: a factor of two."""
 
@@ -45,7 +48,7 @@ def estimate(tensors: Sequence[TensorSensitivity]) -> list[TensorSensitivity]:
                 coefficient=coefficient,
                 coefficient_sd=deviation,
                 anchor=anchor,
-                exponent=exponent.value,
+                exponent=min(max(exponent.value, LOWEST_EXPONENT), HIGHEST_EXPONENT),
                 exponent_sd=math.sqrt(exponent.variance),
             )
         )

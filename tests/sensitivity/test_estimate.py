@@ -93,3 +93,10 @@ def test_without_measurements_nothing_is_estimated():
     assert estimate([plain]) == [plain]
     assert plain.damage("tcq2") == pytest.approx(2.0 * 0.05)
     assert plain.uncertainty("tcq2") == 0
+
+
+def test_damage_that_hardly_grows_makes_no_bargain_of_the_coarsest_type():
+    """Two bits and one cost the same here, by whatever chance: a plan must not believe that for less than one bit."""
+    flat = [Measurement("tcq2", 0.05, [0.01] * 12), Measurement("tcq1", 0.2, [0.01] * 4)]
+    (found,) = estimate([TensorSensitivity("blk.0.x.weight", [4, 256], ERRORS, 1.0, 1.0, measured=flat)])
+    assert found.damage("q1_0") > 5 * found.damage("tcq2")
