@@ -1,14 +1,19 @@
-"""Move to the llama.cpp of a newer llama-cpp-python: the mechanical part.
+"""Move to a newer llama.cpp: the mechanical part.
 
-    .venv/bin/python patches/update.py 0.3.37
+    .venv/bin/python patches/update.py llama-cpp-python 0.3.37
+    .venv/bin/python patches/update.py xllamacpp 2026.10.11549
 
-Fetches that source distribution, tries every patch on its llama.cpp, merges what moved, and writes the patches and
-the pin anew when all of them fit. What does not fit is left as .rej files in a tree that it names; the rest is in
-CONTRIBUTING.md. The checkout is changed only when every patch applies.
+Fetches that source distribution, tries every patch on its llama.cpp and merges what moved. What does not fit is left as
+.rej files in a tree that it names; the rest is in CONTRIBUTING.md. When all patches fit a llama-cpp-python, it rewrites
+the patches and the pin. xllamacpp often has a newer llama.cpp, but the bindings are llama-cpp-python's: there it only
+reports, and the checkout stays as it is.
+
+Structs and functions of llama.h that changed are listed: the bindings know the old ones.
 """
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,20 +24,25 @@ from pathlib import Path
 from gguf_golf.runtime import pin, source
 
 PIN = Path(pin.__file__)
+PINNED = "llama-cpp-python"
+
+FOLDERS = {PINNED: "vendor/llama.cpp", "xllamacpp": "thirdparty/llama.cpp"}
+"""Where a package's source distribution has llama.cpp."""
 
 
-def main(version: str) -> int:
-    """Try `version`; returns the exit code: 0 when all patches fit and are written, 1 when one needs a hand."""
-    work = Path(tempfile.mkdtemp(prefix=f"llama-cpp-python-{version}-"))
+def main(package: str, version: str) -> int:
+    """Try `version` of `package`; returns the exit code: 0 when all patches fit, 1 when one needs a hand."""
+    work = Path(tempfile.mkdtemp(prefix=f"{package}-{version}-"))
+    # xllamacpp's metadata takes Cython, which pip installs aside; for llama-cpp-python it would compile cmake there
+    isolation = ("--no-build-isolation",) if package == PINNED else ()
     source.pip(
-        *("download", "--no-deps", "--no-build-isolation", "--no-binary", "llama-cpp-python"),
-        *("--dest", work, f"llama-cpp-python=={version}"),
-        what=f"fetching llama-cpp-python {version}",
+        *("download", "--no-deps", *isolation, "--no-binary", package, "--dest", work, f"{package}=={version}"),
+        what=f"fetching {package} {version}",
     )
     (archive,) = work.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
         tar.extractall(work, filter="data")
-    tree = work / archive.name.removesuffix(".tar.gz") / "vendor" / "llama.cpp"
+    tree = work / archive.name.removesuffix(".tar.gz") / FOLDERS[package]
     (tree / ".git").unlink(missing_ok=True)  # a submodule's pointer to nowhere
     git(tree, "init", "--quiet")
     git(tree, "add", "--all", "--force")
@@ -58,9 +68,17 @@ def main(version: str) -> int:
         renewed[patch] = words + git(tree, "diff", "--cached").stdout
         commit(tree, patch.name)
 
+    pinned, found = (declarations(path / "include" / "llama.h") for path in (source.source_dir(), tree))
+    for name in sorted(pinned):
+        if found.get(name) != pinned[name]:
+            print(f"{'CHANGED' if name in found else 'REMOVED'} {name}: the bindings know the old one")
+
     if rejected:
-        print(f"\nMend these patches by hand: the hunks that did not fit are .rej files in {tree}")
+        print(f"\nFix these patches by hand: the hunks that did not fit are .rej files in {tree}")
         return 1
+    if package != PINNED:
+        print(f"\nAll patches fit {package} {version} (the tree is {tree}); the pin stays {PINNED} {pin.VERSION}")
+        return 0
     for patch, text in renewed.items():
         patch.write_text(text)
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
@@ -68,6 +86,17 @@ def main(version: str) -> int:
     shutil.rmtree(work)
     print(f"\nAll patches fit; patches/ and {PIN.name} are written for {version}. Now: make test")
     return 0
+
+
+def declarations(header: Path) -> dict[str, str]:
+    """The structs and functions of llama.h, by name, as text without comments and spaces."""
+    text = re.sub(r"//[^\n]*|/\*.*?\*/", "", header.read_text(encoding="utf-8"), flags=re.DOTALL)
+    structs = re.findall(r"\bstruct\s+(llama_\w+)\s*\{(.*?)\n\s*\}", text, re.DOTALL)
+    functions = [
+        (re.findall(r"(llama_\w+)\s*\(", api), api) for api in re.findall(r"\bLLAMA_API\b(.*?);", text, re.DOTALL)
+    ]
+    found = structs + [(names[0], api) for names, api in functions if names]
+    return {name: "".join(declaration.split()) for name, declaration in found}
 
 
 def commit(tree: Path, message: str) -> None:
@@ -83,6 +112,6 @@ def git(tree: Path, *arguments: str, check: bool = True) -> subprocess.Completed
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(f"usage: {sys.argv[0]} VERSION-OF-LLAMA-CPP-PYTHON (the pin is {pin.VERSION})")
-    sys.exit(main(sys.argv[1]))
+    if len(sys.argv) != 3 or sys.argv[1] not in FOLDERS:
+        sys.exit(f"usage: {sys.argv[0]} {{{','.join(FOLDERS)}}} VERSION (the pin is {PINNED} {pin.VERSION})")
+    sys.exit(main(*sys.argv[1:]))
