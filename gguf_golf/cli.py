@@ -206,6 +206,7 @@ def cache_clean_command(*, kinds: tuple[str, ...], max_size: str | None, older_t
 @THREADS
 @click.option("--process-output", is_flag=True, help="Collect for the output matrix too.")
 @click.option("--hessian", type=PATH, help="Also write the Hessians that error feedback needs (large).")
+@FORCE
 def imatrix_command(
     model: Path,
     text: Path | None,
@@ -215,6 +216,7 @@ def imatrix_command(
     threads: int,
     process_output: bool,
     hessian: Path | None,
+    force: bool,
 ) -> None:
     """Measure how strongly each input channel of MODEL's linear layers is used.
 
@@ -222,7 +224,6 @@ def imatrix_command(
     gguf-golf imatrix base.gguf --text calibration.txt -o imatrix.gguf --chunks 64
     """
     from gguf_golf import texts
-    from gguf_golf.calibrate import imatrix
     from gguf_golf.calibrate.collect import collect
     from gguf_golf.quantize.cached import as_gguf
 
@@ -233,9 +234,10 @@ def imatrix_command(
         n_chunks=chunks,
         threads=threads,
         process_output=process_output,
+        out=out,
         hessian_path=hessian,
+        force=force,
     )
-    imatrix.write(collected, out)
     output().result(
         f"{out}: {len(collected.entries)} tensors over {collected.chunk_count} chunks of {ctx} tokens",
         {

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from gguf_golf import texts
-from gguf_golf.calibrate import imatrix
 from gguf_golf.calibrate.collect import collect
 from gguf_golf.evaluate.evaluate import evaluate
 from gguf_golf.evaluate.on_text import TextSettings
@@ -43,7 +42,7 @@ def demo(out: Path, say: Callable[[str], None]) -> Demo:
     say("golf-tiny, a Llama of 4.2 million weights: converting it to 16 bits")
     convert(texts.DATA / "golf-tiny", base)
     say(f"measuring which input channels matter, on {CALIBRATION_CHUNKS} chunks of {texts.CALIBRATION.name}")
-    imatrix.write(collect(base, texts.CALIBRATION, n_chunks=CALIBRATION_CHUNKS), importance)
+    collect(base, texts.CALIBRATION, n_chunks=CALIBRATION_CHUNKS, out=importance)
     quants = []
     for name in TYPES:
         quants.append(out / f"golf-tiny-{name}.gguf")

@@ -14,7 +14,6 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from gguf_golf import __version__
-from gguf_golf.calibrate import imatrix as imatrix_file
 from gguf_golf.calibrate.collect import collect
 from gguf_golf.calibrate.split import split
 from gguf_golf.container.metadata import KEY_RECIPE
@@ -193,16 +192,16 @@ def _calibrated(
     path, hessian = work / "imatrix.gguf", work / "hessian.gguf" if settings.feedback else None
     clock.step("calibrate", f"calibrating on {texts.calibration_chunks} chunks of {text.name}")
     if not path.exists():
-        collected = collect(
+        collect(
             base,
             text,
             n_ctx=settings.n_ctx,
             n_chunks=texts.calibration_chunks,
             threads=settings.threads,
             process_output=True,  # a head tied to its embedding is coded better under its inputs' importance
+            out=path,
             hessian_path=hessian,
         )
-        imatrix_file.write(collected, path)
     return path, hessian
 
 

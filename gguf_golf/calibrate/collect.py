@@ -5,19 +5,29 @@ Chunks, BOS and tensors taken are those of llama-imatrix (tools/imatrix/imatrix.
 """
 
 import ctypes
+import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_golf import __version__, files
+from gguf_golf.calibrate import hessian
+from gguf_golf.calibrate import imatrix as imatrix_file
 from gguf_golf.calibrate.chunks import text_chunks, with_bos
 from gguf_golf.calibrate.hessian import Accumulator, Rows, Survey
 from gguf_golf.calibrate.imatrix import Imatrix, ImatrixEntry
+from gguf_golf.calibrate.state import State
 from gguf_golf.errors import DataError, InputError
 from gguf_golf.formats import types
+from gguf_golf.interrupt import deferred
+from gguf_golf.models.hashing import stamp
 from gguf_golf.progress import ProgressBar
+from gguf_golf.runtime import library
 from gguf_golf.runtime.abi import GgmlTensor
 from gguf_golf.runtime.session import LoadedModel
 from gguf_golf.runtime.tensor import op_name, view
@@ -28,60 +38,125 @@ OUTPUT_TENSORS = ("output.weight", "token_embd.weight")  # the latter where embe
 
 
 def collect(
-    model_path: str | Path,
-    text_path: str | Path,
+    model_path: Path,
+    text_path: Path,
     *,
     n_ctx: int = 512,
     n_chunks: int | None = None,
     threads: int | None = None,
     process_output: bool = False,
+    out: Path | None = None,
     hessian_path: Path | None = None,
+    force: bool = False,
 ) -> Imatrix:
     """Importance of every `blk.*` linear layer of a GGUF over the first `n_chunks` chunks of a text.
 
-    `process_output` adds the output matrix; `hessian_path` is where to write the Hessians of all layers' inputs, if
-    they are wanted. Raises InputError for a text shorter than one chunk or a file that cannot be written, DataError
-    for activations that are not finite.
+    `process_output` adds the output matrix; `out` is where to write the imatrix, and `hessian_path` the Hessians of
+    all layers' inputs, if they are wanted. With `out`, a run that was interrupted resumes. Raises InputError for a text
+    shorter than one chunk or a file that cannot be written, DataError for activations that are not finite, and
+    KeyboardInterrupt once the chunk that Ctrl-C met is finished.
     """
-    with LoadedModel(model_path) as model:
+    inputs = [model_path, text_path]
+    outputs = [(out, imatrix_file.MARK), (hessian_path, hessian.MARK)]
+    for path, mark in outputs:
+        if path is not None:
+            files.check_output(path, inputs, mark=mark, force=force)
+    if out is not None and hessian_path is not None and os.path.realpath(out) == os.path.realpath(hessian_path):
+        raise InputError(f"{out} is named for the imatrix and for the Hessians: give each a name of its own")
+    with ExitStack() as stack:
+        if out is not None:
+            stack.enter_context(files.locked(out))
+        model = stack.enter_context(LoadedModel(model_path))
         chunks = text_chunks(model, text_path, n_ctx, n_chunks)
-        if hessian_path is None:
-            collector = _run(model, chunks, Collector(process_output), threads, "imatrix")
-        else:
+        job = {
+            "version": __version__,
+            "runtime": str(library.folder()),
+            "inputs": [stamp(Path(path)) for path in inputs],
+            "n_ctx": n_ctx,
+            "process_output": process_output,
+            "hessian": None if hessian_path is None else os.path.realpath(hessian_path),
+        }
+        state = State(None if out is None else out.with_name(out.name + ".state"), job)
+        done, entries = state.load()
+        if done > len(chunks):
+            done, entries = 0, {}
+        sums = None
+        if hessian_path is not None:
             survey = Survey()
-            _run(model, chunks[:1], Collector(process_output, survey.observe), threads, "layers")
-            with Accumulator(hessian_path, survey) as sums:
-                collector = _run(model, chunks, Collector(process_output, sums.observe), threads, "imatrix, Hessians")
-    if not collector.entries:
-        raise InputError(f"{model_path}: no linear layer was seen; is this a language model?")
-    return Imatrix(collector.entries, [str(text_path)], len(chunks), n_ctx)
+            _run(model, chunks[:1], Collector(process_output, observe=survey.observe), threads, "layers")
+            resume = done > 0 and hessian.holds(hessian_path, survey)
+            done, entries = (done, entries) if resume else (0, {})
+            state.remove()  # the Hessians' sums change in place: from now on it says less than they hold
+            sums = Accumulator(hessian_path, survey, resume=resume, inputs=[*inputs, out], force=force)
+            stack.enter_context(sums)
+        collector = Collector(process_output, entries, observe=None if sums is None else sums.observe)
+
+        def keep(n_done: int, stopping: bool) -> None:
+            if sums is None or stopping:
+                state.save(n_done, collector.entries)
+            if sums is not None:
+                sums.keep = stopping and out is not None
+
+        label = "imatrix" if sums is None else "imatrix, Hessians"
+        _run(model, chunks, collector, threads, label, done, keep)
+        if not collector.entries:
+            raise InputError(f"{model_path}: no linear layer was seen; is this a language model?")
+        collected = Imatrix(collector.entries, [str(text_path)], len(chunks), n_ctx)
+        if out is not None:
+            imatrix_file.write(collected, out, inputs)
+    state.remove()
+    return collected
 
 
 def _run(
-    model: LoadedModel, chunks: NDArray[np.int32], collector: "Collector", threads: int | None, label: str
-) -> "Collector":
-    """Run chunks int32 [n, n_ctx] through the model under the collector's eyes."""
+    model: LoadedModel,
+    chunks: NDArray[np.int32],
+    collector: "Collector",
+    threads: int | None,
+    label: str,
+    done: int = 0,
+    keep: Callable[[int, bool], None] | None = None,
+) -> None:
+    """Run chunks int32 [n, n_ctx] from number `done` on through the model, under the collector's eyes.
+
+    `keep(chunks done, whether the run stops)` is called after each. Raises what went wrong in the callback, and
+    KeyboardInterrupt between two chunks.
+    """
     n_ctx = chunks.shape[1]
     positions = np.arange(n_ctx, dtype=np.int32)
     every = np.ones(n_ctx, np.bool_)  # logits of all tokens, or the last layer's FFN would see only some
-    with model.context(n_ctx, threads=threads, cb_eval=collector.callback) as context:
-        for chunk in ProgressBar(chunks, desc=label, unit="chunk"):
+    bar = ProgressBar(chunks[done:], desc=label, unit="chunk", initial=done, total=len(chunks))
+    with model.context(n_ctx, threads=threads, cb_eval=collector.callback) as context, deferred() as interrupted:
+        for n_done, chunk in enumerate(bar, done + 1):
             context.clear()
-            context.decode(with_bos(model, chunk), positions, every)
-            if collector.error is not None:
-                raise collector.error
-    return collector
+            try:
+                context.decode(with_bos(model, chunk), positions, every)
+            finally:
+                if collector.error is not None:
+                    raise collector.error
+            stopping = interrupted()
+            if keep is not None:
+                keep(n_done, stopping)
+            if stopping:
+                if keep is not None:
+                    click.echo(f"interrupted after chunk {n_done}: run the same command again to resume", err=True)
+                raise KeyboardInterrupt
 
 
 class Collector:
-    """Gathers entries from the evaluation callback. C cannot pass an exception on: `error` keeps the first.
+    """Adds to `entries` from the evaluation callback. C cannot pass an exception on: `error` keeps the first.
 
     `observe`, if given, is shown all rows that enter a matrix.
     """
 
-    def __init__(self, process_output: bool, observe: Callable[[Rows], None] | None = None) -> None:
-        self.entries: dict[str, ImatrixEntry] = {}
-        self.error: Exception | None = None
+    def __init__(
+        self,
+        process_output: bool,
+        entries: dict[str, ImatrixEntry] | None = None,
+        observe: Callable[[Rows], None] | None = None,
+    ) -> None:
+        self.entries: dict[str, ImatrixEntry] = {} if entries is None else entries
+        self.error: BaseException | None = None
         self._process_output = process_output
         self._observe = observe
 
@@ -96,7 +171,7 @@ class Collector:
             else:
                 self._add_dense(tensor)
             return True
-        except Exception as error:
+        except BaseException as error:  # Ctrl-C too: whoever runs the model raises it again
             self.error = self.error or error
             return False
 
@@ -115,14 +190,14 @@ class Collector:
     def _add_dense(self, tensor: GgmlTensor) -> None:
         """x is [ne3, ne2, rows, k]; further dimensions of the weight, if any, are matrices of their own."""
         weight, x = tensor.src[0].contents, view(tensor.src[1].contents, np.float32)
-        n_mat = weight.ne[2] * weight.ne[3]
-        entry = self._entry(_weight_name(tensor), n_mat, x.shape[-1], n_counts=1)
+        n_experts = weight.ne[2] * weight.ne[3]
+        entry = self._entry(_weight_name(tensor), n_experts, x.shape[-1], n_counts=1)
         for i3 in range(x.shape[0]):
             for i2 in range(x.shape[1]):
-                mat = (i3 % weight.ne[3]) * weight.ne[2] + i2 % weight.ne[2]
-                _accumulate(entry, mat, x[i3, i2])
-                self._show(tensor, n_mat, mat, x[i3, i2])
-        entry.counts += x.shape[0] * x.shape[1] * x.shape[2] // n_mat
+                expert = (i3 % weight.ne[3]) * weight.ne[2] + i2 % weight.ne[2]
+                _accumulate(entry, expert, x[i3, i2])
+                self._show(tensor, n_experts, expert, x[i3, i2])
+        entry.counts += x.shape[0] * x.shape[1] * x.shape[2] // n_experts
         _check_finite(entry, tensor)
 
     def _add_experts(self, tensor: GgmlTensor) -> None:
@@ -139,28 +214,28 @@ class Collector:
             entry.counts[expert] += len(token)
         _check_finite(entry, tensor)
 
-    def _show(self, tensor: GgmlTensor, n_mat: int, mat: int, x: NDArray[np.float32]) -> None:
+    def _show(self, tensor: GgmlTensor, n_experts: int, expert: int, x: NDArray[np.float32]) -> None:
         if self._observe is not None:
             source = tensor.src[1].contents.name.decode("utf-8", "replace")
-            self._observe(Rows(_weight_name(tensor), source, n_mat, mat, x))
+            self._observe(Rows(_weight_name(tensor), source, n_experts, expert, x))
 
-    def _entry(self, name: str, n_mat: int, k: int, n_counts: int) -> ImatrixEntry:
+    def _entry(self, name: str, n_experts: int, k: int, n_counts: int) -> ImatrixEntry:
         if name not in self.entries:
             self.entries[name] = ImatrixEntry(
-                np.zeros((n_mat, k), np.float64),
+                np.zeros((n_experts, k), np.float64),
                 np.zeros(n_counts, np.int64),
-                np.zeros((n_mat, k), np.float32),
+                np.zeros((n_experts, k), np.float32),
             )
         return self.entries[name]
 
 
-def _accumulate(entry: ImatrixEntry, mat: int, x: np.ndarray) -> None:
+def _accumulate(entry: ImatrixEntry, expert: int, x: np.ndarray) -> None:
     """Add rows x f32 [n, k]: float32 within one batch (a relative error of 1e-6), float64 across batches."""
-    entry.in_sum2[mat] += np.einsum("ij,ij->j", x, x)
+    entry.in_sum2[expert] += np.einsum("ij,ij->j", x, x)
     peak = entry.peak
     assert peak is not None
-    np.maximum(peak[mat], x.max(0), out=peak[mat])
-    np.maximum(peak[mat], -x.min(0), out=peak[mat])
+    np.maximum(peak[expert], x.max(0), out=peak[expert])
+    np.maximum(peak[expert], -x.min(0), out=peak[expert])
 
 
 def _check_finite(entry: ImatrixEntry, tensor: GgmlTensor) -> None:

@@ -1,14 +1,16 @@
 """Hessians H = E[x x^T] of the inputs of linear layers: what error feedback needs beyond an imatrix.
 
-A file is a GGUF with, for each distinct input, `<input>.hessian` f32 [n_mat, k, k] (sums over rows) and
-`<input>.counts` f32 [n_mat] (how many rows); n_mat is the number of experts, or 1. An input is named after the first
-weight that it feeds; the arrays hessian.weights and hessian.inputs say which input each weight has, since
+A file is a GGUF with, for each distinct input, `<input>.hessian` f32 [n_experts, k, k] (sums over rows) and
+`<input>.counts` f32 [n_experts] (how many rows); n_experts is 1 except in mixtures of experts. An input is named after
+the first weight that it feeds; the arrays hessian.weights and hessian.inputs say which input each weight has, since
 attention's and the FFN's first layers share theirs. Sums grow in the file itself, so memory stays bounded.
 """
 
 import hashlib
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,22 +19,28 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_golf import files
 from gguf_golf.errors import DataError, InputError
+from gguf_golf.models.gguf_file import read_gguf
+from gguf_golf.models.gguf_header import header_bytes
 
 KEY_WEIGHTS = "hessian.weights"
 KEY_INPUTS = "hessian.inputs"
+MARK = KEY_WEIGHTS.encode()
+"""What every file of Hessians contains (see files.py)."""
+
 SUFFIX_SUM = ".hessian"
 SUFFIX_COUNT = ".counts"
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows x f32 [n, k] that enter matrix `mat` of `n_mat` of a weight; `source` names the tensor they come from."""
+    """Rows x f32 [n, k] that enter one expert's matrix of a weight; `source` names the tensor they come from."""
 
     weight: str
     source: str
-    n_mat: int
-    mat: int
+    n_experts: int
+    expert: int
     x: NDArray[np.float32]
 
 
@@ -48,34 +56,62 @@ class Survey:
         """Note a weight's input. Two weights share one if it has the same name, shape and first row."""
         if rows.weight in self.input_of:
             return
-        key = (rows.source, rows.n_mat, rows.x.shape[1])
+        key = (rows.source, rows.n_experts, rows.x.shape[1])
         first = self._seen.get(key)
         if first is not None and np.array_equal(first[1], rows.x[0]):
             self.input_of[rows.weight] = first[0]
             return
         self.input_of[rows.weight] = rows.weight
-        self.shapes[rows.weight] = (rows.n_mat, rows.x.shape[1])
+        self.shapes[rows.weight] = (rows.n_experts, rows.x.shape[1])
         self._seen[key] = (rows.weight, rows.x[0].copy())
 
 
 class Accumulator:
-    """Adds up x x^T in a file that appears under its name when the `with` block ends without an exception."""
+    """Adds up x x^T in a file that appears under its name when the `with` block ends without an exception.
 
-    def __init__(self, path: Path, survey: Survey) -> None:
-        self._path, self._aside, self._survey = path, path.with_name(path.name + ".partial"), survey
+    With `resume`, sums that an earlier run kept are continued; set `keep` before an exception to keep them for a later
+    one. `inputs` are files that it must not replace. Raises InputError for a file that cannot be written or kept sums
+    that are not there.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        survey: Survey,
+        *,
+        resume: bool = False,
+        inputs: Sequence[Path | None] = (),
+        force: bool = False,
+    ) -> None:
+        self.keep = False
+        self._path, self._survey, self._resume = path, survey, resume
         self._sums: dict[str, NDArray[np.float32]] = {}
         self._counts: dict[str, NDArray[np.float32]] = {}
+        self._replacing = files.replace_file(path, inputs, mark=MARK, force=force, resumable=True)
 
     def __enter__(self) -> "Accumulator":
-        try:
-            _lay_out(self._aside, self._survey)
-        except OSError as error:
-            raise InputError(f"{self._path}: cannot be written ({error.strerror})") from error
-        for tensor in gguf.GGUFReader(self._aside, "r+").tensors:
-            if tensor.name.endswith(SUFFIX_SUM):
-                self._sums[tensor.name.removesuffix(SUFFIX_SUM)] = tensor.data
-            else:
-                self._counts[tensor.name.removesuffix(SUFFIX_COUNT)] = tensor.data
+        header, places, size = _lay_out(self._survey)
+        self._stack = ExitStack()
+        with ExitStack() as stack:
+            self._partial = stack.enter_context(self._replacing)
+            if not self._resume:
+                try:
+                    with self._partial.open("wb") as file:
+                        file.write(header)
+                        files.allocate(file, size)
+                except OSError:
+                    self._partial.unlink(missing_ok=True)
+                    raise
+            elif not holds(self._path, self._survey):
+                raise InputError(
+                    f"{self._partial}: not what an earlier run has kept; run the command again to start over"
+                )
+            data = np.memmap(self._partial, np.uint8, "r+")
+            for name, (offset, shape) in places.items():
+                view = data[offset : offset + 4 * math.prod(shape)].view(np.float32).reshape(shape)
+                group = self._sums if name.endswith(SUFFIX_SUM) else self._counts
+                group[name.rpartition(".")[0]] = view
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
@@ -83,10 +119,9 @@ class Accumulator:
     ) -> None:
         self._sums.clear()
         self._counts.clear()
-        if kind is None:
-            os.replace(self._aside, self._path)
-        else:
-            self._aside.unlink(missing_ok=True)
+        if kind is not None and not self.keep:
+            self._partial.unlink(missing_ok=True)
+        self._stack.__exit__(kind, error, trace)
 
     def observe(self, rows: Rows) -> None:
         """Add rows of the weight that its input is named after; those of other weights are the same again."""
@@ -94,31 +129,42 @@ class Accumulator:
             return
         if not np.isfinite(rows.x).all():
             raise DataError(f"activations into {rows.weight} are NaN or Inf: the model is damaged")
-        sums = self._sums[rows.weight].reshape(rows.n_mat, rows.x.shape[1], rows.x.shape[1])
-        sums[rows.mat] += rows.x.T @ rows.x
-        self._counts[rows.weight].reshape(-1)[rows.mat] += len(rows.x)
+        self._sums[rows.weight][rows.expert] += rows.x.T @ rows.x
+        self._counts[rows.weight][rows.expert] += len(rows.x)
 
 
-def _lay_out(path: Path, survey: Survey) -> None:
-    """Write the header and leave a hole of zeros for the data."""
-    writer = gguf.GGUFWriter(path, arch="")
+def holds(path: Path, survey: Survey) -> bool:
+    """Whether an earlier run has kept sums for `path` with this layout."""
+    header, _, size = _lay_out(survey)
+    partial = files.partial_path(Path(os.path.realpath(path)))
+    if partial.is_symlink() or not partial.is_file() or partial.stat().st_size != size:
+        return False
+    with partial.open("rb") as file:
+        return file.read(len(header)) == header
+
+
+Places = dict[str, tuple[int, tuple[int, ...]]]
+"""Where each tensor's data starts in the file, and its shape, by name."""
+
+
+def _lay_out(survey: Survey) -> tuple[bytes, Places, int]:
+    """(header, where each tensor lies, bytes of the file)."""
+    writer = gguf.GGUFWriter(None, arch="")
     writer.kv_data[0].pop(gguf.Keys.General.ARCHITECTURE, None)
     writer.add_type("hessian")
     writer.add_array(KEY_WEIGHTS, list(survey.input_of))
     writer.add_array(KEY_INPUTS, list(survey.input_of.values()))
-    float32 = np.dtype(np.float32)
-    for name, (n_mat, k) in survey.shapes.items():
-        writer.add_tensor_info(name + SUFFIX_SUM, (n_mat, k, k), float32, n_mat * k * k * 4)
-        writer.add_tensor_info(name + SUFFIX_COUNT, (n_mat,), float32, n_mat * 4)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    writer.close()
-    with path.open("r+b") as file:
-        header = file.seek(0, os.SEEK_END)
-        start = gguf.GGUFWriter.ggml_pad(header, writer.data_alignment)
-        sizes = [info.nbytes for tensors in writer.tensors for info in tensors.values()]
-        file.truncate(start + sum(gguf.GGUFWriter.ggml_pad(size, writer.data_alignment) for size in sizes))
+    places: Places = {}
+    end = 0
+    for name, (n_experts, k) in survey.shapes.items():
+        for suffix, shape in ((SUFFIX_SUM, (n_experts, k, k)), (SUFFIX_COUNT, (n_experts,))):
+            size = 4 * math.prod(shape)
+            writer.add_tensor_info(name + suffix, shape, np.dtype(np.float32), size)
+            places[name + suffix] = (end, shape)
+            end += gguf.GGUFWriter.ggml_pad(size, writer.data_alignment)
+    header = header_bytes(writer)
+    header = header.ljust(gguf.GGUFWriter.ggml_pad(len(header), writer.data_alignment), b"\0")
+    return header, {name: (len(header) + at, shape) for name, (at, shape) in places.items()}, len(header) + end
 
 
 class Hessians:
@@ -128,18 +174,32 @@ class Hessians:
         """Raises InputError for a file that is absent, damaged or something else."""
         if not path.is_file():
             raise InputError(f"{path}: no such file")
-        try:
-            reader = gguf.GGUFReader(path)
-        except Exception as error:
-            raise InputError(f"{path}: damaged GGUF file ({error})") from error
+        reader = read_gguf(path)
         general_type = reader.get_field(gguf.Keys.General.TYPE)
         if general_type is None or general_type.contents() != "hessian":
             raise InputError(f"{path}: holds no Hessians; make some with gguf-golf imatrix --hessian")
         self.path = path
         self._tensors = {tensor.name: tensor.data for tensor in reader.tensors}
         weights, inputs = (reader.get_field(key) for key in (KEY_WEIGHTS, KEY_INPUTS))
-        assert weights is not None and inputs is not None
-        self._input_of = dict(zip(weights.contents(), inputs.contents(), strict=True))
+        named = [] if weights is None or inputs is None else [weights.contents(), inputs.contents()]
+        if not all(isinstance(names, list) for names in named) or len({len(names) for names in named}) != 1:
+            raise InputError(f"{path}: does not say which weight has which Hessian: it is damaged")
+        self._input_of: dict[str, str] = dict(zip(*named, strict=True))
+        for name in set(self._input_of.values()):
+            self._check(name)
+
+    def _check(self, name: str) -> None:
+        """Raise InputError unless an input has counts f32 [n_experts] and a square matrix of sums f32 for each."""
+        sums, counts = (self._tensors.get(name + suffix) for suffix in (SUFFIX_SUM, SUFFIX_COUNT))
+        if sums is None or counts is None:
+            raise InputError(f"{self.path}: {name} lacks its sums or its counts: the file is damaged")
+        square = sums.ndim in (2, 3) and sums.shape[-1] == sums.shape[-2]
+        if sums.dtype != np.float32 or counts.dtype != np.float32 or not square:
+            raise InputError(f"{self.path}: {name} is not a square matrix of F32 for each expert: the file is damaged")
+        if counts.size != sums.size // sums.shape[-1] ** 2:
+            raise InputError(f"{self.path}: {name} has {sums.shape} sums and {counts.size} counts: it is damaged")
+        if not np.isfinite(counts).all() or (counts < 0).any():
+            raise DataError(f"{self.path}: {name} has counts that are no counts; collect the Hessians again")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._input_of)
@@ -152,30 +212,30 @@ class Hessians:
         return str(self._input_of[weight])
 
     def shape(self, weight: str) -> tuple[int, int]:
-        """(n_mat, k) of a weight's Hessians."""
+        """(n_experts, k) of a weight's Hessians."""
         data = self._tensors[self._input_of[weight] + SUFFIX_SUM]
         k = data.shape[-1]
         return data.size // (k * k), k
 
     def reached(self, weight: str) -> NDArray[np.bool_]:
-        """Whether any row reached each matrix of a weight: bool [n_mat]."""
+        """Whether any row reached each matrix of a weight: bool [n_experts]."""
         counts: NDArray[np.float32] = self._tensors[self._input_of[weight] + SUFFIX_COUNT]
         return counts.reshape(-1) > 0
 
-    def get(self, weight: str, mat: int = 0) -> NDArray[np.float64] | None:
-        """E[x x^T] f64 [k, k] of the inputs of matrix `mat`; None for an expert that no row has reached."""
-        n_mat, k = self.shape(weight)
+    def get(self, weight: str, expert: int = 0) -> NDArray[np.float64] | None:
+        """E[x x^T] f64 [k, k] of the inputs of expert `expert`; None for an expert that no row has reached."""
+        n_experts, k = self.shape(weight)
         name = self._input_of[weight]
-        count = float(self._tensors[name + SUFFIX_COUNT].reshape(-1)[mat])
+        count = float(self._tensors[name + SUFFIX_COUNT].reshape(-1)[expert])
         if count == 0:
             return None
-        sums: NDArray[np.float32] = self._tensors[name + SUFFIX_SUM].reshape(n_mat, k, k)[mat]
+        sums: NDArray[np.float32] = self._tensors[name + SUFFIX_SUM].reshape(n_experts, k, k)[expert]
         return sums.astype(np.float64) / count
 
     def fingerprint(self) -> bytes:
         """A digest of all names and diagonals: enough to tell two files apart without reading all of them."""
         digest = hashlib.sha256(repr(self._input_of).encode())
         for name in sorted(set(self._input_of.values())):
-            n_mat, k = self.shape(name)
-            digest.update(np.einsum("mii->mi", self._tensors[name + SUFFIX_SUM].reshape(n_mat, k, k)).tobytes())
+            n_experts, k = self.shape(name)
+            digest.update(np.einsum("mii->mi", self._tensors[name + SUFFIX_SUM].reshape(n_experts, k, k)).tobytes())
         return digest.digest()

@@ -1,19 +1,23 @@
 """Read and write importance matrices in llama.cpp's GGUF format; collecting them is `collect.py`'s job.
 
 An entry holds, for one weight tensor, the sums of squared activations of each input channel, and the number of rows
-that were summed: tensors `<name>.in_sum2` f32 [n_mat, k] and `<name>.counts` f32 [n_mat, 1] (llama.cpp tools/imatrix).
-n_mat is 1, or the number of experts. Our own `<name>.in_peak` f32 [n_mat, k], the largest |x|, is ignored by llama.cpp.
+that were summed: tensors `<name>.in_sum2` f32 [n_experts, k] and `<name>.counts` f32 [n_experts, 1] (llama.cpp
+tools/imatrix). n_experts is 1 except in mixtures of experts. Our own `<name>.in_peak` f32 [n_experts, k], the largest
+|x|, is ignored by llama.cpp.
 """
 
-import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import gguf
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_golf import files
 from gguf_golf.errors import DataError, InputError
+from gguf_golf.models.gguf_file import read_gguf
 
 KEY_DATASETS = "imatrix.datasets"
 KEY_CHUNK_COUNT = "imatrix.chunk_count"
@@ -21,11 +25,16 @@ KEY_CHUNK_SIZE = "imatrix.chunk_size"
 SUFFIX_SUM = ".in_sum2"
 SUFFIX_COUNT = ".counts"
 SUFFIX_PEAK = ".in_peak"
+MARK = SUFFIX_PEAK.encode()
+"""What every imatrix that `collect` writes contains (see files.py)."""
+
+LEAST = np.float32(1e-12)
+"""Of the mean importance: no channel counts less than this."""
 
 
 @dataclass
 class ImatrixEntry:
-    """Statistics of the inputs of one weight tensor: `in_sum2` f32 or f64 [n_mat, k], `counts` int64 [n_mat or 1]."""
+    """Statistics of the inputs of one weight: `in_sum2` f32 or f64 [n_experts, k], `counts` int64 [n_experts or 1]."""
 
     in_sum2: NDArray[np.floating]
     counts: NDArray[np.int64]
@@ -42,21 +51,30 @@ class Imatrix:
     chunk_size: int = 512
 
     def importance(self, name: str) -> NDArray[np.float32]:
-        """Mean squared activation f32 [n_mat, k] of the named weight tensor.
+        """Mean squared activation f32 [n_experts, k] of the named weight tensor.
 
-        An expert that was never chosen has no data: it gets ones (all channels alike), as in llama-quantize.
-        Raises InputError if the imatrix has no such entry.
+        An expert that was never chosen has no data: it gets ones (all channels alike), as in llama-quantize. So does
+        one whose channels were all zero; single channels that were always zero count as the least of the others, since
+        a block of weights that do not matter at all would be encoded as nothing. Raises InputError if the imatrix has
+        no such entry.
         """
         if name not in self.entries:
             raise InputError(f"the imatrix has no entry for {name}; was it collected on the same architecture?")
         entry = self.entries[name]
         counts = np.broadcast_to(entry.counts.reshape(-1, 1), (len(entry.in_sum2), 1))
-        mean = np.where(counts > 0, entry.in_sum2 / np.maximum(counts, 1), 1.0)
-        return mean.astype(np.float32)
+        mean = np.where(counts > 0, entry.in_sum2 / np.maximum(counts, 1), 1.0).astype(np.float32)
+        for row in mean:
+            if not row.all():
+                known = row[row > 0]
+                row[row == 0] = max(known.min(), LEAST * known.mean()) if known.size else 1.0
+        return mean
 
 
 def read(path: str | Path) -> Imatrix:
-    """Read a GGUF imatrix, ours or llama-imatrix's. Raises InputError on a foreign, old (.dat) or damaged file."""
+    """Read a GGUF imatrix, ours or llama-imatrix's.
+
+    Raises InputError for a foreign, old (.dat) or damaged file, and DataError for numbers that are not sums of squares.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -66,44 +84,29 @@ def read(path: str | Path) -> Imatrix:
                 f"{path}: not a GGUF imatrix; an old .dat file converts with "
                 "llama-imatrix --in-file OLD.dat -o NEW.gguf"
             )
-    try:
-        reader = gguf.GGUFReader(path)
-    except Exception as error:
-        raise InputError(f"{path}: damaged GGUF file ({error})") from error
-    general_type = reader.get_field(gguf.Keys.General.TYPE)
-    if general_type is None or general_type.contents() != "imatrix":
+    reader = read_gguf(path)
+    if _value(reader, gguf.Keys.General.TYPE, "") != "imatrix":
         raise InputError(f"{path}: a GGUF file, but not an imatrix; make one with gguf-golf imatrix")
-    tensors = {tensor.name: np.array(tensor.data, np.float32) for tensor in reader.tensors}
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
     entries = {}
-    for name, sums in tensors.items():
-        if not name.endswith(SUFFIX_SUM):
-            continue
-        weight = name.removesuffix(SUFFIX_SUM)
-        if weight + SUFFIX_COUNT not in tensors:
-            raise InputError(f"{path}: {name} has no {weight}{SUFFIX_COUNT} beside it")
-        in_sum2 = sums.reshape(-1, sums.shape[-1])
-        if not np.isfinite(in_sum2).all():
-            raise DataError(f"{path}: {name} holds NaN or Inf; collect the imatrix again")
-        counts = np.rint(tensors[weight + SUFFIX_COUNT].reshape(-1)).astype(np.int64)
-        peak = tensors.get(weight + SUFFIX_PEAK)
-        entries[weight] = ImatrixEntry(in_sum2, counts, None if peak is None else peak.reshape(in_sum2.shape))
+    for name in tensors:
+        if name.endswith(SUFFIX_SUM):
+            weight = name.removesuffix(SUFFIX_SUM)
+            entries[weight] = _entry(path, weight, tensors)
     if not entries:
         raise InputError(f"{path}: the imatrix is empty")
+    datasets = _value(reader, KEY_DATASETS, list[str]())
+    return Imatrix(
+        entries,
+        [str(name) for name in datasets],
+        _value(reader, KEY_CHUNK_COUNT, 0),
+        _value(reader, KEY_CHUNK_SIZE, 512),
+    )
 
-    def value(key: str, default: int) -> int:
-        found = reader.get_field(key)
-        return default if found is None else int(found.contents())
 
-    datasets = reader.get_field(KEY_DATASETS)
-    names = [] if datasets is None else list(datasets.contents())
-    return Imatrix(entries, names, value(KEY_CHUNK_COUNT, 0), value(KEY_CHUNK_SIZE, 512))
-
-
-def write(imatrix: Imatrix, path: str | Path) -> None:
-    """Write `imatrix` as llama.cpp does; the file appears whole or not at all."""
-    path = Path(path)
-    aside = path.with_name(path.name + ".partial")
-    writer = gguf.GGUFWriter(aside, arch="")
+def write(imatrix: Imatrix, path: str | Path, inputs: Sequence[Path | None] = ()) -> None:
+    """Write `imatrix` as llama.cpp does; `inputs` are files that it must not replace. Raises InputError."""
+    writer = gguf.GGUFWriter(None, arch="")
     # GGUFWriter always states an architecture; an imatrix has none
     writer.kv_data[0].pop(gguf.Keys.General.ARCHITECTURE, None)
     writer.add_type("imatrix")
@@ -116,12 +119,46 @@ def write(imatrix: Imatrix, path: str | Path) -> None:
         writer.add_tensor(name + SUFFIX_COUNT, entry.counts.astype(np.float32).reshape(-1, 1))
         if entry.peak is not None:
             writer.add_tensor(name + SUFFIX_PEAK, np.ascontiguousarray(entry.peak, np.float32))
-    try:
-        writer.write_header_to_file()
+    with files.replace_file(Path(path), inputs) as partial:
+        writer.write_header_to_file(partial)
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        os.replace(aside, path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written ({error})") from error
+
+
+Value = TypeVar("Value", str, int, list[str])
+
+
+def _value(reader: gguf.GGUFReader, key: str, default: Value) -> Value:
+    """A metadata value; the default where it is absent or of another kind."""
+    field = reader.get_field(key)
+    found = None if field is None else field.contents()
+    return found if isinstance(found, type(default)) else default
+
+
+def _entry(path: Path, weight: str, tensors: Mapping[str, gguf.ReaderTensor]) -> ImatrixEntry:
+    def numbers(suffix: str) -> NDArray[np.float32]:
+        tensor = tensors[weight + suffix]
+        if tensor.tensor_type != gguf.GGMLQuantizationType.F32:
+            raise InputError(f"{path}: {weight}{suffix} is {tensor.tensor_type.name}, and an imatrix holds F32")
+        values = np.array(tensor.data, np.float32)
+        if not np.isfinite(values).all() or (values < 0).any():
+            raise DataError(
+                f"{path}: {weight}{suffix} holds NaN, Inf or negative numbers, and these are sums of squares and "
+                "counts; collect the imatrix again"
+            )
+        return values
+
+    if weight + SUFFIX_COUNT not in tensors:
+        raise InputError(f"{path}: {weight}{SUFFIX_SUM} has no {weight}{SUFFIX_COUNT} beside it")
+    sums = numbers(SUFFIX_SUM)
+    sums = sums.reshape(-1, sums.shape[-1])
+    counts = np.rint(numbers(SUFFIX_COUNT).reshape(-1)).astype(np.int64)
+    if len(counts) not in (1, len(sums)):
+        raise InputError(f"{path}: {weight} has {len(sums)} rows of sums and {len(counts)} counts: it is damaged")
+    if weight + SUFFIX_PEAK not in tensors:
+        return ImatrixEntry(sums, counts)
+    peak = numbers(SUFFIX_PEAK)
+    if peak.size != sums.size:
+        raise InputError(f"{path}: {weight} has {sums.size} sums and {peak.size} peaks: it is damaged")
+    return ImatrixEntry(sums, counts, peak.reshape(sums.shape))

@@ -1,6 +1,5 @@
 """Where every byte of a GGUF file goes, before any of them is computed: exact sizes for planning and for writing."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from gguf_golf.container.tensors import TensorInfo
 from gguf_golf.errors import InputError
 from gguf_golf.formats import types
 from gguf_golf.models import MetadataField
+from gguf_golf.models.gguf_header import header_bytes
 
 MAX_NAME_BYTES = 63
 
@@ -50,7 +50,7 @@ def lay_out(tensors: Sequence[TensorInfo], metadata: Sequence[MetadataField]) ->
         writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), size, ggml_type)
         offsets[tensor.name], sizes[tensor.name] = offset, size
         offset += tensor.padded_bytes
-    header = _header_bytes(writer)
+    header = header_bytes(writer)
     start = gguf.GGUFWriter.ggml_pad(len(header), gguf.GGUF_DEFAULT_ALIGNMENT)
     return Layout(
         header=header.ljust(start, b"\0"),
@@ -58,14 +58,3 @@ def lay_out(tensors: Sequence[TensorInfo], metadata: Sequence[MetadataField]) ->
         sizes=sizes,
         file_bytes=start + offset,
     )
-
-
-def _header_bytes(writer: gguf.GGUFWriter) -> bytes:
-    """What gguf-py would write before the data; it only knows files, so it is handed one in memory."""
-    buffer = io.BytesIO()
-    writer.fout = [buffer]
-    writer.state = gguf.gguf_writer.WriterState.EMPTY
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    return buffer.getvalue()

@@ -65,7 +65,7 @@ def split_parts(path: Path) -> list[Path]:
 
 def _parts(path: Path) -> list[tuple[Path, GGUFReader]]:
     """The file, or all parts of the split model that it is a part of (split.count says so), in order."""
-    reader = _read(path)
+    reader = read_gguf(path)
     count = _split(reader, "count") or 1
     if count < 2:
         return [(path, reader)]
@@ -78,7 +78,7 @@ def _parts(path: Path) -> list[tuple[Path, GGUFReader]]:
     paths = [path.with_name(f"{match['stem']}-{i:05d}-of-{count:05d}.gguf") for i in range(1, count + 1)]
     if missing := [part.name for part in paths if not part.is_file()]:
         raise InputError(f"{path}: {len(missing)} of {count} parts are missing ({missing[0]}, ...); download them here")
-    parts = [(part, reader if part == path else _read(part)) for part in paths]
+    parts = [(part, reader if part == path else read_gguf(part)) for part in paths]
     for i, (part, part_reader) in enumerate(parts):
         if (_split(part_reader, "no"), _split(part_reader, "count")) != (i, count):
             raise InputError(f"{part} is not part {i + 1} of {count} of this model; download it again")
@@ -90,7 +90,8 @@ def _split(reader: GGUFReader, key: str) -> int | None:
     return None if field is None else int(field.contents())
 
 
-def _read(path: Path) -> GGUFReader:
+def read_gguf(path: Path) -> GGUFReader:
+    """A reader for any GGUF file, however damaged: InputError where it cannot be read, never a loop or a traceback."""
     try:
         reader = _Reader(path)
     except Exception as error:  # a hostile file can make the parser fail in any way; each of them means the same

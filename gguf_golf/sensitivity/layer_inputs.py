@@ -38,11 +38,11 @@ class LayerInputs:
         """Keep some of the rows that enter a weight, scaled so that their squares sum to what all would sum to."""
         kept = rows.x[:: self._stride]
         kept = kept * np.float32(np.sqrt(len(rows.x) / len(kept)))
-        key = (rows.source, rows.mat)
+        key = (rows.source, rows.expert)
         if self._latest is not None and self._latest[0] == key and np.array_equal(self._latest[1], kept):
             place = self._latest[2]
         else:
-            place = (rows.mat, self._file.seek(0, 2), *kept.shape)
+            place = (rows.expert, self._file.seek(0, 2), *kept.shape)
             self._file.write(np.ascontiguousarray(kept, np.float32).data)
         self._latest = (key, kept, place)
         self._places.setdefault(rows.weight, []).append(place)

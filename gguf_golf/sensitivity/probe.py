@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_golf import files
 from gguf_golf.calibrate.chunks import text_chunks, with_bos
 from gguf_golf.errors import DataError, InputError
 from gguf_golf.formats import types
@@ -107,6 +108,7 @@ class Probe:
                 return False
 
         with (
+            files.named_errors(self._base_path),
             self._base_path.open("wb") as file,
             self._model.context(len(self._positions), threads=self.threads, cb_eval=callback) as context,
         ):

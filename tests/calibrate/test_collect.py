@@ -1,15 +1,20 @@
-"""Collected statistics: equal to llama-imatrix's, and usable by llama-quantize."""
+"""Collected statistics: equal to llama-imatrix's, usable by llama-quantize, and not lost by Ctrl-C."""
 
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from gguf_golf.calibrate import imatrix
-from gguf_golf.calibrate.collect import collect
+from gguf_golf.calibrate.collect import Collector, collect
+from gguf_golf.calibrate.imatrix import ImatrixEntry
+from gguf_golf.calibrate.state import State
 from gguf_golf.errors import InputError
+from gguf_golf.runtime.session import Context, LoadedModel
 
 N_CHUNKS = 3
 
@@ -89,3 +94,88 @@ def test_experts_are_counted_apart_as_llama_imatrix_does(
     for name, entry in theirs.entries.items():
         np.testing.assert_array_equal(ours.entries[name].counts, entry.counts)
         np.testing.assert_allclose(ours.importance(name), theirs.importance(name), rtol=1e-3, atol=1e-9)
+
+
+def press_ctrl_c(monkeypatch: pytest.MonkeyPatch, chunk: int, times: int = 1) -> None:
+    """Ctrl-C while the given chunk, counted from 1, is in the model."""
+    decode, calls = Context.decode, []
+
+    def pressed(self: Context, *arguments: Any) -> Any:
+        calls.append(1)
+        return decode(self, *arguments)
+
+    add_dense = Collector._add_dense
+
+    def interrupted(self: Collector, tensor: Any) -> None:
+        if len(calls) == chunk:
+            calls.append(1)
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+        add_dense(self, tensor)
+
+    monkeypatch.setattr(Context, "decode", pressed)
+    monkeypatch.setattr(Collector, "_add_dense", interrupted)
+
+
+@pytest.mark.parametrize("with_hessian", [False, True])
+def test_ctrl_c_finishes_the_chunk_and_the_next_run_resumes_to_the_same_bytes(
+    tiny: Callable[[str], Path],
+    demo_text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    with_hessian: bool,
+) -> None:
+    def run(name: str, chunks: int = 3) -> list[bytes]:
+        out, hessian = tmp_path / f"{name}.gguf", tmp_path / f"{name}-hessian.gguf" if with_hessian else None
+        collect(tiny("bf16"), demo_text, n_ctx=64, n_chunks=chunks, threads=1, out=out, hessian_path=hessian)
+        return [path.read_bytes() for path in (out, hessian) if path is not None]
+
+    whole = run("whole")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        press_ctrl_c(patch, 2 + with_hessian)  # with Hessians the first chunk runs once more, to see the layers
+        run("cut")
+    assert "interrupted after chunk 2: run the same command again to resume" in capsys.readouterr().err
+    assert not (tmp_path / "cut.gguf").exists()
+    decoded: list[int] = []
+    decode = Context.decode
+    monkeypatch.setattr(Context, "decode", lambda *arguments: decoded.append(1) or decode(*arguments))
+    assert run("cut") == whole
+    assert len(decoded) == 1 + with_hessian
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {
+        f"{name}{suffix}.gguf" for name in ("whole", "cut") for suffix in ("", "-hessian")[: 1 + with_hessian]
+    }
+
+
+def test_a_second_ctrl_c_stops_at_once_and_leaves_no_sums_that_are_wrong(
+    tiny: Callable[[str], Path], demo_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, hessian = tmp_path / "i.gguf", tmp_path / "h.gguf"
+    press_ctrl_c(monkeypatch, 3, times=2)
+    with pytest.raises(KeyboardInterrupt):
+        collect(tiny("bf16"), demo_text, n_ctx=64, n_chunks=3, threads=1, out=out, hessian_path=hessian)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sums_of_another_job_or_torn_ones_are_not_continued(tmp_path: Path) -> None:
+    entries = {"w": ImatrixEntry(np.ones((1, 4)), np.array([2]), np.ones((1, 4), np.float32))}
+    State(tmp_path / "s", {"text": "a"}).save(2, entries)
+    done, kept = State(tmp_path / "s", {"text": "a"}).load()
+    assert done == 2
+    np.testing.assert_array_equal(kept["w"].in_sum2, entries["w"].in_sum2)
+    assert State(tmp_path / "s", {"text": "b"}).load() == (0, {})
+    (tmp_path / "s").write_bytes((tmp_path / "s").read_bytes()[:-30])
+    assert State(tmp_path / "s", {"text": "a"}).load() == (0, {})
+
+
+def test_outputs_are_checked_before_the_model_runs(
+    tiny: Callable[[str], Path], demo_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, text = tmp_path / "m.gguf", tmp_path / "t.txt"
+    model.write_bytes(tiny("bf16").read_bytes())
+    text.write_bytes(demo_text.read_bytes())
+    monkeypatch.setattr(LoadedModel, "__init__", lambda *_, **__: pytest.fail("the model was loaded"))
+    for out, hessian in ((model, None), (text, None), (tmp_path / "i", model), (tmp_path / "i", tmp_path / "i")):
+        with pytest.raises(InputError, match=r"is also an input|a name of its own"):
+            collect(model, text, out=out, hessian_path=hessian, force=True)

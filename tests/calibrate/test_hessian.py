@@ -1,8 +1,10 @@
 """Hessians collected while the model runs: sums against NumPy, sharing, experts, and damaged files."""
 
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 
@@ -74,5 +76,46 @@ def test_foreign_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         Hessians(tmp_path / "absent")
     (tmp_path / "text").write_text("x" * 100)
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(InputError, match="not a GGUF file"):
         Hessians(tmp_path / "text")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("q.hessian", np.ones((1, 4, 5), np.float32)),
+        ("q.hessian", np.ones((1, 4, 4), np.float16)),
+        ("q.counts", np.ones(2, np.float32)),
+        ("q.counts", np.array([np.nan], np.float32)),
+        ("q.counts", np.array([-1], np.float32)),
+        ("other.counts", np.ones(1, np.float32)),
+    ],
+)
+def test_hessians_of_nonsense_are_refused_by_name(tmp_path: Path, name: str, values: np.ndarray) -> None:
+    arrays = {"q.hessian": np.ones((1, 4, 4), np.float32), "q.counts": np.ones(1, np.float32)}
+    if name not in arrays:
+        arrays.pop("q.counts")
+    writer = gguf.GGUFWriter(tmp_path / "h.gguf", "")
+    writer.add_type("hessian")
+    writer.add_array("hessian.weights", ["q"])
+    writer.add_array("hessian.inputs", ["q"])
+    for each, array in (arrays | {name: values}).items():
+        writer.add_tensor(each, array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises((InputError, DataError), match=r"h\.gguf: q "):
+        Hessians(tmp_path / "h.gguf")
+
+
+def test_a_full_disk_is_an_error_before_any_work(tmp_path: Path) -> None:
+    x = np.ones((20, 64), np.float32)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # the sums take 16 kB
+        with pytest.raises(InputError, match=r"h\.gguf: cannot be written \(File too large\)"):
+            feed(tmp_path / "h.gguf", [Rows("q", "norm", 1, 0, x)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []

@@ -50,7 +50,7 @@ def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path) -> None:
         imatrix.read(path)
     imatrix.write(two_entries(), path)
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(InputError, match="truncated"):
         imatrix.read(path)
     model = gguf.GGUFWriter(path, "llama")
     model.add_tensor("a.in_sum2", np.ones((1, 4), np.float32))
@@ -62,9 +62,41 @@ def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path) -> None:
         imatrix.read(path)
 
 
-def test_nan_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e-3])
+@pytest.mark.parametrize("what", ["in_sum2", "counts", "peak"])
+def test_numbers_that_are_not_sums_of_squares_are_refused_by_name(tmp_path: Path, what: str, value: float) -> None:
     matrix = two_entries()
-    matrix.entries["blk.0.attn_q.weight"].in_sum2[0, 3] = np.nan
+    entry = matrix.entries["blk.0.attn_q.weight"]
+    entry.counts = entry.counts.astype(np.float64)  # type: ignore[assignment]
+    getattr(entry, what).reshape(-1)[0] = value
     imatrix.write(matrix, tmp_path / "i.gguf")
-    with pytest.raises(DataError, match="NaN"):
+    with pytest.raises(DataError, match=r"blk\.0\.attn_q\.weight\.\w+ holds NaN, Inf or negative"):
         imatrix.read(tmp_path / "i.gguf")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "values"),
+    [
+        ("counts", np.ones((2, 1), np.float32)),
+        ("in_peak", np.ones((3, 8), np.float32)),
+        ("in_sum2", np.ones((3, 16), np.float16)),
+    ],
+)
+def test_shapes_and_types_that_do_not_fit_are_refused(tmp_path: Path, suffix: str, values: np.ndarray) -> None:
+    arrays = {"in_sum2": np.ones((3, 16), np.float32), "counts": np.ones((3, 1), np.float32)} | {suffix: values}
+    writer = gguf.GGUFWriter(tmp_path / "i.gguf", "")
+    writer.add_type("imatrix")
+    for name, array in arrays.items():
+        writer.add_tensor(f"blk.0.ffn_up_exps.weight.{name}", array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(InputError, match=r"blk\.0\.ffn_up_exps\.weight"):
+        imatrix.read(tmp_path / "i.gguf")
+
+
+def test_channels_that_were_always_zero_count_as_the_least_of_the_others() -> None:
+    sums = np.array([[0, 4, 8, 0], [0, 0, 0, 0]], np.float64)
+    matrix = Imatrix({"w": ImatrixEntry(sums, np.array([4]))})
+    np.testing.assert_array_equal(matrix.importance("w"), [[1, 1, 2, 1], [1, 1, 1, 1]])

@@ -1,5 +1,6 @@
 """Sensitivity of the embedded model: the probe against files that were really written, resuming, super weights."""
 
+import resource
 from dataclasses import replace
 
 import numpy as np
@@ -199,3 +200,26 @@ def test_mistakes(base, tiny_dir, demo_text, tmp_path):
         result.read(tmp_path / "y.json")
     with pytest.raises(InputError, match="gguf-golf sensitivity"):
         result.read(tmp_path / "none.json")
+
+
+def test_ctrl_c_in_the_callback_stops_the_run(base, demo_text, tmp_path):
+    def interrupted(chunk, node, ask):
+        raise KeyboardInterrupt
+
+    scratch = tmp_path / "scratch"
+    with Probe(base, demo_text, n_ctx=N_CTX, n_chunks=2, scratch=scratch, threads=1) as probe:
+        with pytest.raises(KeyboardInterrupt):
+            probe.run_base(interrupted)
+    assert not (tmp_path / "scratch").exists()
+
+
+def test_a_disk_too_full_for_the_base_is_named(base, demo_text, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    scratch = tmp_path / "scratch"
+    with Probe(base, demo_text, n_ctx=N_CTX, n_chunks=2, scratch=scratch, threads=1) as probe:
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+            with pytest.raises(InputError, match=r"scratch: cannot be written \(File too large\)"):
+                probe.run_base(lambda chunk, node, ask: False)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
