@@ -207,9 +207,9 @@ def test_ctrl_c_in_the_callback_stops_the_run(base, demo_text, tmp_path):
         raise KeyboardInterrupt
 
     scratch = tmp_path / "scratch"
-    with Probe(base, demo_text, n_ctx=N_CTX, n_chunks=2, scratch=scratch, threads=1) as probe:
-        with pytest.raises(KeyboardInterrupt):
-            probe.run_base(interrupted)
+    probe = Probe(base, demo_text, n_ctx=N_CTX, n_chunks=2, scratch=scratch, threads=1)
+    with probe, pytest.raises(KeyboardInterrupt):
+        probe.run_base(interrupted)
     assert not (tmp_path / "scratch").exists()
 
 
