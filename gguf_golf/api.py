@@ -254,6 +254,7 @@ def plan(
     sensitivity: Location | None = None,
     imatrix: Location | None = None,
     constraints: Constraints | None = None,
+    force: bool = False,
 ) -> Planned:
     """Choose a type for every tensor within a budget ("40MB", "2.7bpw"); write the recipe to `out` if given.
 
@@ -266,6 +267,7 @@ def plan(
         sensitivity_path=_path(sensitivity),
         imatrix_path=_path(imatrix),
         constraints=constraints,
+        force=force,
     )
     chosen = {name: line.type for name, line in made.recipe.tensors.items()}
     predicted = made.recipe.predicted_kld
@@ -346,6 +348,7 @@ def report(
     *,
     markdown: Location | None = None,
     csv: Location | None = None,
+    force: bool = False,
 ) -> Verdict:
     """Which file to take, and how certain that is; writes the page, its Markdown and its CSV where they are named.
 
@@ -355,7 +358,7 @@ def report(
     sources: list[Path | Mapping[str, Any]] = [
         each.document if isinstance(each, Evaluation) else Path(each) for each in many
     ]
-    return write_report(sources, _path(out), markdown=_path(markdown), csv=_path(csv))
+    return write_report(sources, _path(out), markdown=_path(markdown), csv=_path(csv), force=force)
 
 
 def inspect(file: Location) -> Inspected:

@@ -552,6 +552,7 @@ def _pairs(values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
 )
 @click.option("--explain", "explained", is_flag=True, help="Print what each further byte would buy.")
 @click.option("-o", "--out", type=PATH, help="The recipe to write, TOML.  [default: only describe it]")
+@FORCE
 @constraint_options
 def plan_command(
     *,
@@ -562,6 +563,7 @@ def plan_command(
     imatrix: Path | None,
     explained: bool,
     out: Path | None,
+    force: bool,
     constraints: "Constraints",
 ) -> None:
     """Choose a type for every tensor of MODEL: the least predicted damage within a budget.
@@ -580,6 +582,7 @@ def plan_command(
         sensitivity_path=sensitivity_path,
         imatrix_path=imatrix,
         constraints=constraints,
+        force=force,
     )
     output().result(
         "\n".join([*([explain(opened, made)] if explained else []), summary(made)]),
@@ -733,7 +736,10 @@ def _fit(model: Path, budgets: list[str], outs: list[Path], settings: "Settings"
 @click.option("-o", "--out", type=PATH, default=Path("report.html"), show_default=True, help="The page to write.")
 @click.option("--markdown", type=PATH, help="Also write it as Markdown.")
 @click.option("--csv", type=PATH, help="Also write every number as CSV.")
-def report_command(results: tuple[Path, ...], out: Path, markdown: Path | None, csv: Path | None) -> None:
+@FORCE
+def report_command(
+    *, results: tuple[Path, ...], out: Path, markdown: Path | None, csv: Path | None, force: bool
+) -> None:
     """Say on one page which file of RESULTS (JSON of gguf-golf eval) to take, and how certain that is.
 
     \b
@@ -741,7 +747,7 @@ def report_command(results: tuple[Path, ...], out: Path, markdown: Path | None, 
     """
     from gguf_golf.report import write_report
 
-    verdict = write_report(results, out, markdown=markdown, csv=csv)
+    verdict = write_report(results, out, markdown=markdown, csv=csv, force=force)
     output().result(
         f"{verdict.as_text()}\nreport: {out}",
         {

@@ -23,11 +23,11 @@ from gguf_golf.calibrate.collect import collect
 from gguf_golf.encode import Guide, open_encoder
 from gguf_golf.evaluate.evaluate import evaluate
 from gguf_golf.evaluate.on_text import TextSettings
+from gguf_golf.files import write_text
 from gguf_golf.models import open_model
 from gguf_golf.plan.budget import parse
 from gguf_golf.plan.constraints import Constraints
 from gguf_golf.plan.inputs import load
-from gguf_golf.plan.make import write_text
 from gguf_golf.plan.planner import Planner
 from gguf_golf.quantize.from_recipe import quantize
 from gguf_golf.quantize.job import Job

@@ -18,10 +18,10 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from gguf_golf.encode import Guide, open_encoder
+from gguf_golf.files import write_text
 from gguf_golf.formats import types
 from gguf_golf.models import open_model
 from gguf_golf.plan.candidates import tensor_damage
-from gguf_golf.plan.make import write_text
 from gguf_golf.sensitivity import distortion, result
 from gguf_golf.sensitivity.probe import Probe
 

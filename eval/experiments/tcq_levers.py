@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from gguf_golf.calibrate import imatrix
 from gguf_golf.calibrate.collect import collect
+from gguf_golf.files import write_text
 from gguf_golf.formats import tcq, types
 from gguf_golf.models import Model, open_model
 from gguf_golf.models.roles import EMBEDDINGS, is_quantizable
-from gguf_golf.plan.make import write_text
 from gguf_golf.runtime import source
 from gguf_golf.sensitivity.probe import Probe
 

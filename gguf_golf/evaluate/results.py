@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_golf import __version__
-from gguf_golf.errors import InputError
+from gguf_golf import __version__, files
 from gguf_golf.evaluate import bootstrap
 from gguf_golf.evaluate.speed import Speed
 from gguf_golf.evaluate.tasks.task import TaskResult
@@ -20,6 +18,7 @@ from gguf_golf.runtime.header import TensorInfo
 
 SCHEMA = "gguf-golf/results"
 SCHEMA_VERSION = 1
+MARK = f'"{SCHEMA}"'.encode()
 KLD_EDGES = tuple(float(edge) for edge in np.logspace(-7, 2, 55))  # six bins a decade, nats
 
 
@@ -165,11 +164,5 @@ def document(results: Sequence[ModelResult], settings: dict[str, Any], command: 
 
 
 def write_json(document: dict[str, Any], path: str | Path) -> None:
-    """Write a results document; the file appears whole or not at all."""
-    path = Path(path)
-    aside = path.with_name(path.name + ".partial")
-    try:
-        aside.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(aside, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error})") from error
+    """Write a results document, as `files.write_text` does."""
+    files.write_text(Path(path), json.dumps(document, indent=1, allow_nan=False) + "\n", mark=MARK)

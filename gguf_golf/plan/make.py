@@ -1,10 +1,9 @@
 """`gguf-golf plan`: from files to a recipe file, and the words of `--explain`."""
 
 import math
-import os
 from pathlib import Path
 
-from gguf_golf.errors import InputError
+from gguf_golf import files
 from gguf_golf.models import Model
 from gguf_golf.models.roles import is_quantizable
 from gguf_golf.plan import curve
@@ -12,6 +11,7 @@ from gguf_golf.plan.budget import parse
 from gguf_golf.plan.constraints import Constraints
 from gguf_golf.plan.inputs import load
 from gguf_golf.plan.planner import Plan, Planner, saved_per_mb
+from gguf_golf.plan.recipe import MARK
 
 
 def make_recipe(
@@ -22,26 +22,18 @@ def make_recipe(
     sensitivity_path: Path | None = None,
     imatrix_path: Path | None = None,
     constraints: Constraints | None = None,
+    force: bool = False,
 ) -> tuple[Model, Plan]:
     """Plan for a budget and write the recipe to `out`, if given. Raises InputError as `parse` and `Planner.plan` do."""
+    if out is not None:
+        files.check_output(out, [model_path, sensitivity_path, imatrix_path], mark=MARK, force=force)
     folder = Path.cwd() if out is None else out.resolve().parent
     inputs = load(model_path, sensitivity_path, imatrix_path, folder)
     planner = Planner(inputs.model, inputs.sensitivity, constraints or Constraints(), inputs.imatrix, inputs.source)
     plan = planner.plan(parse(budget, inputs.model))
     if out is not None:
-        write_text(out, plan.text)
+        files.write_text(out, plan.text, [model_path, sensitivity_path, imatrix_path], mark=MARK, force=force)
     return inputs.model, plan
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all. Raises InputError if that is impossible."""
-    aside = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def summary(plan: Plan) -> str:

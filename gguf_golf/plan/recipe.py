@@ -30,6 +30,7 @@ from gguf_golf.models import Model
 from gguf_golf.models.roles import is_quantizable
 
 FORMAT = 1
+MARK = b"# A recipe of gguf-golf"
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Recipe:
 def to_toml(recipe: Recipe) -> str:
     """The recipe as text; numbers are rounded to what a person reads."""
     lines = [
-        f"# A recipe of gguf-golf {__version__}. Edit types as you like, then:",
+        f"{MARK.decode()} {__version__}. Edit types as you like, then:",
         "# gguf-golf quantize MODEL --recipe THIS_FILE -o OUT.gguf",
         "",
         f"format = {FORMAT}",

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -15,6 +14,7 @@ from markupsafe import Markup
 
 from gguf_golf import __version__
 from gguf_golf.errors import InputError
+from gguf_golf.files import write_text
 from gguf_golf.report import plots, words
 from gguf_golf.report.axes import Axis, axes
 from gguf_golf.report.domains import domains
@@ -27,6 +27,11 @@ from gguf_golf.report.tasks import task_panels
 from gguf_golf.report.typemap import type_map
 from gguf_golf.report.verdict import BANDS, Verdict, decide
 
+# what tells our files from others': see gguf_golf/files.py
+PAGE_MARK = b'<meta name="generator" content="gguf-golf'
+CARD_MARK = b"## Which file should I take?"
+CSV_MARK = b"file,role,sha256,bytes,bytes_zstd,bpw,parameters"
+
 
 def write_report(
     results: Path | Mapping[str, Any] | Sequence[Path | Mapping[str, Any]],
@@ -34,11 +39,13 @@ def write_report(
     *,
     markdown: Path | None = None,
     csv: Path | None = None,
+    force: bool = False,
 ) -> Verdict:
     """Write the page of these results to `out`, and the same as Markdown and as CSV where named; returns the verdict.
 
     `results`: files of `gguf-golf eval --json`, or documents still in memory (`evaluate.results.document`).
-    Raises InputError for files that are no results, and for results that may not be compared with each other.
+    An existing file of another kind is only replaced with `force`. Raises InputError for files that are not results,
+    and for results that may not be compared with each other.
     """
     sources = [results] if isinstance(results, Path | Mapping) else list(results)
     if not sources:
@@ -46,12 +53,13 @@ def write_report(
     merged = merge([read(source) for source in sources])
     found = axes(merged)
     verdict = decide(merged, found)
+    inputs = [source for source in sources if isinstance(source, Path)]
     if out is not None:
-        _write(out, render("report.html.j2", merged, found, verdict))
+        write_text(out, render("report.html.j2", merged, found, verdict), inputs, mark=PAGE_MARK, force=force)
     if markdown is not None:
-        _write(markdown, render("card.md.j2", merged, found, verdict))
+        write_text(markdown, render("card.md.j2", merged, found, verdict), inputs, mark=CARD_MARK, force=force)
     if csv is not None:
-        _write(csv, csv_text(merged))
+        write_text(csv, csv_text(merged), inputs, mark=CSV_MARK, force=force)
     return verdict
 
 
@@ -120,13 +128,3 @@ def _markdown_cell(text: object) -> str:
     """Text that means nothing to Markdown, HTML, or a table's columns."""
     escaped = str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "".join(f"\\{c}" if c in "\\`*_{}[]|~#!" else " " if c in "\r\n" else c for c in escaped)
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file that appears whole or not at all."""
-    aside = path.with_name(path.name + ".partial")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error

@@ -155,8 +155,27 @@ def test_command(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("my notes")
     with pytest.raises(InputError, match="cannot be written"):
-        write_report(document(*ladder()), tmp_path / "no" / "page.html")
+        write_report(document(*ladder()), tmp_path / "file" / "page.html")
+    for option in ("out", "markdown", "csv"):
+        with pytest.raises(InputError, match="--force"):
+            write_report(document(*ladder()), **{option: tmp_path / "file"})
+    assert (tmp_path / "file").read_text() == "my notes"
+
+
+def test_a_report_of_before_is_replaced_and_results_never_are(tmp_path: Path) -> None:
+    results, page, card, table = (tmp_path / name for name in ("r.json", "p.html", "c.md", "t.csv"))
+    results.write_text(json.dumps(document(*ladder())))
+    for _ in range(2):
+        write_report(results, page, markdown=card, csv=table)
+    with pytest.raises(InputError, match="is also an input"):
+        write_report(results, results, force=True)
+    write_report(results, card, force=True)
+    assert card.read_text().startswith("<!doctype html>")
+
+
+def test_no_results_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no results"):
         write_report([], tmp_path / "page.html")
 
