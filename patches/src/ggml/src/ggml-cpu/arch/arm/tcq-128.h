@@ -232,6 +232,77 @@ TCQ_INLINE void tcq_unpack_64(int rate, const uint8_t * x, uint8_t * levels) {
 }
 
 //
+// several rows with one column
+//
+
+#if TCQ_DOTPROD
+
+#define TCQ_HAS_DOT_ROWS
+
+// one after the other: 32 registers do not hold the planes of two rows
+TCQ_INLINE void tcq_dot_rows(int rate, const uint8_t * const x[TCQ_DOT_ROWS], const tcq_column * y, float s[TCQ_DOT_ROWS]) {
+    const int       size  = 32*rate + 4;
+    const int16_t * slots = TCQ_BY_RATE(rate, _slots);
+
+    for (int r = 0; r < TCQ_DOT_ROWS; ++r) {
+        const uint8_t * xb = x[r];
+
+        float32x4_t sum = vdupq_n_f32(0.0f);
+
+        for (int b = 0; b < y->n_blocks; ++b, xb += size) {
+            const uint8_t * tail     = xb + 32*rate;
+            const int8_t  * q        = y->q + QK_TCQ*b;
+            const int32_t   of_slots = slots[tail[2] & 0xf]*q[tail[0]] + slots[tail[2] >> 4]*q[tail[1]];
+
+            int32x4_t acc[2] = { vsetq_lane_s32(of_slots, vdupq_n_s32(0), 0), vdupq_n_s32(0) };
+#pragma GCC unroll 2
+            for (int half = 0; half < 2; ++half) {
+                const tcq_planes planes = tcq_load_planes(rate, xb, half);
+#pragma GCC unroll 8
+                for (int k = 0; k < 8; ++k) {
+                    acc[half] = tcq_mul_add(acc[half], tcq_levels(rate, &planes, k), vld1q_s8(q + 32*k + 16*half));
+                }
+            }
+            sum = vfmaq_n_f32(sum, vcvtq_f32_s32(vaddq_s32(acc[0], acc[1])), y->d[b]*tcq_scale[tail[3]]);
+        }
+        s[r] = vaddvq_f32(sum);
+    }
+}
+
+TCQ_INLINE void tcq_dot_rows_64(int rate, const uint8_t * const x[TCQ_DOT_ROWS], const tcq_column * y, float s[TCQ_DOT_ROWS]) {
+    const int       size  = 8*rate + 2;
+    const int16_t * slots = TCQ_BY_RATE(rate, _64_slots);
+
+    float32x4_t sum[TCQ_DOT_ROWS] = { vdupq_n_f32(0.0f), vdupq_n_f32(0.0f), vdupq_n_f32(0.0f), vdupq_n_f32(0.0f) };
+
+    for (int b = 0; b < y->n_blocks; ++b) {
+        const int8_t * q = y->q + QK_TCQ_64*b;
+        int8x16_t      qv[4];
+        for (int i = 0; i < 4; ++i) {
+            qv[i] = vld1q_s8(q + 16*i);
+        }
+#pragma GCC unroll 4
+        for (int r = 0; r < TCQ_DOT_ROWS; ++r) {
+            const uint8_t * xb   = x[r] + size*b;
+            const uint8_t   slot = xb[8*rate];
+
+            int8x16_t w[4];
+            tcq_levels_64(rate, xb, w);
+            int32x4_t acc = vsetq_lane_s32(slots[slot >> 6]*q[slot & 0x3f], vdupq_n_s32(0), 0);
+            for (int i = 0; i < 4; ++i) {
+                acc = tcq_mul_add(acc, w[i], qv[i]);
+            }
+            sum[r] = vfmaq_n_f32(sum[r], vcvtq_f32_s32(acc), y->d[b]*tcq_scale[xb[8*rate + 1]]);
+        }
+    }
+    for (int r = 0; r < TCQ_DOT_ROWS; ++r) {
+        s[r] = vaddvq_f32(sum[r]);
+    }
+}
+
+#endif
+
+//
 // products
 //
 
