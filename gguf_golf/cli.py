@@ -761,6 +761,58 @@ def report_command(
     )
 
 
+@cli.command("publish")
+@click.argument("folder", type=PATH)
+@click.option("-o", "--out", type=PATH, help="Where to lay it out.  [default: FOLDER/repository]")
+@click.option("--repo", metavar="ORG/NAME", help="The repository on the Hugging Face hub.")
+@click.option("--base-model", metavar="ORG/NAME", help="The original on the hub.")
+@click.option("--license", help="The licence's id on the hub, such as apache-2.0.")
+@click.option("--author", metavar="NAME", help="Who quantized it.")
+@click.option(
+    "--split-max-size", default="45GB", show_default=True, metavar="SIZE", help="Split larger files into parts."
+)
+@click.option("--private", is_flag=True, help="Create the repository as a private one.")
+@click.option("--dry-run", is_flag=True, help="Lay out only; upload nothing.")
+def publish_command(
+    folder: Path,
+    out: Path | None,
+    repo: str | None,
+    base_model: str | None,
+    license: str | None,
+    author: str | None,
+    split_max_size: str,
+    private: bool,
+    dry_run: bool,
+) -> None:
+    """Lay out the GGUFs and results of FOLDER as a repository with a model card, and upload it.
+
+    \b
+    gguf-golf publish ladder --dry-run --base-model org/name --license apache-2.0
+    """
+    from gguf_golf.publish.card import About
+    from gguf_golf.publish.repository import OUT_NAME, lay_out, upload
+    from gguf_golf.sizes import parse_size
+
+    if not dry_run and repo is None:
+        raise click.UsageError("name the repository with --repo, or lay out only with --dry-run")
+    about = About(repo, base_model, license, author)
+    made = lay_out(folder, out or folder / OUT_NAME, about, split_bytes=parse_size(split_max_size), say=output().say)
+    for note in made.notes:
+        output().say(f"note: {note}")
+    address = None if dry_run or repo is None else upload(made, repo, private=private)
+    lines = [f"{size:>15,}  {name}" for name, size in made.files.items()]
+    output().result(
+        "\n".join([*lines, f"laid out in {made.folder}", *([f"uploaded to {address}"] if address else [])]),
+        {
+            "schema": "gguf-golf/publish",
+            "folder": str(made.folder),
+            "files": made.files,
+            "notes": made.notes,
+            "address": address,
+        },
+    )
+
+
 @cli.command("bench")
 @click.argument("types", nargs=-1)
 @click.option(

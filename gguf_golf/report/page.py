@@ -57,10 +57,17 @@ def write_report(
     if out is not None:
         write_text(out, render("report.html.j2", merged, found, verdict), inputs, mark=PAGE_MARK, force=force)
     if markdown is not None:
-        write_text(markdown, render("card.md.j2", merged, found, verdict), inputs, mark=CARD_MARK, force=force)
+        write_text(markdown, render("report.md.j2", merged, found, verdict), inputs, mark=CARD_MARK, force=force)
     if csv is not None:
         write_text(csv, csv_text(merged), inputs, mark=CSV_MARK, force=force)
     return verdict
+
+
+def markdown_text(results: Sequence[Path]) -> str:
+    """The report of these results as Markdown. Raises InputError as `write_report` does."""
+    merged = merge([read(source) for source in results])
+    found = axes(merged)
+    return render("report.md.j2", merged, found, decide(merged, found))
 
 
 def render(template: str, results: Results, found: Sequence[Axis], verdict: Verdict) -> str:
@@ -109,7 +116,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        size=words.size, number=words.number, percent=words.percent, shell=shlex.quote, cell=_markdown_cell
+        size=words.size, number=words.number, percent=words.percent, shell=shlex.quote, cell=markdown_cell
     )
     return environment
 
@@ -124,7 +131,7 @@ def _asset(name: str) -> str:
     return (files("gguf_golf.report") / "templates" / name).read_text(encoding="utf-8")
 
 
-def _markdown_cell(text: object) -> str:
+def markdown_cell(text: object) -> str:
     """Text that means nothing to Markdown, HTML, or a table's columns."""
     escaped = str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "".join(f"\\{c}" if c in "\\`*_{}[]|~#!" else " " if c in "\r\n" else c for c in escaped)
