@@ -13,6 +13,7 @@ from gguf_golf.calibrate.imatrix import Imatrix
 from gguf_golf.encode.feedback import Feedback, factor_hessian
 from gguf_golf.errors import InputError
 from gguf_golf.formats.types import QuantType
+from gguf_golf.models.roles import EMBEDDINGS
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,7 @@ class Guide:
         if not quant_type.is_quantized:
             return UNGUIDED
         importance = self.importance(weight, k, n_experts)
-        return Guidance(
-            None if importance is None else importance[expert],
-            self._feedback(weight, quant_type, k, expert, n_experts),
-        )
+        return Guidance(None if importance is None else importance[expert], self._feedback(weight, quant_type, expert))
 
     def importance(self, weight: str, k: int, n_experts: int = 1) -> NDArray[np.float32] | None:
         """E[x^2] per input channel, f32 [n_experts, k]; None where the imatrix says nothing about this weight.
@@ -65,30 +63,61 @@ class Guide:
         Embedding tables are looked up, not multiplied, so no imatrix has them, except a head tied to its embedding.
         Raises InputError if the imatrix has another shape.
         """
+        self.check(weight, k, n_experts)
         if self.imatrix is None or weight not in self.imatrix.entries:
             return None
-        importance = self.imatrix.importance(weight)
-        if importance.shape != (n_experts, k):
-            raise InputError(
-                f"the imatrix has {importance.shape} values for {weight}, the model needs {(n_experts, k)}: it was "
-                "collected on another model"
-            )
-        return np.ascontiguousarray(importance, np.float32)
+        return np.ascontiguousarray(self.imatrix.importance(weight), np.float32)
+
+    def check(self, weight: str, k: int, n_experts: int) -> None:
+        """Raise InputError if the imatrix or the Hessians have this weight in another shape."""
+        shapes: list[tuple[str, tuple[int, ...]]] = []
+        if self.imatrix is not None and weight in self.imatrix.entries:
+            shapes.append(("the imatrix has {} values", self.imatrix.entries[weight].in_sum2.shape))
+        if self.hessians is not None and weight in self.hessians:
+            shapes.append((f"{self.hessians.path} has {{}}", self.hessians.shape(weight)))
+        for words, shape in shapes:
+            if shape != (n_experts, k):
+                raise InputError(
+                    f"{words.format(shape)} for {weight}, the model needs {(n_experts, k)}: it was collected on "
+                    "another model"
+                )
 
     def without_hessians(self) -> "Guide":
         """The same imatrix alone."""
         return self if self.hessians is None else Guide(self.imatrix)
 
     def notes(self, chosen: Mapping[str, QuantType]) -> list[str]:
-        """What a user should be told: which TCQ matrices are encoded without error feedback although there are
-        Hessians, `chosen` being the types of all tensors by name."""
-        if self.hessians is None:
+        """What a user should be told about the guidance that is missing, `chosen` being the types of all tensors.
+
+        Raises InputError for an imatrix or Hessians that know none of the tensors: they are of another model.
+        """
+        return [*self._imatrix_notes(chosen), *self._hessian_notes(chosen)]
+
+    def _imatrix_notes(self, chosen: Mapping[str, QuantType]) -> list[str]:
+        weights = [name for name, t in chosen.items() if t.is_quantized and name not in EMBEDDINGS]
+        if self.imatrix is None or not weights:
             return []
+        missing = [name for name in weights if name not in self.imatrix.entries]
+        if len(missing) == len(weights):
+            raise InputError(
+                f"the imatrix has no entry for any tensor of this model, such as {missing[0]}: it was collected on "
+                "another model"
+            )
+        return [f"the imatrix has nothing about {_first(missing)}: encoded without it"] if missing else []
+
+    def _hessian_notes(self, chosen: Mapping[str, QuantType]) -> list[str]:
         weights = [name for name, quant_type in chosen.items() if quant_type.tcq]
+        if self.hessians is None or not weights:
+            return []
         notes = []
         if missing := [name for name in weights if name not in self.hessians]:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            notes.append(f"no error feedback for {missing[0]}{more}: not in {self.hessians.path}")
+            linear = [name for name in weights if name not in EMBEDDINGS]
+            if linear and not any(name in self.hessians for name in linear):
+                raise InputError(
+                    f"{self.hessians.path} has no Hessian for any TCQ tensor of this model, such as {linear[0]}: it "
+                    "was collected on another model"
+                )
+            notes.append(f"no error feedback for {_first(missing)}: not in {self.hessians.path}")
         reached = [self.hessians.reached(name) for name in weights if name in self.hessians]
         if idle := sum(int((~experts).sum()) for experts in reached):
             total = sum(len(experts) for experts in reached if len(experts) > 1)
@@ -97,15 +126,10 @@ class Guide:
             )
         return notes
 
-    def _feedback(self, weight: str, quant_type: QuantType, k: int, expert: int, n_experts: int) -> Feedback | None:
+    def _feedback(self, weight: str, quant_type: QuantType, expert: int) -> Feedback | None:
         """None for another family of types, a weight without a Hessian, or an expert that calibration never reached."""
         if self.hessians is None or not quant_type.tcq or weight not in self.hessians:
             return None
-        if self.hessians.shape(weight) != (n_experts, k):
-            raise InputError(
-                f"{self.hessians.path} has {self.hessians.shape(weight)} for {weight}, the model needs "
-                f"{(n_experts, k)}: it was collected on another model"
-            )
         key = (self.hessians.input_of(weight), expert, quant_type.block_size)
         if key not in self._factored:
             hessian = self.hessians.get(weight, expert)
@@ -114,3 +138,7 @@ class Guide:
             self._factored = dict([*self._factored.items()][-1:])
             self._factored[key] = factor_hessian(hessian, quant_type.block_size)
         return self._factored[key]
+
+
+def _first(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

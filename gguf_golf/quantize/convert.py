@@ -6,11 +6,12 @@ from pathlib import Path
 from gguf_golf import files
 from gguf_golf.container.metadata import MARK, output_metadata
 from gguf_golf.formats import types
+from gguf_golf.formats.types import QuantType
 from gguf_golf.models import Model, open_model
 from gguf_golf.models.roles import is_quantizable
 from gguf_golf.quantize.assignment import Assignment, uniform
 from gguf_golf.quantize.job import DEFAULT_JOB, Job, made_from
-from gguf_golf.quantize.stored import stored_tensors
+from gguf_golf.quantize.stored import OutOfRange, stored_tensors, widened
 from gguf_golf.quantize.writer import Written, write
 
 
@@ -28,8 +29,8 @@ def convert(
 ) -> Conversion:
     """Convert a Hugging Face directory or a GGUF to a GGUF with one type for the linear layers.
 
-    `type_name` None keeps the precision of the source. Where it is F32, F16 or BF16 the embeddings take it too. Raises
-    InputError as `open_model`, `uniform` and `write` do.
+    `type_name` None keeps the precision of the source. Where it is F32, F16 or BF16 the embeddings take it too. Tensors
+    whose weights a type cannot hold keep the source's. Raises InputError as `open_model`, `uniform` and `write` do.
     """
     inputs = [source, job.imatrix, job.hessian]
     files.check_output(out, inputs, mark=MARK, force=job.force)
@@ -39,17 +40,24 @@ def convert(
     assignment = uniform(model, type_name, type_name if plain else embedding_type)
     guide, encoder = job.guide(), job.encoder()
     assignment.notes.extend(guide.notes(assignment.types))
-    metadata = output_metadata(model, assignment.types, guide.imatrix, job.imatrix)
-    tensors = stored_tensors(model, assignment.types, guide, encoder)
-    written = write(
-        tensors,
-        out,
-        metadata=metadata,
-        made_from=made_from(source, model, guide),
-        inputs=inputs,
-        force=job.force,
-        progress=job.progress,
-    )
+
+    def write_as(chosen: dict[str, QuantType]) -> Written:
+        return write(
+            stored_tensors(model, chosen, guide, encoder),
+            out,
+            metadata=output_metadata(model, chosen, guide.imatrix, job.imatrix),
+            made_from=made_from(source, model, guide),
+            inputs=inputs,
+            force=job.force,
+            progress=job.progress,
+        )
+
+    try:
+        written = write_as(assignment.types)
+    except OutOfRange:
+        chosen, notes = widened(model, assignment.types, guide, encoder)
+        assignment = Assignment(chosen, [*assignment.notes, *notes])
+        written = write_as(chosen)
     return Conversion(written, assignment, bits_per_weight(model, written))
 
 

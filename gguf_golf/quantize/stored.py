@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from gguf_golf.container.tensors import Stored
 from gguf_golf.encode import Encoder, Guide
+from gguf_golf.encode.magnitude import HARMLESS, out_of_range
+from gguf_golf.errors import InputError
+from gguf_golf.formats import types
 from gguf_golf.formats.types import QuantType
 from gguf_golf.models import LazyTensor, Model
 from gguf_golf.quantize.assignment import check_imatrix
@@ -15,18 +18,32 @@ SLAB_WEIGHTS = 1 << 23
 """Weights read and encoded at a time: bounds memory, and is long enough to keep every thread busy."""
 
 
+class OutOfRange(InputError):
+    """A tensor whose weights its type cannot hold."""
+
+    def __init__(self, name: str, quant_type: QuantType, peak: float) -> None:
+        super().__init__(
+            f"{name} cannot be stored as {quant_type.name}: its weights reach {peak:.3g}, which is outside that "
+            "type's range; give it another, such as bf16"
+        )
+        self.name, self.quant_type, self.peak = name, quant_type, peak
+
+
 def stored_tensors(model: Model, chosen: Mapping[str, QuantType], guide: Guide, encoder: Encoder) -> list[Stored]:
     """Every weight as one tensor of its name, in its chosen type.
 
-    Raises InputError for types that need an imatrix where the guide has nothing about their tensors.
+    Raises InputError for types that need an imatrix where the guide has nothing about their tensors, and for a guide
+    that was collected on another model.
     """
     check_imatrix(chosen, guide.imatrix)
+    for tensor in model.tensors:
+        guide.check(tensor.name, tensor.shape[-1], tensor.n_experts)
     return [stored(tensor, chosen[tensor.name], guide, encoder) for tensor in model.tensors]
 
 
 def stored(tensor: LazyTensor, quant_type: QuantType, guide: Guide, encoder: Encoder) -> Stored:
-    """A weight as one tensor; reading its parts raises InputError as `Guide.of` and `Encoder.encode` do, and DataError
-    for weights that are not finite."""
+    """A weight as one tensor. Reading its parts raises InputError as `Guide.of` and `Encoder.encode` do, OutOfRange for
+    weights that the type cannot hold, and DataError for weights that are not finite."""
 
     def parts() -> Iterator[NDArray[np.uint8]]:
         k, n_experts = tensor.shape[-1], tensor.n_experts
@@ -35,6 +52,44 @@ def stored(tensor: LazyTensor, quant_type: QuantType, guide: Guide, encoder: Enc
             guidance = guide.of(tensor.name, quant_type, k, expert, n_experts)
             end = (expert + 1) * rows_each
             for first in range(expert * rows_each, end, step):
-                yield encoder.encode(tensor.load_rows(first, min(first + step, end)), quant_type, guidance)
+                rows = tensor.load_rows(first, min(first + step, end))
+                data = encoder.encode(rows, quant_type, guidance)
+                peak = out_of_range(rows, data, quant_type, guidance, encoder)
+                if peak is not None:
+                    raise OutOfRange(tensor.name, quant_type, peak)
+                yield data
 
     return Stored(tensor.name, tensor.shape, quant_type, parts)
+
+
+def widened(
+    model: Model, chosen: Mapping[str, QuantType], guide: Guide, encoder: Encoder
+) -> tuple[dict[str, QuantType], list[str]]:
+    """The types with those that cannot hold their weights replaced by the source's own, and a note for each.
+
+    It reads the whole model, and encodes the tensors whose weights are of unusual size.
+    """
+    new_types, notes = dict(chosen), []
+    for tensor in model.tensors:
+        try:
+            if not _is_harmless(tensor):
+                for _ in stored(tensor, chosen[tensor.name], guide, encoder).parts():
+                    pass
+        except OutOfRange as error:
+            exact = tensor.source_type.lower()
+            new_types[tensor.name] = types.get(exact if exact in ("f16", "bf16") else "f32")
+            notes.append(
+                f"{tensor.name} is kept as {new_types[tensor.name].name}: its weights reach {error.peak:.3g}, which "
+                f"{error.quant_type.name} cannot hold"
+            )
+    return new_types, notes
+
+
+def _is_harmless(tensor: LazyTensor) -> bool:
+    step = max(1, SLAB_WEIGHTS // tensor.shape[-1])
+    for first in range(0, tensor.n_rows, step):
+        rows = tensor.load_rows(first, min(first + step, tensor.n_rows))
+        peak = float(max(rows.max(), -rows.min()))
+        if peak != 0 and not HARMLESS[0] <= peak <= HARMLESS[1]:
+            return False
+    return True

@@ -2,12 +2,16 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
 import numpy as np
+import pytest
 from click.testing import CliRunner
 
+from gguf_golf.calibrate import imatrix as imatrix_file
+from gguf_golf.calibrate.collect import collect
 from gguf_golf.calibrate.hessian import Hessians
 from gguf_golf.cli import cli
 from gguf_golf.encode import Guide
@@ -139,3 +143,70 @@ def test_a_conversion_of_a_changed_checkpoint_is_not_continued(tmp_path: Path, t
     data[len(data) // 2] ^= 1
     weights.write_bytes(data)
     assert made_from(source, open_model(source), Guide()) != before
+
+
+def with_weights(tiny: Path, out: Path, changed: dict[str, float]) -> Path:
+    """golf-tiny as F32 with one weight of each of these tensors replaced."""
+    reader, writer = gguf.GGUFReader(tiny), gguf.GGUFWriter(out, "llama")
+    for field in reader.fields.values():
+        if not field.name.startswith("GGUF.") and field.name != "general.architecture":
+            sub_type = field.types[-1] if field.types[0] is gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(field.name, field.contents(), field.types[0], sub_type)
+    for tensor in reader.tensors:
+        values = np.array(tensor.data)
+        if tensor.name in changed:
+            values[3, 5] = changed[tensor.name]
+        writer.add_tensor(tensor.name, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return out
+
+
+@pytest.mark.parametrize(
+    ("type_name", "weight"),
+    [("f16", 1e5), ("q8_0", 1e7), ("q4_0", -6e5), ("q5_0", 1.1e6), ("iq4_nl", 1e7), ("q4_k", 1e8), ("tcq3", 1e5)],
+)
+def test_a_tensor_whose_weights_a_type_cannot_hold_is_kept_exactly_and_said(
+    tiny: Callable[[str], Path], tmp_path: Path, type_name: str, weight: float
+) -> None:
+    huge = {"blk.0.ffn_up.weight": weight, "blk.2.attn_q.weight": 2 * weight}
+    source = with_weights(tiny("f32"), tmp_path / "source.gguf", huge)
+    code, output, _ = run("convert", source, "-o", tmp_path / "out.gguf", "--type", type_name)
+    assert code == 0
+    out, exact = (open_model(path, allow_requantize=True) for path in (tmp_path / "out.gguf", source))
+    for name in huge:
+        assert f"note: {name} is kept as f32: its weights reach" in output
+        assert np.array_equal(out.tensor(name).load(), exact.tensor(name).load())
+    assert out.tensor("blk.0.ffn_down.weight").source_type.lower() == type_name
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'format = 1\n[tensors]\n"*" = "{type_name}"\n')
+    code, _, error = run("quantize", source, "--recipe", recipe, "-o", tmp_path / "planned.gguf")
+    assert code != 0 and f"blk.0.ffn_up.weight cannot be stored as {type_name}" in str(error)
+
+
+def test_weights_that_a_type_can_hold_are_not_widened(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    source = with_weights(tiny("f32"), tmp_path / "source.gguf", {"blk.0.ffn_up.weight": 6e4})
+    code, output, _ = run("convert", source, "-o", tmp_path / "out.gguf", "--type", "f16")
+    assert code == 0 and "kept as" not in output
+    assert open_model(tmp_path / "out.gguf").tensor("blk.0.ffn_up.weight").source_type == "F16"
+
+
+def test_an_imatrix_with_holes_or_of_another_model_is_said(
+    tiny: Callable[[str], Path], demo_text: Path, tmp_path: Path
+) -> None:
+    base, full, partial, foreign = tiny("bf16"), *(tmp_path / f"{name}.gguf" for name in ("full", "partial", "foreign"))
+    known = collect(base, demo_text, n_ctx=64, n_chunks=1, threads=1, out=full)
+    holes = {name: entry for name, entry in known.entries.items() if not name.startswith("blk.2.")}
+    imatrix_file.write(replace(known, entries=holes), partial)
+    elsewhere = {name.replace("blk.", "blk.9"): entry for name, entry in known.entries.items()}
+    imatrix_file.write(replace(known, entries=elsewhere), foreign)
+    to = ("convert", base, "-o", tmp_path / "out.gguf", "--imatrix")
+    assert "nothing about" not in run(*to, full, "--type", "q4_k")[1]
+    code, output, _ = run(*to, partial, "--type", "q4_k")
+    assert code == 0 and "note: the imatrix has nothing about blk.2.attn_q.weight and 6 more" in output
+    code, _, error = run(*to, partial, "--type", "iq2_xxs")
+    assert code != 0 and "nothing about blk.2.attn_q.weight and 6 more" in str(error)
+    code, _, error = run(*to, foreign, "--type", "q4_k")
+    assert code != 0 and "collected on another model" in str(error)
