@@ -82,7 +82,8 @@ def read(path: str | Path) -> Imatrix:
         if file.read(4) != b"GGUF":
             raise InputError(
                 f"{path}: not a GGUF imatrix; an old .dat file converts with "
-                "llama-imatrix --in-file OLD.dat -o NEW.gguf"
+                "gguf-golf tool llama-imatrix --in-file OLD.dat -o NEW.gguf -m ANY.gguf "
+                "(it asks for a model, but reads none)"
             )
     reader = read_gguf(path)
     if _value(reader, gguf.Keys.General.TYPE, "") != "imatrix":

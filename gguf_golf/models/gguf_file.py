@@ -11,6 +11,7 @@ from gguf import GGMLQuantizationType, GGUFEndian, GGUFReader, GGUFValueType
 from gguf.gguf_reader import ReaderField, ReaderTensor
 
 from gguf_golf.errors import InputError
+from gguf_golf.formats.foreign import foreign_type
 from gguf_golf.formats.types import register_with_gguf
 from gguf_golf.models.checkpoint import FLOAT_DTYPES, to_float32
 from gguf_golf.models.model import FloatArray, LazyTensor, MetadataField, Model
@@ -95,6 +96,8 @@ def read_gguf(path: Path) -> GGUFReader:
     try:
         reader = _Reader(path)
     except Exception as error:  # a hostile file can make the parser fail in any way; each of them means the same
+        if foreign := foreign_type(path):
+            raise InputError(foreign) from error
         raise InputError(f"{path} is truncated or not a GGUF file ({error}); download it again") from error
     if reader.endianess == GGUFEndian.BIG:
         raise InputError(f"{path} is big-endian; convert it with `gguf-convert-endian {path} little` first")

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from gguf_golf.errors import InputError
+from gguf_golf.formats.foreign import foreign_type
 from gguf_golf.runtime import abi
 from gguf_golf.runtime.library import libggml
 from gguf_golf.runtime.session import check_gguf
@@ -42,6 +43,8 @@ class GgufHeader:
         self._lib = libggml()
         self._gguf = self._lib.gguf_init_from_file(os.fsencode(path), abi.GgufInitParams(True, None))
         if not self._gguf:
+            if foreign := foreign_type(path):
+                raise InputError(foreign)
             raise InputError(f"{path}: damaged or incomplete GGUF file: its header cannot be read; download it again")
         if self._data_end() > path.stat().st_size:
             self.__exit__(None, None, None)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_golf.errors import DataError, InputError
+from gguf_golf.formats.foreign import foreign_type
 from gguf_golf.runtime import library
 from gguf_golf.threads import resolve
 
@@ -84,6 +85,8 @@ class LoadedModel:
         _log_tail.clear()
         self._model = llama.llama_model_load_from_file(os.fsencode(self.path), params)
         if not self._model:
+            if foreign := foreign_type(self.path):
+                raise InputError(foreign)
             raise InputError(
                 f"{self.path}: llama.cpp cannot load this file ({_last_log_line()}); "
                 "is it complete, and of an architecture that this runtime knows?"

@@ -1,5 +1,8 @@
 """The imatrix file: round trip, importance, and refusals."""
 
+import struct
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
@@ -100,3 +103,20 @@ def test_channels_that_were_always_zero_count_as_the_least_of_the_others() -> No
     sums = np.array([[0, 4, 8, 0], [0, 0, 0, 0]], np.float64)
     matrix = Imatrix({"w": ImatrixEntry(sums, np.array([4]))})
     np.testing.assert_array_equal(matrix.importance("w"), [[1, 1, 2, 1], [1, 1, 1, 1]])
+
+
+def test_the_command_that_the_error_names_converts_an_old_file(
+    tmp_path: Path, llama_tool: Callable[[str], Path]
+) -> None:
+    old, new = tmp_path / "OLD.dat", tmp_path / "NEW.gguf"
+    name = b"blk.0.attn_q.weight"
+    sums = np.arange(1, 257, dtype=np.float32)  # means over calls, times the calls
+    entry = struct.pack("<i", len(name)) + name + struct.pack("<ii", 4, len(sums)) + (4 * sums).tobytes()
+    old.write_bytes(struct.pack("<i", 1) + entry + struct.pack("<ii", 4, 5) + b"a.txt")
+    with pytest.raises(InputError) as caught:
+        imatrix.read(old)
+    words = str(caught.value).split("gguf-golf tool ")[1].split(" (")[0].split()
+    subprocess.run([llama_tool(words[0]), *words[1:]], cwd=tmp_path, check=True, capture_output=True)
+    read = imatrix.read(new)
+    np.testing.assert_allclose(read.importance(name.decode())[0], sums)
+    assert (read.datasets, read.chunk_count) == (["a.txt"], 4)
