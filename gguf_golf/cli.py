@@ -10,7 +10,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -19,7 +19,7 @@ import click
 
 from gguf_golf import __version__, threads
 from gguf_golf.command import MODEL, PATH, Group, Output, output
-from gguf_golf.errors import GolfError
+from gguf_golf.errors import GolfError, printable
 
 if TYPE_CHECKING:
     from gguf_golf.fit import Settings
@@ -288,7 +288,11 @@ def eval_command(
     if text is not None and suite is not None:
         raise click.UsageError("give either --text or --suite")
     if suite is not None:
+        given = click.get_current_context().get_parameter_source
+        if any(given(name) is click.core.ParameterSource.COMMANDLINE for name in ("chunks", "ctx")):
+            raise click.UsageError("with --suite, n_chunks and n_ctx stand in the suite, not in --chunks and --ctx")
         wanted = read_suite(suite)
+        wanted = replace(wanted, noise_floor=wanted.noise_floor or noise_floor)
     else:
         wanted = Suite(None, (TextSettings(text or texts.EVALUATION, ctx, chunks),), noise_floor=noise_floor)
     results = run_suite(wanted, as_gguf(base), [as_gguf(quant) for quant in quants], threads=threads)
@@ -339,7 +343,7 @@ def run_command(
     for piece in run(str(as_gguf(model)), prompt, n_predict, Sampling(temp, seed=seed), chat=chat, threads=threads):
         pieces.append(piece)
         if output().json_path is None:
-            click.echo(piece, nl=False)
+            click.echo(printable(piece), nl=False)
     text = "" if output().json_path is None else "".join(pieces)
     output().result(text, {"schema": "gguf-golf/run", "prompt": prompt, "text": "".join(pieces)})
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from gguf_golf.errors import printable
 from gguf_golf.hub import locate
 
 PATH = click.Path(path_type=Path)
@@ -43,19 +44,22 @@ class Output:
     def say(self, words: str) -> None:
         """Tell the user how it goes, or something worth knowing."""
         if not self.quiet:
-            click.echo(words, err=True)
+            click.echo(printable(words), err=True)
 
     def result(self, text: str, document: dict[str, Any]) -> None:
-        """The command's outcome, as words and as a document whose first key is its schema."""
+        """The command's outcome, as words and as a document whose first key is its schema.
+
+        The file is written first: it is there even if standard output is closed.
+        """
         written = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         if self.json_path == STDOUT:
             click.echo(written, nl=False)
             return
-        click.echo(text)
         if self.json_path is not None:
             from gguf_golf.files import write_text
 
             write_text(self.json_path, written, mark=_MARK)
+        click.echo(printable(text))
 
 
 def output() -> Output:

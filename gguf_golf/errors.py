@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from unicodedata import category
 
 
 class GolfError(Exception):
@@ -15,8 +16,9 @@ class GolfError(Exception):
 
 
 def printable(text: str) -> str:
-    """`text` with every character that is no letter, mark, sign, space or newline as its Python escape."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    """`text` as a terminal may see it: characters that control it, or the direction of writing, as their escapes."""
+    controls = ("Cc", "Cf", "Cs", "Zl", "Zp")
+    return "".join(repr(c)[1:-1] if category(c) in controls and c not in "\n\t\u200c\u200d" else c for c in text)
 
 
 class InputError(GolfError):

@@ -1,6 +1,7 @@
 """What every command shares: --json, -q, -v, MODEL."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -39,6 +40,27 @@ def test_results_go_to_standard_output_and_the_rest_to_standard_error(tmp_path: 
     assert (result.stdout, result.stderr) == ("the words\n", "working\n")
     quiet = act(tmp_path, "-q")
     assert (quiet.stdout, quiet.stderr, quiet.exit_code) == ("the words\n", "", 0)
+
+
+@group.command("shout")
+def shout_command() -> None:
+    """Print what a stranger's file says."""
+    output().say("note \x1b[2J")
+    output().result("name \x1b]0;title\x07 \u202e\t文\u3000字", {"schema": "gguf-golf/shout"})
+
+
+def test_control_characters_do_not_reach_the_terminal() -> None:
+    result = CliRunner().invoke(group, ["shout"])
+    assert result.stdout == "name \\x1b]0;title\\x07 \\u202e\t文\u3000字\n"
+    assert result.stderr == "note \\x1b[2J\n"
+
+
+def test_json_is_written_even_if_nobody_reads_the_words(tmp_path: Path) -> None:
+    code = "from tests.test_command import act_command as c; from gguf_golf.command import Output; c(obj=Output())"
+    command = [sys.executable, "-c", code, str(tmp_path), "--json", str(tmp_path / "out.json")]
+    line = f"{shlex.join(command)} >&-"
+    done = subprocess.run(line, check=False, shell=True, cwd=Path(__file__).parents[1], capture_output=True)
+    assert json.loads((tmp_path / "out.json").read_text())["schema"] == "gguf-golf/act", done.stderr
 
 
 def test_json_alone_replaces_the_words(tmp_path: Path) -> None:

@@ -71,13 +71,19 @@ class Scorer:
 
 
 def log_sum_exp(logits: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(largest logit, log of the sum of exp(logit - largest)), each f32 [n]. Raises DataError unless all are finite."""
+    """(largest logit, log of the sum of exp(logit - largest)), each f32 [n].
+
+    Raises DataError unless all are finite, and where one row is constant: weights of zeros or NaN compute such logits,
+    and the perplexity would be the size of the vocabulary.
+    """
     largest = logits.max(1)
     with np.errstate(invalid="ignore"):
         total = np.exp(logits - largest[:, None]).sum(1, dtype=np.float64)
         log_sum = np.log(total).astype(np.float32)
     if not np.isfinite(largest + log_sum).all():
         raise DataError("the model computed logits that are NaN or Inf: its weights are damaged")
+    if logits.shape[1] > 1 and (total == logits.shape[1]).any():
+        raise DataError("the model computed the same logit for every token: its weights are damaged")
     return largest, log_sum
 
 

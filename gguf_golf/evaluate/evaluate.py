@@ -1,6 +1,6 @@
 """Measure a base and any number of models: texts, tasks, speed, sizes.
 
-Everything finished is kept in the cache, so a run that was stopped continues, and gives the same results.
+Everything finished is kept in the cache, so a run that was stopped resumes, and gives the same results.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from gguf_golf.runtime.session import check_gguf
 from gguf_golf.threads import resolve
 
 Values = TypeVar("Values", np.void, np.float32)
-NOISE_UBATCH = 128  # not perplexity.UBATCH: other sums in another order
+NOISE_UBATCH = 32  # fewer than perplexity.ROWS: other sums in another order
 
 
 def evaluate(
@@ -54,10 +54,12 @@ def run_suite(
     cache = cache_dir() / "eval"
     texts = {text.label: BaseOnText(base, text, paths, cache, threads) for text in suite.texts}
     foreign = any(on_text.foreign for on_text in texts.values())
-    if foreign and (suite.tasks or suite.speed):
-        raise InputError(f"{base}: log-probabilities can be the base of texts only; name the base's GGUF")
+    if foreign and (suite.tasks or suite.speed or suite.noise_floor):
+        raise InputError(
+            f"{base}: log-probabilities can be the base of texts only, without a noise floor; name the base's GGUF"
+        )
     results = [] if foreign else [describe(base, "base")]
-    if suite.noise_floor and texts and not foreign:
+    if suite.noise_floor:
         results.append(describe(base, "noise-floor"))
     results += [describe(path, "quant") for path in paths]
     files = [*[base] * (len(results) - len(paths)), *paths]
@@ -111,13 +113,10 @@ def _measure_cost(suite: Suite, tested: Sequence[tuple[ModelResult, Path]], cach
     """Speed and memory, and the size of a compressed download."""
     if suite.speed is not None:
         key = [suite.speed.to_json(), *(result.sha256 for result, _ in tested)]
-        kept = cache / "speed" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:20]
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        found = speed.measure([file for _, file in tested], suite.speed, kept)
+        journal = cache / "speed" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:20]}.jsonl"
+        found = speed.measure([file for _, file in tested], suite.speed, journal)
         for (result, _), measured in zip(tested, found, strict=True):
             result.speed = measured
     if suite.zstd:
-        folder = cache / "zstd"
-        folder.mkdir(parents=True, exist_ok=True)
         for result, file in tested:
-            result.bytes_zstd = speed.zstd_bytes(file, folder / result.sha256)
+            result.bytes_zstd = speed.zstd_bytes(file, cache / "zstd" / result.sha256)

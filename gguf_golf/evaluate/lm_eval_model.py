@@ -17,7 +17,9 @@ from lm_eval.api.registry import register_model
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
-from gguf_golf.evaluate.generate import Sampling, render_messages, stream
+from gguf_golf.errors import InputError
+from gguf_golf.evaluate.chat_template import ChatTemplate
+from gguf_golf.evaluate.generate import Sampling, stream
 from gguf_golf.evaluate.loglikelihood import LikelihoodScorer, Request
 from gguf_golf.runtime.session import LoadedModel
 from gguf_golf.threads import resolve
@@ -29,7 +31,8 @@ MAX_CHOICES = 16
 class GolfLM(LM):  # type: ignore[misc]  # lm-eval carries no types
     """The harness's interface on one GGUF file.
 
-    Model arguments: `pretrained` (the file), `n_ctx` (2048), `threads` (all cores), `max_gen_toks` (256).
+    Model arguments: `pretrained` (the file), `n_ctx` (2048, at most what the model was trained for), `threads` (all
+    available CPUs), `max_gen_toks` (256).
     """
 
     def __init__(
@@ -42,10 +45,11 @@ class GolfLM(LM):  # type: ignore[misc]  # lm-eval carries no types
     ) -> None:
         super().__init__()
         self._threads = resolve(None if threads is None else int(threads))
-        self._n_ctx = int(n_ctx)
         self._max_gen_toks = int(max_gen_toks)
         self._model = LoadedModel(pretrained)
-        self._scorer = LikelihoodScorer(self._model, max_choices=MAX_CHOICES, n_ctx=self._n_ctx, threads=self._threads)
+        self._template = ChatTemplate.of(self._model)
+        self._scorer = LikelihoodScorer(self._model, max_choices=MAX_CHOICES, n_ctx=int(n_ctx), threads=self._threads)
+        self._n_ctx = self._scorer.n_ctx
 
     @property
     def tokenizer_name(self) -> str:
@@ -54,7 +58,7 @@ class GolfLM(LM):  # type: ignore[misc]  # lm-eval carries no types
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """The history in the file's chat template. Raises InputError if the file has none."""
-        return render_messages(self._model, chat_history, add_generation_prompt)
+        return self._template.render(chat_history, add_generation_prompt)
 
     def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """(ln p, greedy) of each (context, continuation)."""
@@ -74,7 +78,7 @@ class GolfLM(LM):  # type: ignore[misc]  # lm-eval carries no types
         """ln p of whole texts, in windows of the context, each token predicted once."""
         found = []
         for instance in tqdm(requests, desc="loglikelihood_rolling", disable=disable_tqdm):
-            tokens = self._model.tokenize(instance.args[0], add_special=False).tolist()
+            tokens = self._model.tokenize(instance.args[0], parse_special=True).tolist()
             windows = get_rolling_token_windows(
                 token_list=tokens,
                 prefix_token=self._model.text_start,
@@ -89,7 +93,11 @@ class GolfLM(LM):  # type: ignore[misc]  # lm-eval carries no types
         return found
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Text that follows each context, cut before the first of its stop strings."""
+        """Text that follows each context, cut before the first of its stop strings.
+
+        A context too long for its answer loses its beginning, as in the harness's own models. Raises InputError if the
+        answer alone exceeds `n_ctx`.
+        """
         found = []
         with self._model.context(self._n_ctx, n_batch=min(512, self._n_ctx), threads=self._threads) as context:
             for instance in tqdm(requests, desc="generate_until", disable=disable_tqdm):
@@ -98,7 +106,12 @@ class GolfLM(LM):  # type: ignore[misc]  # lm-eval carries no types
                 stops = [stops] if isinstance(stops, str) else list(stops)
                 n_predict = int(settings.get("max_gen_toks", self._max_gen_toks))
                 temperature = float(settings.get("temperature", 0.0)) if settings.get("do_sample") else 0.0
-                tokens = self._model.tokenize(prompt, parse_special=True)[-(self._n_ctx - n_predict) :]
+                if n_predict >= self._n_ctx:
+                    raise InputError(
+                        f"max_gen_toks={n_predict} leaves no room for a prompt in a context of {self._n_ctx} tokens; "
+                        f"lower it, or raise n_ctx (the model was trained for {self._model.n_ctx_train})"
+                    )
+                tokens = self._scorer.text_tokens(prompt)[-(self._n_ctx - n_predict) :]
                 text = ""
                 for piece in stream(context, tokens, n_predict, Sampling(temperature, settings.get("top_p", 1.0))):
                     text += piece

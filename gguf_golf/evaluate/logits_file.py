@@ -77,12 +77,13 @@ class LogitsFile:
             data = file.read(4 * self.shape.n_chunk * self.shape.n_ctx)
         self.tokens = np.frombuffer(data, np.int32).reshape(self.shape.n_chunk, self.shape.n_ctx)
 
-    def rows(self, chunk: int) -> NDArray[np.uint16]:
-        """The rows of one chunk: uint16 [n_scored, n_row]."""
+    def rows(self, chunk: int, part: slice = slice(None)) -> NDArray[np.uint16]:
+        """The rows of one chunk, or of a part of its scored positions: uint16 [n, n_row]."""
         shape = self.shape
-        count = shape.n_scored * shape.n_row
-        offset = shape.rows_offset + chunk * shape.chunk_bytes
-        return np.fromfile(self.path, np.uint16, count, offset=offset).reshape(shape.n_scored, shape.n_row)
+        start, end, _ = part.indices(shape.n_scored)
+        offset = shape.rows_offset + chunk * shape.chunk_bytes + 2 * start * shape.n_row
+        count = (end - start) * shape.n_row
+        return np.fromfile(self.path, np.uint16, count, offset=offset).reshape(end - start, shape.n_row)
 
     def targets(self, chunk: int) -> NDArray[np.int32]:
         """The tokens that the scored positions of a chunk must predict: int32 [n_scored]."""
@@ -99,10 +100,10 @@ class LogitsFile:
 
 
 class LogitsWriter:
-    """Writes chunk after chunk to `<path>.partial`; `finish` gives the file its name.
+    """Writes row after row to `<path>.partial`; `finish` gives the file its name.
 
-    An earlier, interrupted file of the same shape and tokens is continued: `n_done` chunks, at most `n_trusted`,
-    are there already.
+    An earlier, interrupted file of the same shape and tokens is resumed: `n_done` chunks, at most `n_trusted`, are
+    there already.
     """
 
     def __init__(self, path: str | Path, shape: LogitsShape, tokens: NDArray[np.int32], n_trusted: int = 0) -> None:
@@ -123,18 +124,17 @@ class LogitsWriter:
         self._file.truncate()
 
     def append(self, rows: NDArray[np.uint16]) -> None:
-        """Add the next chunk, uint16 [n_scored, n_row]. Raises InputError if the disk is full; finished chunks stay."""
+        """Add the next rows, uint16 [n, n_row]. Raises InputError if the disk is full; finished chunks stay."""
         try:
             self._file.write(np.ascontiguousarray(rows).data)
             self._file.flush()
         except OSError as error:
             raise InputError(
-                f"{self._aside}: cannot be written ({error}); free some space and run again, "
-                f"{self.n_done} finished chunks are kept"
+                f"{self._aside}: cannot be written ({error}); free some space and run again, finished chunks are kept"
             ) from error
-        self.n_done += 1
 
     def finish(self) -> None:
+        os.fsync(self._file.fileno())
         self._file.close()
         os.replace(self._aside, self.path)
 

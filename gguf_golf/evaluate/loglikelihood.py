@@ -72,13 +72,14 @@ class LikelihoodScorer:
         """
         stripped = context.rstrip()
         continuation = context[len(stripped) :] + continuation
-        whole = self._tokens(stripped + continuation)
-        start = len(self._tokens(stripped)) if stripped else int(self.model.add_bos)
+        whole = self.text_tokens(stripped + continuation)
+        start = len(self.text_tokens(stripped)) if stripped else int(self.model.add_bos)
         if start == 0:  # no BOS of its own: the end-of-text token begins a text
             whole, start = np.concatenate([[self.model.text_start], whole]).astype(np.int32), 1
         return self._fitted(Request(whole, min(start, len(whole) - 1)))
 
-    def _tokens(self, text: str) -> NDArray[np.int32]:
+    def text_tokens(self, text: str) -> NDArray[np.int32]:
+        """Tokens int32 [n] of the beginning of a text, special tokens parsed; BOS once, where the model wants one."""
         model = self.model
         tokens = model.tokenize(text, add_special=False, parse_special=True)
         if model.add_bos and (len(tokens) == 0 or tokens[0] != model.bos):

@@ -23,8 +23,9 @@ from gguf_golf.runtime.cache import make_room, mark_used
 from gguf_golf.runtime.header import GgufHeader
 from gguf_golf.runtime.session import LoadedModel, check_gguf
 
-# raise it whenever the numbers in the cache change their meaning
-METRICS_VERSION = 1
+# raise it whenever the numbers in the cache change their meaning.
+# 2: constant logits are an error
+METRICS_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -94,15 +95,15 @@ class BaseOnText:
     def _compute(self, base: Path, threads: int) -> None:
         path, nll_path = self.folder / "base.logits", self.folder / "base.nll"
         with FileLock(f"{path}.lock"):
-            if not path.exists():
+            if not _is_whole(path, nll_path):
+                path.unlink(missing_ok=True)
                 with LoadedModel(base) as model:
                     chunks = text_chunks(model, self.text.file, self.text.n_ctx, self.text.n_chunks)
                     perplexity.write_base(model, chunks, path, nll_path, threads)
                 make_room()
             mark_used(path)
             self.logits = LogitsFile(path)
-        shape = self.logits.shape
-        self.nll = np.fromfile(nll_path, np.float32).reshape(shape.n_chunk, shape.n_scored)
+            self.nll = np.fromfile(nll_path, np.float32).reshape(self.logits.shape.n_chunk, -1)
 
     def _check_tokens(self, model: LoadedModel) -> None:
         if tokenizer_digest(model.path) == self._digest:
@@ -117,6 +118,15 @@ class BaseOnText:
             f"{model.path}: its tokens of {self.text.file} (vocabulary of {model.n_vocab}) are not those of {what} "
             f"(vocabulary of {shape.n_vocab}); compare only files of one model, on one text"
         )
+
+
+def _is_whole(path: Path, nll_path: Path) -> bool:
+    """Whether the cache has a base that no crash has cut."""
+    try:
+        shape = LogitsFile(path).shape
+        return nll_path.stat().st_size == 4 * shape.n_chunk * shape.n_scored
+    except (InputError, OSError):
+        return False
 
 
 def tokenizer_digest(path: Path) -> str:

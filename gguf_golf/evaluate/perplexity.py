@@ -1,7 +1,8 @@
 """Run models over the chunks of a text, as llama-perplexity does: the base once, then any number of models against it.
 
-Chunks are independent and decoded one at a time, so an interrupted run continues after its last finished chunk with the
-same numbers. The first half of each chunk is context only; BOS replaces its first token where the model wants one.
+Chunks are independent and decoded one at a time, so an interrupted run resumes after its last finished chunk with the
+same numbers. The first half of each chunk is context only; BOS replaces its first token where the model wants one. The
+scored half is decoded in one batch, or in several where the vocabulary is so large that its logits would fill memory.
 """
 
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from gguf_golf.progress import ProgressBar
 from gguf_golf.runtime.session import Context, LoadedModel
 
 UBATCH = 512  # llama-perplexity's own
+LOGITS_PER_BATCH = 1 << 24  # 64 MiB; up to 65,000 tokens of vocabulary, a chunk of 512 tokens is one batch
+ROWS = 64  # tokens from which on a batch's rounding does not depend on its size
 
 
 def write_base(model: LoadedModel, chunks: NDArray[np.int32], path: Path, nll_path: Path, threads: int) -> None:
@@ -33,18 +36,18 @@ def write_base(model: LoadedModel, chunks: NDArray[np.int32], path: Path, nll_pa
     try:
         with (
             nll_path.open("r+b" if nll_path.exists() else "wb") as nll_file,
-            model.context(shape.n_ctx, n_ubatch=UBATCH, threads=threads) as context,
+            _context(model, shape, UBATCH, threads) as context,
             Scorer(threads) as scorer,
         ):
             nll_file.truncate(writer.n_done * nll_bytes)
             nll_file.seek(writer.n_done * nll_bytes)
             for chunk in _progress(range(writer.n_done, shape.n_chunk), shape.n_chunk, model):
-                logits = _chunk_logits(context, chunks[chunk], shape)
-                with _naming(model, chunk):
-                    rows, nll = scorer.encode(logits, chunks[chunk, shape.first + 1 :])
-                nll_file.write(nll.tobytes())
-                nll_file.flush()
-                writer.append(rows)
+                for part, logits in _chunk_logits(context, chunks[chunk], shape):
+                    with _naming(model, chunk):
+                        rows, nll = scorer.encode(logits, chunks[chunk, shape.first + 1 :][part])
+                    nll_file.write(nll.tobytes())
+                    nll_file.flush()
+                    writer.append(rows)
         writer.finish()
     finally:
         writer.close()
@@ -67,18 +70,18 @@ def score(model: LoadedModel, base: LogitsFile, path: Path, threads: int, n_ubat
     if n_done < shape.n_chunk:
         with (
             path.open("r+b" if path.exists() else "wb") as file,
-            model.context(shape.n_ctx, n_ubatch=n_ubatch, threads=threads) as context,
+            _context(model, shape, n_ubatch, threads) as context,
             Scorer(threads) as scorer,
         ):
             file.truncate(n_done * chunk_bytes)
             file.seek(n_done * chunk_bytes)
             for chunk in _progress(range(n_done, shape.n_chunk), shape.n_chunk, model):
-                logits = _chunk_logits(context, base.tokens[chunk], shape)
-                with _naming(model, chunk):
-                    scores = scorer.compare(logits, base.targets(chunk), base.rows(chunk))
-                file.write(scores.tobytes())
-                file.flush()
-    return np.fromfile(path, TOKEN_SCORE).reshape(shape.n_chunk, shape.n_scored)
+                for part, logits in _chunk_logits(context, base.tokens[chunk], shape):
+                    with _naming(model, chunk):
+                        scores = scorer.compare(logits, base.targets(chunk)[part], base.rows(chunk, part))
+                    file.write(scores.tobytes())
+                    file.flush()
+    return np.fromfile(path, TOKEN_SCORE, shape.n_chunk * shape.n_scored).reshape(shape.n_chunk, shape.n_scored)
 
 
 def scored_bytes(model: LoadedModel, base: LogitsFile) -> int:
@@ -87,12 +90,36 @@ def scored_bytes(model: LoadedModel, base: LogitsFile) -> int:
     return sum(len(model.piece(token)) * int(count) for token, count in zip(tokens, counts, strict=True))
 
 
-def _chunk_logits(context: Context, chunk: NDArray[np.int32], shape: LogitsShape) -> NDArray[np.float32]:
-    """Logits f32 [n_scored, n_vocab] of the scored positions (a view that the next chunk overwrites)."""
-    positions = np.arange(shape.n_ctx, dtype=np.int32)
-    scored = (positions >= shape.first) & (positions < shape.n_ctx - 1)
+def _context(model: LoadedModel, shape: LogitsShape, n_ubatch: int, threads: int) -> Context:
+    return model.context(
+        shape.n_ctx, n_ubatch=n_ubatch, n_outputs_max=max(len(part) for part in _parts(shape)), threads=threads
+    )
+
+
+def _parts(shape: LogitsShape) -> list[range]:
+    """The second half of a chunk, in parts of not much more than LOGITS_PER_BATCH logits.
+
+    Multiples of ROWS, and never fewer: llama.cpp computes smaller batches in another way, with other rounding.
+    """
+    size = max(ROWS, LOGITS_PER_BATCH // shape.n_vocab // ROWS * ROWS)
+    starts = list(range(shape.first, shape.n_ctx, size))
+    if len(starts) > 1 and shape.n_ctx - starts[-1] < ROWS:
+        starts.pop()
+    return [range(start, end) for start, end in zip(starts, [*starts[1:], shape.n_ctx], strict=True)]
+
+
+def _chunk_logits(
+    context: Context, chunk: NDArray[np.int32], shape: LogitsShape
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Parts of a chunk's scored positions, and their logits f32 [n, n_vocab] (a view that the next one overwrites)."""
+    seen, first, parts = with_bos(context.model, chunk), shape.first, _parts(shape)
     context.clear()
-    return context.decode(with_bos(context.model, chunk), positions, scored)
+    if len(parts) > 1:
+        context.decode(seen[:first], np.arange(first, dtype=np.int32), np.zeros(first, np.bool_))
+    for part in parts:
+        positions = np.arange(part.start if len(parts) > 1 else 0, part.stop, dtype=np.int32)
+        scored = (positions >= part.start) & (positions < shape.n_ctx - 1)
+        yield slice(part.start - first, part.stop - first), context.decode(seen[positions], positions, scored)
 
 
 def _progress(todo: range, n_chunk: int, model: LoadedModel) -> ProgressBar:

@@ -21,6 +21,8 @@ import numpy as np
 import zstandard
 
 from gguf_golf.errors import GolfError, InputError
+from gguf_golf.files import write_text
+from gguf_golf.journal import open_journal
 from gguf_golf.models.hashing import file_sha256
 from gguf_golf.progress import ProgressBar
 from gguf_golf.runtime.session import LoadedModel
@@ -55,28 +57,23 @@ class Speed:
     load_seconds: float
 
 
-def measure(models: Sequence[Path], settings: SpeedSettings, kept: Path) -> list[Speed]:
-    """Speed of each model. `kept` holds finished runs as JSON lines; they are not repeated."""
+def measure(models: Sequence[Path], settings: SpeedSettings, journal_path: Path) -> list[Speed]:
+    """Speed of each model. The journal has finished runs; they are not repeated."""
     keys = [file_sha256(model) for model in models]
-    runs: list[dict[str, Any]] = []
-    if kept.exists():
-        runs = [json.loads(line) for line in kept.read_text().splitlines()]
     jobs = [(repeat, number) for repeat in range(settings.repeats) for number in range(len(models))]
-    done = {(run["repeat"], run["sha256"]) for run in runs}
-    todo = [(repeat, number) for repeat, number in jobs if (repeat, keys[number]) not in done]
-    with kept.open("a") as file:
-        for repeat, number in ProgressBar(todo, desc="speed", unit="run", disable=not todo):
-            run = {**_run(models[number], settings), "repeat": repeat, "sha256": keys[number]}
-            runs.append(run)
-            file.write(json.dumps(run) + "\n")
-            file.flush()
+    with open_journal(journal_path, {**settings.to_json(), "models": keys}, wait=True) as journal:
+        done = {(run["repeat"], run["sha256"]) for run in journal.records}
+        todo = [(repeat, number) for repeat, number in jobs if (repeat, keys[number]) not in done]
+        for repeat, number in ProgressBar(todo, desc="speed", unit="run"):
+            journal.add({**_run(models[number], settings), "repeat": repeat, "sha256": keys[number]})
+        runs = journal.records
     return [_median([run for run in runs if run["sha256"] == key][: settings.repeats]) for key in keys]
 
 
-def zstd_bytes(path: Path, kept: Path) -> int:
-    """Bytes of a file after zstd -19; `kept` remembers the number."""
-    if kept.exists():
-        return int(kept.read_text())
+def zstd_bytes(path: Path, cached: Path) -> int:
+    """Bytes of a file after zstd -19; the file `cached` remembers the number."""
+    if cached.exists() and (known := cached.read_bytes()).isdigit():
+        return int(known)
     compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, threads=ZSTD_THREADS).compressobj()
     total, size = 0, path.stat().st_size
     with path.open("rb") as file, ProgressBar(total=size, desc=f"zstd {path.name}", unit="B", unit_scale=True) as bar:
@@ -84,7 +81,7 @@ def zstd_bytes(path: Path, kept: Path) -> int:
             total += len(compressor.compress(block))
             bar.update(len(block))
     total += len(compressor.flush())
-    kept.write_text(str(total))
+    write_text(cached, str(total))
     return total
 
 
@@ -96,7 +93,7 @@ def cpu_name() -> str:
 
 
 def peak_resident_bytes() -> int:
-    """The most memory that this process has had resident, without what its parent had when it was started."""
+    """Peak resident memory of this process, excluding its parent's."""
     status = Path("/proc/self/status")
     match = re.search(r"^VmHWM:\s*(\d+) kB$", status.read_text(), re.MULTILINE) if status.is_file() else None
     if match:  # Linux counts the parent's peak in ru_maxrss

@@ -69,6 +69,7 @@ def _skip(data: mmap.mmap, at: int, kind: int) -> int:
         return _string(data, at)[1]
     if kind != _ARRAY:
         return at + _SCALAR_BYTES[kind]
+    n: int
     kind, n = struct.unpack_from("<IQ", data, at)
     at += 12
     if kind in _SCALAR_BYTES:

@@ -73,7 +73,8 @@ def entries() -> list[Entry]:
     for room, kind in ROOMS.items():
         for path in (cache_dir() / room).glob("*"):
             if path.suffix != ".lock":
-                found.append(_entry("leftovers" if path.name.startswith(".") else kind, path))
+                with suppress(FileNotFoundError):  # another process deletes what it has finished with
+                    found.append(_entry("leftovers" if path.name.startswith(".") else kind, path))
     return sorted(found, key=lambda entry: (entry.used, entry.path))
 
 

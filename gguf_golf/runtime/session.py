@@ -155,11 +155,17 @@ class LoadedModel:
         n_batch: int | None = None,
         n_ubatch: int = 512,
         n_seq_max: int = 1,
+        n_outputs_max: int | None = None,
         threads: int | None = None,
         cb_eval: Callable[[Any, bool, Any], bool] | None = None,
     ) -> "Context":
-        """A context of `n_ctx` positions in all, shared by up to `n_seq_max` sequences."""
-        return Context(self, n_ctx, n_batch or n_ctx, n_ubatch, n_seq_max, resolve(threads), cb_eval)
+        """A context of `n_ctx` positions in all, shared by up to `n_seq_max` sequences.
+
+        `n_outputs_max` is the largest number of tokens of a batch that ask for logits, if not all: memory is reserved
+        for their logits.
+        """
+        n_batch = n_batch or n_ctx
+        return Context(self, n_ctx, n_batch, n_ubatch, n_seq_max, n_outputs_max or n_batch, resolve(threads), cb_eval)
 
     def close(self) -> None:
         if self._model:
@@ -185,6 +191,7 @@ class Context:
         n_batch: int,
         n_ubatch: int,
         n_seq_max: int,
+        n_outputs_max: int,
         threads: int,
         cb_eval: Callable[[Any, bool, Any], bool] | None,
     ) -> None:
@@ -192,12 +199,14 @@ class Context:
         self.model = model
         self.n_batch = n_batch
         self.n_seq_max = n_seq_max
+        self.n_outputs_max = n_outputs_max
         params = llama.llama_context_default_params()
         params.n_ctx = n_ctx
         params.n_batch = n_batch
         params.n_ubatch = min(n_ubatch, n_batch)
         params.n_seq_max = n_seq_max
-        params.n_outputs_max_per_seq = 0  # every token of a sequence may ask for logits
+        params.n_outputs_max = n_outputs_max
+        params.n_outputs_max_per_seq = 0  # a sequence may have all of them
         params.kv_unified = n_seq_max > 1  # sequences share their prefix's cells
         params.n_threads = threads
         params.n_threads_batch = threads

@@ -11,7 +11,7 @@ from types import TracebackType
 
 import numpy as np
 
-from gguf_golf.errors import GolfError, InputError
+from gguf_golf.errors import GolfError, InputError, printable
 from gguf_golf.evaluate.generate import Sampling, render_messages, stream
 from gguf_golf.runtime.cache import cache_dir
 from gguf_golf.runtime.session import LoadedModel
@@ -240,7 +240,7 @@ def _show_answer(conversation: Conversation, text: str, n_predict: int, write: C
         for piece in pieces:
             first = first or time.perf_counter()
             count += 1
-            write(_printable(piece))
+            write(printable(piece))
     except KeyboardInterrupt:
         stopped = ", stopped"
     finally:
@@ -248,11 +248,6 @@ def _show_answer(conversation: Conversation, text: str, n_predict: int, write: C
     rate = f", {(count - 1) / (time.perf_counter() - first):.1f} tokens/s" if count > 1 else ""
     wait = f", first after {first - started:.1f} s" if first else ""
     write(f"\n({count} tokens{wait}{rate}{stopped})\n")
-
-
-def _printable(text: str) -> str:
-    """Text without control characters, which could move the cursor or change the terminal's state."""
-    return "".join(c if c in "\n\t" or c.isprintable() or c == "\u200d" else "�" for c in text)
 
 
 def _common_start(one: list[int], other: list[int]) -> int:

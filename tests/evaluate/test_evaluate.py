@@ -12,6 +12,7 @@ import pytest
 from gguf_golf.errors import DataError, InputError
 from gguf_golf.evaluate import perplexity
 from gguf_golf.evaluate.evaluate import evaluate
+from gguf_golf.evaluate.logits_file import LogitsShape
 from gguf_golf.evaluate.on_text import BaseOnText, TextSettings
 from gguf_golf.evaluate.results import ModelResult, TextMeasures
 
@@ -200,6 +201,64 @@ def test_a_file_that_is_no_model_is_refused(
         evaluate(text.file, [], text, threads=2)
     with pytest.raises(InputError, match="no such file"):
         evaluate(tiny("q4_0"), [tmp_path / "absent.gguf"], text, threads=2)
+
+
+def test_a_large_vocabulary_is_decoded_in_parts_with_the_same_bytes(
+    tiny: Callable[[str], Path], demo_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = TextSettings(demo_text, 512, 1)
+
+    def bytes_of(name: str) -> tuple[bytes, bytes]:
+        on_text = BaseOnText(tiny("bf16"), text, [], tmp_path / name, 2)
+        return on_text.logits.path.read_bytes(), on_text.compare(tiny("q3_k"), 2).tobytes()
+
+    whole = bytes_of("whole")
+    sizes: list[int] = []
+    real = perplexity.Scorer.encode
+
+    def counted(self, logits, targets):  # type: ignore[no-untyped-def]
+        sizes.append(len(logits))
+        return real(self, logits, targets)
+
+    monkeypatch.setattr(perplexity.Scorer, "encode", counted)
+    monkeypatch.setattr(perplexity, "LOGITS_PER_BATCH", 1)
+    assert bytes_of("parts") == whole
+    assert sizes == [64, 64, 64, 63]
+
+
+@pytest.mark.parametrize("n_ctx", [4, 64, 128, 140, 300, 512, 1000, 4096])
+@pytest.mark.parametrize("n_vocab", [300, 50_000, 152_000, 262_144, 1_000_000])
+def test_parts_of_a_chunk_cover_its_second_half_and_are_never_small(n_ctx: int, n_vocab: int) -> None:
+    shape = LogitsShape(n_ctx, n_vocab, 1)
+    parts = perplexity._parts(shape)
+    assert [position for part in parts for position in part] == list(range(n_ctx // 2, n_ctx))
+    if len(parts) > 1:
+        assert all(len(part) >= perplexity.ROWS for part in parts)
+        assert all(
+            len(part) * n_vocab <= max(perplexity.LOGITS_PER_BATCH, 2 * perplexity.ROWS * n_vocab) for part in parts
+        )
+
+
+def test_a_cache_that_a_crash_has_cut_is_made_again(
+    tiny: Callable[[str], Path], text: TextSettings, own_cache: Path
+) -> None:
+    first = evaluate(tiny("bf16"), [tiny("q4_0")], text, threads=2)
+    for name in ("*/base.logits", "*/base.nll", "*/*.scores"):
+        (file,) = (own_cache / "eval").glob(name)
+        for damage in (lambda data: data[:-7], lambda data: data + b"x"):
+            file.write_bytes(damage(file.read_bytes()))
+            assert evaluate(tiny("bf16"), [tiny("q4_0")], text, threads=2) == first
+
+
+def test_constant_logits_are_an_error(tiny: Callable[[str], Path], text: TextSettings, tmp_path: Path) -> None:
+    """A model whose last norm is zero finds every token alike: its perplexity would be the vocabulary's size."""
+    dead = tmp_path / "dead.gguf"
+    dead.write_bytes(tiny("bf16").read_bytes())
+    reader = gguf.GGUFReader(dead, "r+")
+    next(tensor for tensor in reader.tensors if tensor.name == "output_norm.weight").data[:] = 0
+    reader.data.flush()
+    with pytest.raises(DataError, match=r"dead\.gguf, chunk 1: .*same logit for every token"):
+        evaluate(dead, [], text, threads=2)
 
 
 def test_nan_logits_name_the_file_and_chunk(

@@ -12,6 +12,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
 
+from gguf_golf.errors import InputError
 from gguf_golf.evaluate.lm_eval_model import GolfLM
 from gguf_golf.evaluate.tasks.kinds import gpqa
 from gguf_golf.evaluate.tasks.kinds.gpqa import Record
@@ -65,6 +66,13 @@ def test_rolling_log_likelihoods_agree(ours: GolfLM, tiny_dir: Path, demo_text: 
         ours.loglikelihood_rolling(requests, True), theirs.loglikelihood_rolling(requests, True), strict=True
     ):
         assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_an_answer_longer_than_the_context_is_refused(ours: GolfLM) -> None:
+    with pytest.raises(InputError, match="max_gen_toks=512 leaves no room for a prompt in a context of 512"):
+        ours.generate_until(instances("generate_until", ("The city of", {"max_gen_toks": 512})), True)
+    (text,) = ours.generate_until(instances("generate_until", ("The city of " * 400, {"max_gen_toks": 500})), True)
+    assert isinstance(text, str)
 
 
 def test_generation_stops_at_the_first_stop_string(ours: GolfLM) -> None:

@@ -21,8 +21,19 @@ def test_memory_is_the_models_and_not_that_of_whoever_asks(tiny: Callable[[str],
 
 
 def test_finished_runs_are_kept(tiny: Callable[[str], Path], tmp_path: Path) -> None:
-    kept = tmp_path / "runs.jsonl"
-    first = speed.measure([tiny("q3_k")], SETTINGS, kept)
-    assert len(kept.read_text().splitlines()) == 1
-    assert json.loads(kept.read_text())["prompt_tps"] == first[0].prompt_tps
-    assert speed.measure([tiny("q3_k")], SETTINGS, kept) == first
+    journal = tmp_path / "runs.jsonl"
+    first = speed.measure([tiny("q3_k")], SETTINGS, journal)
+    (_, run) = journal.read_text().splitlines()
+    assert json.loads(run)["prompt_tps"] == first[0].prompt_tps
+    assert speed.measure([tiny("q3_k")], SETTINGS, journal) == first
+    journal.write_bytes(journal.read_bytes() + b'{"torn')
+    assert speed.measure([tiny("q3_k")], SETTINGS, journal) == first
+
+
+def test_a_torn_size_is_measured_again(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(1000))
+    size = speed.zstd_bytes(tmp_path / "file", tmp_path / "size")
+    assert 0 < size < 100
+    for torn in (b"", b"\xff1"):
+        (tmp_path / "size").write_bytes(torn)
+        assert speed.zstd_bytes(tmp_path / "file", tmp_path / "size") == size

@@ -201,3 +201,27 @@ def test_text_or_suite_but_not_both(tiny: Callable[[str], Path], suite: Path, de
     result = CliRunner().invoke(cli.cli, both)
     assert result.exit_code == 2
     assert "either --text or --suite" in result.output
+
+
+@pytest.mark.parametrize("option", [["--chunks", "2"], ["--ctx", "64"]])
+def test_what_a_suite_says_is_not_said_again(tiny: Callable[[str], Path], suite: Path, option: list[str]) -> None:
+    result = CliRunner().invoke(cli.cli, ["eval", str(tiny("q8_0")), "--suite", str(suite), *option])
+    assert result.exit_code == 2
+    assert "stand in the suite" in result.output
+
+
+def test_the_noise_floor_can_be_added_to_a_suite(
+    tiny: Callable[[str], Path], suite: Path, own_cache: Path, tmp_path: Path
+) -> None:
+    short = suite.parent / "short.toml"
+    short.write_text('[[texts]]\nfile = "demo.txt"\nn_ctx = 64\nn_chunks = 1\n')
+    found = CliRunner().invoke(
+        cli.cli, ["eval", str(tiny("q8_0")), "--suite", str(short), "--noise-floor"], catch_exceptions=False
+    )
+    assert "(noise-floor)" in found.output
+
+
+def test_a_noise_floor_without_texts_is_refused(suite: Path) -> None:
+    (suite.parent / "s.toml").write_text("noise_floor = true\n[speed]\n")
+    with pytest.raises(InputError, match="there are none"):
+        read_suite(suite.parent / "s.toml")

@@ -15,6 +15,7 @@ import signal
 import tempfile
 import time
 import traceback
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -62,7 +63,7 @@ def outcome_of(target: Target, path: Path, victim: Path, valid: bytes, seed: int
             target.read(path)
         return "accepted", ""
     except GolfError as error:
-        controls = [c for c in str(error) if not c.isprintable() and c != "\n"]
+        controls = [c for c in str(error) if unicodedata.category(c).startswith("C") and c not in "\n\t"]
         return ("traceback", f"the message holds {controls[0]!r}") if controls else ("refused", "")
     except Hang:
         return "hang", "no end within the time limit"
