@@ -30,6 +30,10 @@ def byte_level_vocabulary(writer: GGUFWriter, files: TokenizerFiles, vocab_size:
             raise InputError(f"{files.path}: llama.cpp has no match for {option} = {model[option]!r}")
     pretokenizer = choose_pretokenizer(files)
     vocabulary.notes.extend(pretokenizer.notes)
+    if files.config.get("model_type") == "qwen2" and pretokenizer.name != "qwen2":
+        vocabulary.notes.append(
+            "transformers 5 gives qwen2 checkpoints Qwen2's own pre-tokenizer, this file the one of tokenizer.json"
+        )
     note_flags(vocabulary, files.added_tokens, normalized=False)
     vocabulary.add([*files.added_tokens, *missing_special_tokens(files, vocabulary)])
     writer.add_tokenizer_model("gpt2")

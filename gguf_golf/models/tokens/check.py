@@ -59,8 +59,10 @@ def _texts(files: TokenizerFiles) -> Iterator[tuple[str, bool]]:
     for text in [*AWKWARD, *([] if normalizes else [DECOMPOSED])]:
         yield text, False
     yield "plain words", True
+    n_tokens = int(files.config.get("vocab_size") or 0)
+    fill = files.token_text("fill") or "<FILL_ME>"  # CodeLlama's class splits a text there
     for token in files.added_tokens[:50]:
-        if token.id < int(files.config.get("vocab_size") or 0) and not token.flags - {"normalized"}:
+        if token.id < n_tokens and not token.flags - {"normalized"} and token.text != fill:
             yield f"word{token.text}word {token.text} {token.text}{token.text}\n", False
 
 

@@ -6,7 +6,7 @@ from sentencepiece import SentencePieceProcessor
 from gguf_golf.errors import InputError
 from gguf_golf.models.tokens.files import TokenizerFiles
 from gguf_golf.models.tokens.sentencepiece_proto import ModelType, PieceType, SentencePieceModel, parse_model
-from gguf_golf.models.tokens.sentencepiece_style import check_bytes, rules_of
+from gguf_golf.models.tokens.sentencepiece_style import check_bytes, note_class, rules_of
 from gguf_golf.models.tokens.space_prefix import SpacePrefix, add_space_prefix
 from gguf_golf.models.tokens.special import missing_special_tokens
 from gguf_golf.models.tokens.vocabulary import ADDED_SCORE, Vocabulary, note_flags
@@ -67,6 +67,7 @@ def sentencepiece_vocabulary(
     writer.add_tokenizer_pre("default")
     vocabulary.write(writer, scores=True)
     add_space_prefix(writer, vocabulary, prefix)
+    note_class(files, vocabulary, prefix)
     return vocabulary
 
 

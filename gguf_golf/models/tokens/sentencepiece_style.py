@@ -48,6 +48,7 @@ def sentencepiece_style_vocabulary(writer: GGUFWriter, files: TokenizerFiles, vo
         writer.add_tokenizer_pre("default")
         vocabulary.write(writer, scores=True)
         add_space_prefix(writer, vocabulary, rules.prefix)
+        note_class(files, vocabulary, rules.prefix)
     elif rules.prefix == SpacePrefix.NEVER:
         writer.add_tokenizer_model("gpt2")
         writer.add_tokenizer_pre("sarvam-moe")
@@ -61,6 +62,17 @@ def sentencepiece_style_vocabulary(writer: GGUFWriter, files: TokenizerFiles, vo
             "tokenizer that follows merges cannot put a space in front: no GGUF file can hold this tokenizer"
         )
     return vocabulary
+
+
+def note_class(files: TokenizerFiles, vocabulary: Vocabulary, prefix: SpacePrefix) -> None:
+    """Note where transformers 5 does not follow tokenizer.json: its LlamaTokenizer always is a Metaspace, "first"."""
+    name = str(files.settings.get("tokenizer_class") or files.config.get("tokenizer_class") or "")
+    ours = files.config.get("model_type") == "llama" and name.removesuffix("Fast") == "LlamaTokenizer"
+    if ours and files.tokenizer and prefix == SpacePrefix.ALWAYS:
+        vocabulary.notes.append(
+            "transformers 5 puts no space before text that begins with one or follows a special token; tokenizer.json "
+            "says, and transformers 4 and this file do"
+        )
 
 
 def check_bytes(files: TokenizerFiles, vocab: dict[str, int]) -> None:

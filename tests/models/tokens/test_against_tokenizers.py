@@ -100,3 +100,14 @@ def test_flags_that_llama_cpp_lacks_are_a_note(flag: str, write: Write) -> None:
     tokenizer.add_tokens([AddedToken("<mask>", normalized=False, **{flag: True})])
     (note,) = compare(tokenizer, write, ["plain words of text"])
     assert f"<mask> ({flag})" in note
+
+
+def test_where_transformers_does_not_follow_the_file_is_a_note(write: Write) -> None:
+    prepend = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    _, (note,) = vocabulary_file(
+        write(character_level(None, prepend), {"tokenizer_class": "LlamaTokenizer"}, model_type="llama")
+    )
+    assert "transformers 5" in note
+    tokenizer = byte_level([pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    _, (note,) = vocabulary_file(write(tokenizer, model_type="qwen2"))
+    assert "Qwen2's own" in note
