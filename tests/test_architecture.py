@@ -25,7 +25,7 @@ LAYERS = (
     ("notebook",),
     ("bench",),
     ("control",),
-    ("fit", "demo", "use"),
+    ("fit", "demo", "use", "verify"),
     ("api",),
     ("command", "cli"),
     ("__main__", "cli_reference"),

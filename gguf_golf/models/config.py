@@ -8,6 +8,9 @@ from typing import Any
 
 from gguf_golf.errors import InputError
 
+TEXT_KEYS = ("text_config", "llm_config", "language_config")
+"""Where a model of several kinds of input keeps the settings of its language model."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -30,6 +33,12 @@ class Config:
         """The value of any type; the family's default, then `default`, where the file lacks it. A null is None."""
         self.used.add(key)
         return self.values[key] if key in self.values else self.defaults.get(key, default)
+
+    def text(self) -> "Config":
+        """The language model's settings: those of text_config come first, where a model also sees or hears."""
+        parts = [self.values[key] for key in TEXT_KEYS if isinstance(self.values.get(key), dict)]
+        inner: dict[str, Any] = parts[0] if parts else {}
+        return replace(self, values={**self.values, **inner})
 
     def note(self, text: str) -> None:
         """Tell the user something about this checkpoint; once, however often it is noticed."""

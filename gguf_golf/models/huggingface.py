@@ -17,6 +17,7 @@ from gguf_golf.models.pooling import pooling_type
 from gguf_golf.models.tokens import add_tokenizer, tokenizer_fields
 from gguf_golf.models.unsupported import UnsupportedError
 from gguf_golf.models.upstream import convert_upstream
+from gguf_golf.models.upstream_config import corrected_metadata
 from gguf_golf.models.weights import Weights
 
 # gguf-py remarks on every optional file that a checkpoint does not have
@@ -29,7 +30,7 @@ EXACT = ("fp8", "mxfp4")
 """Quantizations whose values BF16 or F32 holds exactly."""
 
 
-def open_directory(directory: Path, *, allow_requantize: bool) -> Model:
+def open_directory(directory: Path, *, allow_requantize: bool, trust_remote_code: bool = False) -> Model:
     """Open a Hugging Face directory. Raises InputError for anything that cannot be converted, and says what to do."""
     config = read_config(directory)
     if config.quantization is not None and not allow_requantize:
@@ -41,22 +42,23 @@ def open_directory(directory: Path, *, allow_requantize: bool) -> Model:
     try:
         return _open_natively(config)
     except UnsupportedError as reason:
-        return _open_upstream(config, str(reason), allow_requantize=allow_requantize)
+        config.notes.clear()
+        return _open_upstream(config, str(reason), trust_remote_code)
 
 
-def _open_upstream(config: Config, reason: str, *, allow_requantize: bool) -> Model:
+def _open_upstream(config: Config, reason: str, trust_remote_code: bool) -> Model:
     """Through llama.cpp's converter, but with the tokenizer of our own writer where that knows it."""
-    text_config = config.values.get("text_config") or {}
-    vocab_size = int(config.values.get("vocab_size") or text_config.get("vocab_size") or 0)
+    vocab_size = int(config.text().values.get("vocab_size") or 0)
     known = vocab_size > 0 and tokenizer_fields(config, vocab_size) is not None
-    model = open_gguf(convert_upstream(config, reason, vocab=not known), allow_requantize=allow_requantize)
-    if not known:
-        return model
     config.notes.clear()
-    rows = next((tensor.shape[0] for tensor in model.tensors if tensor.name == "token_embd.weight"), vocab_size)
-    tokenizer = tokenizer_fields(config, rows) or []
-    kept = [field for field in model.metadata if not field.key.startswith("tokenizer.")]
-    return Model(model.architecture, [*kept, *tokenizer], model.tensors, [*model.notes, *config.notes])
+    path = convert_upstream(config, reason, vocab=not known, trust_remote_code=trust_remote_code)
+    model = open_gguf(path, allow_requantize=True)
+    metadata = corrected_metadata(config, model)
+    if known:
+        rows = next((tensor.shape[0] for tensor in model.tensors if tensor.name == "token_embd.weight"), vocab_size)
+        kept = [field for field in metadata if not field.key.startswith("tokenizer.")]
+        metadata = [*kept, *(tokenizer_fields(config, rows) or [])]
+    return Model(model.architecture, metadata, model.tensors, config.notes)
 
 
 def _open_natively(config: Config) -> Model:

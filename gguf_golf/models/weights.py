@@ -7,6 +7,7 @@ import numpy as np
 from gguf_golf.errors import InputError
 from gguf_golf.models.checkpoint import FLOAT_DTYPES, StoredTensor, stored_tensors
 from gguf_golf.models.config import Config
+from gguf_golf.models.unsupported import UnsupportedError
 
 SLAB_WEIGHTS = 1 << 20
 
@@ -53,12 +54,11 @@ class Weights:
         return tensor
 
     def finish(self) -> None:
-        """Raises InputError if tensors are left over: the model is not what config.json says."""
+        """Raises UnsupportedError if tensors are left over: the model is not what config.json says."""
         if self._left:
-            raise InputError(
+            raise UnsupportedError(
                 f"{self._config.directory}: {len(self._left)} tensors do not belong to {self._config.architecture} "
-                f"({min(self._left)}, ...); merge adapters into the model first, or convert with llama.cpp's own "
-                "converter and give its GGUF"
+                f"({min(self._left)}, ...)"
             )
 
 

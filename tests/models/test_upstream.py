@@ -1,6 +1,7 @@
 """The road through llama.cpp's own converter: when it is taken, what it is told, and its failures. No torch here."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +22,10 @@ shutil.copy(Path(__file__).with_name("small.gguf"), out)
 Path(__file__).with_name("calls").open("a").write(" ".join(sys.argv[4:]) + "\\n")
 """
 
+LISTING = """
+Path(__file__).with_name("calls").open("a").write(" ".join(p.name for p in Path(sys.argv[1]).iterdir()) + "\\n")
+"""
+
 
 @pytest.fixture
 def converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -28,7 +33,9 @@ def converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     source = tmp_path / "llama.cpp"
     source.mkdir()
     (source / "convert_hf_to_gguf.py").write_text(CONVERTER)
-    (source / "conversion.py").write_text("def get_model_class(name): ...")
+    (source / "conversion").mkdir()
+    (source / "conversion" / "__init__.py").write_text("def get_model_class(name): ...")
+    (source / "conversion" / "base.py").write_text("class ModelBase:\n    load_hparams = staticmethod(lambda *_: {})")
     small_model_file(source / "small.gguf")
     monkeypatch.setattr(upstream.source, "source_dir", lambda: source)
     monkeypatch.setattr(upstream, "cache_dir", lambda: tmp_path / "cache")
@@ -104,16 +111,90 @@ def test_a_tokenizer_that_our_writer_knows_goes_over_the_converters(
     assert fields["k.string"] == "naïve"  # the rest is the converter's
 
 
+def run_adapted(tmp_path: Path, model: str, script: str, **settings: bool) -> str:
+    """Run upstream_run.py on a stand-in for the converter; its output."""
+    (tmp_path / "conversion").mkdir()
+    (tmp_path / "conversion" / "__init__.py").write_text(f"{model}\ndef get_model_class(name): return Model\n")
+    (tmp_path / "conversion" / "base.py").write_text(
+        "class ModelBase:\n    load_hparams = staticmethod(lambda *_: {'kept': 1, 'rope_parameters': "
+        "{'partial_rotary_factor': 0.25}, 'text_config': {'a': 1}})\n"
+    )
+    (tmp_path / "convert.py").write_text(script)
+    chosen = json.dumps({"vocab": False, "trust_remote_code": True} | settings)
+    command = [sys.executable, str(upstream.PROGRAM), str(tmp_path / "convert.py"), chosen, "--outfile", "o"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
 def test_the_converters_own_tokenizer_step_is_left_out(tmp_path: Path) -> None:
-    (tmp_path / "conversion.py").write_text(
-        "class Model:\n    def set_vocab(self): raise NotImplementedError\n\ndef get_model_class(name): return Model\n"
-    )
-    script = tmp_path / "convert.py"
-    script.write_text(
+    """In classes that choose another one within them too; and heads that predict further tokens are left out."""
+    script = (
         "import sys\nfrom types import SimpleNamespace\nfrom conversion import get_model_class\n"
-        "model = get_model_class('X')()\nmodel.gguf_writer = SimpleNamespace(add_tokenizer_model=print)\n"
-        "model.set_vocab()\nprint(*sys.argv[1:])\n"
+        "for model in (get_model_class('X')(), get_model_class('X').Inner()):\n"
+        "    model.gguf_writer = SimpleNamespace(add_tokenizer_model=print)\n    model.set_vocab()\n"
+        "print(*sys.argv[1:], get_model_class('X').no_mtp)\n"
     )
-    command = [sys.executable, str(upstream.WITHOUT_VOCAB), str(script), "--outfile", "o"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["none", "--outfile", "o"]
+    model = (
+        "class Model:\n    supports_mtp_export = True\n    class Inner:\n        set_vocab = None\n"
+        "    def set_vocab(self): raise NotImplementedError\n"
+    )
+    assert run_adapted(tmp_path, model, script).split() == ["none", "none", "--outfile", "o", "True"]
+
+
+def test_keys_that_transformers_drops_reach_the_converter(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"kept": 2, "dropped": 3, "text_config": {"b": 4}}')
+    script = (
+        "import json\nfrom pathlib import Path\nfrom conversion.base import ModelBase\n"
+        "print(json.dumps(ModelBase.load_hparams(Path(__file__).parent, False)))\n"
+    )
+    values = json.loads(run_adapted(tmp_path, "class Model: pass", script))
+    assert (values["kept"], values["dropped"], values["text_config"]) == (1, 3, {"a": 1, "b": 4})
+    assert values["rotary_pct"] == 0.25
+
+
+def test_the_checkpoints_own_code_does_not_run_unasked(checkpoint: Callable[[str], Path], converter: Path) -> None:
+    path = rename_architecture(checkpoint("llama-biases"))
+    settings = json.loads((path / "tokenizer_config.json").read_text())
+    (path / "tokenizer_config.json").write_text(
+        json.dumps(settings | {"auto_map": {"AutoTokenizer": ["code.T", None]}})
+    )
+    with pytest.raises(InputError, match=r"own Python code \(auto_map in tokenizer_config.json\).*--trust-remote-code"):
+        open_model(path)
+    assert not (converter / "calls").exists()
+    assert open_model(path, trust_remote_code=True).tensors
+
+
+def test_the_converters_warnings_are_notes(checkpoint: Callable[[str], Path], converter: Path) -> None:
+    script = (converter / "convert_hf_to_gguf.py").read_text()
+    (converter / "convert_hf_to_gguf.py").write_text(
+        script + "\nprint('INFO:hf-to-gguf:fine\\nWARNING:hf-to-gguf:** odd scale **\\nWARNING:x:odd scale')"
+    )
+    path = rename_architecture(checkpoint("llama-biases"))
+    for _ in range(2):  # from the cache too
+        notes = open_model(path).notes
+        assert notes[0].startswith("converted by llama.cpp's own converter, since ")
+        assert notes[0].endswith("is PhiForCausalLM")
+        assert notes[1] == "llama.cpp's converter: odd scale"
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        ("INFO:a:b\nTraceback (most recent call last):\n  File x\nKeyError: 'n'\nINFO:hf:done", "KeyError: 'n'"),
+        ("ERROR:hf-to-gguf:Model X is not supported\nINFO:hf-to-gguf:bye", "Model X is not supported"),
+        ("", "it says nothing"),
+    ],
+)
+def test_the_reason_of_a_failure_is_the_error(log: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "log").write_text(log)
+    assert upstream._reason(tmp_path / "log") == reason
+
+
+def test_only_the_weights_that_are_the_model_are_converted(checkpoint: Callable[[str], Path], converter: Path) -> None:
+    """Shards and an index left behind beside model.safetensors are not seen by the converter."""
+    path = rename_architecture(checkpoint("qwen3-sharded"))
+    shutil.copy(path / "model-00001-of-00003.safetensors", path / "model.safetensors")
+    (converter / "convert_hf_to_gguf.py").write_text(CONVERTER + LISTING)
+    open_model(path)
+    seen = (converter / "calls").read_text().splitlines()[-1].split()
+    assert [name for name in seen if "safetensors" in name] == ["model.safetensors"]

@@ -1,0 +1,92 @@
+"""What llama.cpp's converter misses: keys that a class implies before it runs, and keys of the GGUF afterwards."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import gguf
+from gguf import GGUFWriter
+
+from gguf_golf.errors import InputError
+from gguf_golf.models import rope
+from gguf_golf.models.config import TEXT_KEYS, Config
+from gguf_golf.models.config_keys import unused_keys
+from gguf_golf.models.model import MetadataField, Model, fields_of
+from gguf_golf.runtime import source
+
+IMPLIED: dict[str, dict[str, object]] = {
+    # transformers does not write these: the class computes them so
+    "DeepseekV3ForCausalLM": {"scoring_func": "sigmoid", "norm_topk_prob": True},
+}
+OWN_YARN = ("deepseek2", "deepseek32", "glm-dsa", "grok", "mistral3", "mistral4")
+"""Architectures for which converter and llama.cpp handle YaRN's attention factor and betas in a way of their own."""
+OTHER_SENSES = ("vision", "visual", "audio", "speech", "video")
+
+
+def adapted_config(config: Config) -> dict[str, object]:
+    """The values of config.json, and what its class implies where it does not say."""
+    return IMPLIED.get(config.architecture, {}) | config.values
+
+
+def corrected_metadata(config: Config, model: Model) -> list[MetadataField]:
+    """The converter's metadata with the position encoding that config.json asks for; the rest goes into the notes.
+
+    Raises InputError for a position encoding that llama.cpp does not compute.
+    """
+    text = config.text()
+    changed = GGUFWriter(path=None, arch=model.architecture)
+    _correct_yarn(text, model, changed)
+    _cap_context(text, model, changed)
+    fields = {field.key: field for field in fields_of(changed) if field.key != gguf.Keys.General.ARCHITECTURE}
+    inner = [key for key in config.values if key.endswith("_config")]
+    if senses := [sense for sense in OTHER_SENSES if any(key.startswith(sense) for key in inner)]:
+        config.note(f"only the language model is converted: {' and '.join(senses)} are left out")
+    text.used.update(_converter_words(source.source_dir()), TEXT_KEYS, inner)
+    if unused := unused_keys(text):
+        config.note(f"nothing uses these keys of config.json: {', '.join(unused)}")
+    kept = [fields.pop(field.key, field) for field in model.metadata]
+    return [*kept, *fields.values()]
+
+
+def _correct_yarn(text: Config, model: Model, writer: GGUFWriter) -> None:
+    """llama.cpp reads rope.scaling.attn_factor; the converter writes a key that few architectures read."""
+    kind = gguf.Keys.Rope.SCALING_TYPE.format(arch=model.architecture)
+    if model.architecture in OWN_YARN or _value(model, kind) != "yarn":
+        return
+    given = rope.settings(text)
+    given = given.get("full_attention") or given
+    asked = rope.of(text, given, text.number("rope_theta", 10000.0))
+    if asked.needs_frequencies:
+        raise InputError(
+            f"{text.directory}/config.json: YaRN with these betas or truncation; llama.cpp's {model.architecture} "
+            "knows only the default ones"
+        )
+    asked.add_keys(writer)
+
+
+def _cap_context(text: Config, model: Model, writer: GGUFWriter) -> None:
+    """A sliding window that the file does not have is right up to its length."""
+    arch = model.architecture
+    size, in_use = text.get("sliding_window"), text.get("use_sliding_window", True)
+    kinds = text.get("layer_types") or ["sliding_attention"]
+    context = _value(model, gguf.Keys.LLM.CONTEXT_LENGTH.format(arch=arch))
+    known = _value(model, gguf.Keys.Attention.SLIDING_WINDOW.format(arch=arch))
+    if known or not in_use or "sliding_attention" not in kinds or not isinstance(size, int):
+        return
+    if isinstance(context, int) and size < context:
+        writer.add_context_length(size)
+        text.note(
+            f"layers attend to the last {size} tokens only, which llama.cpp does not do for {arch}: "
+            f"the file's context length is {size}, not {context}, up to which it is right"
+        )
+
+
+def _value(model: Model, key: str) -> object:
+    return next((field.value for field in model.metadata if field.key == key), None)
+
+
+@cache
+def _converter_words(folder: Path) -> set[str]:
+    """Every quoted name in the converter: a key that is not among them is a key that it does not read."""
+    files = sorted((folder / "conversion").glob("*.py"))
+    return {word for path in files for word in re.findall(r"[\"'](\w+)[\"']", path.read_text(encoding="utf-8"))}
