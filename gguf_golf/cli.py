@@ -238,6 +238,8 @@ def imatrix_command(
         hessian_path=hessian,
         force=force,
     )
+    for note in collected.notes():
+        output().say(f"note: {note}")
     output().result(
         f"{out}: {len(collected.entries)} tensors over {collected.chunk_count} chunks of {ctx} tokens",
         {

@@ -101,6 +101,8 @@ def fit(
         base = _base(model_path, model, work, clock, settings)
         texts = _texts(base, text, work, settings)
         imatrix, hessian = _calibrated(base, text, texts, work, clock, settings)
+        for note in imatrix_file.read(imatrix).notes():
+            say(f"note: {note}")
         sensitivity = _ranked(base, imatrix, hessian, texts, work, clock, settings)
         inputs = load(base, sensitivity, imatrix, work)
         planner = Planner(inputs.model, inputs.sensitivity, constraints, inputs.imatrix, inputs.source)

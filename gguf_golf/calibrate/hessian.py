@@ -217,10 +217,17 @@ class Hessians:
         k = data.shape[-1]
         return data.size // (k * k), k
 
-    def reached(self, weight: str) -> NDArray[np.bool_]:
-        """Whether any row reached each matrix of a weight: bool [n_experts]."""
+    def counts(self, weight: str) -> NDArray[np.float32]:
+        """How many rows reached each expert of a weight: f32 [n_experts]."""
         counts: NDArray[np.float32] = self._tensors[self._input_of[weight] + SUFFIX_COUNT]
-        return counts.reshape(-1) > 0
+        return counts.reshape(-1)
+
+    def pooled(self, weight: str) -> NDArray[np.float64]:
+        """E[x x^T] f64 [k, k] of the inputs of all experts of a weight together; zeros if no row reached any."""
+        _, k = self.shape(weight)
+        sums: NDArray[np.float32] = self._tensors[self._input_of[weight] + SUFFIX_SUM].reshape(-1, k, k)
+        pooled: NDArray[np.float64] = sums.sum(0, dtype=np.float64) / max(1.0, float(self.counts(weight).sum()))
+        return pooled
 
     def get(self, weight: str, expert: int = 0) -> NDArray[np.float64] | None:
         """E[x x^T] f64 [k, k] of the inputs of expert `expert`; None for an expert that no row has reached."""

@@ -69,6 +69,19 @@ class Imatrix:
                 row[row == 0] = max(known.min(), LEAST * known.mean()) if known.size else 1.0
         return mean
 
+    def notes(self) -> list[str]:
+        """What a user should be told: how many experts the calibration text never chose."""
+        stacks = [entry.counts for entry in self.entries.values() if len(entry.counts) > 1]
+        idle = sum(int((counts == 0).sum()) for counts in stacks)
+        if not idle:
+            return []
+        worst = max((name for name in self.entries), key=lambda name: int((self.entries[name].counts == 0).sum()))
+        missing = int((self.entries[worst].counts == 0).sum())
+        return [
+            f"the calibration text never chose {idle} of {sum(map(len, stacks))} experts' matrices (most of {worst}, "
+            f"{missing} of {len(self.entries[worst].counts)}): what their siblings see stands in; use more text"
+        ]
+
 
 def read(path: str | Path) -> Imatrix:
     """Read a GGUF imatrix, ours or llama-imatrix's.

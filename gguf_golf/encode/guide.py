@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from gguf_golf.calibrate import imatrix as imatrix_file
 from gguf_golf.calibrate.hessian import Hessians
 from gguf_golf.calibrate.imatrix import Imatrix
+from gguf_golf.encode import shrunk
 from gguf_golf.encode.feedback import Feedback, factor_hessian
 from gguf_golf.errors import InputError
 from gguf_golf.formats.types import QuantType
@@ -66,7 +67,7 @@ class Guide:
         self.check(weight, k, n_experts)
         if self.imatrix is None or weight not in self.imatrix.entries:
             return None
-        return np.ascontiguousarray(self.imatrix.importance(weight), np.float32)
+        return np.ascontiguousarray(shrunk.importance(self.imatrix, weight), np.float32)
 
     def check(self, weight: str, k: int, n_experts: int) -> None:
         """Raise InputError if the imatrix or the Hessians have this weight in another shape."""
@@ -103,7 +104,8 @@ class Guide:
                 f"the imatrix has no entry for any tensor of this model, such as {missing[0]}: it was collected on "
                 "another model"
             )
-        return [f"the imatrix has nothing about {_first(missing)}: encoded without it"] if missing else []
+        notes = [f"the imatrix has nothing about {_first(missing)}: encoded without it"] if missing else []
+        return notes + self.imatrix.notes()
 
     def _hessian_notes(self, chosen: Mapping[str, QuantType]) -> list[str]:
         weights = [name for name, quant_type in chosen.items() if quant_type.tcq]
@@ -118,21 +120,15 @@ class Guide:
                     "was collected on another model"
                 )
             notes.append(f"no error feedback for {_first(missing)}: not in {self.hessians.path}")
-        reached = [self.hessians.reached(name) for name in weights if name in self.hessians]
-        if idle := sum(int((~experts).sum()) for experts in reached):
-            total = sum(len(experts) for experts in reached if len(experts) > 1)
-            notes.append(
-                f"no error feedback for {idle} of {total} matrices of experts: the calibration text never chose them"
-            )
         return notes
 
     def _feedback(self, weight: str, quant_type: QuantType, expert: int) -> Feedback | None:
-        """None for another family of types, a weight without a Hessian, or an expert that calibration never reached."""
+        """None for another family of types, or a weight without a Hessian."""
         if self.hessians is None or not quant_type.tcq or weight not in self.hessians:
             return None
         key = (self.hessians.input_of(weight), expert, quant_type.block_size)
         if key not in self._factored:
-            hessian = self.hessians.get(weight, expert)
+            hessian = shrunk.hessian(self.hessians, weight, expert)
             if hessian is None:
                 return None
             self._factored = dict([*self._factored.items()][-1:])

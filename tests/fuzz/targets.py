@@ -92,7 +92,7 @@ def _hessian(folder: Path) -> Path:
 def _read_hessian(path: Path) -> None:
     hessians = Hessians(path)
     for weight in hessians:
-        hessians.shape(weight), hessians.reached(weight), hessians.get(weight)
+        hessians.shape(weight), hessians.counts(weight), hessians.get(weight)
     hessians.fingerprint()
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gguf_golf import files
 from gguf_golf.calibrate.imatrix import Imatrix, ImatrixEntry
-from gguf_golf.encode import Guide
+from gguf_golf.encode import Guide, shrunk
 from gguf_golf.encode.cpu import CpuEncoder
 from gguf_golf.errors import DataError, InputError
 from gguf_golf.formats import types
@@ -108,7 +108,7 @@ def test_every_tensor_holds_what_the_quantizer_makes_of_it(tmp_path: Path) -> No
             ggml.quantize(
                 chosen[tensor.name].id,
                 expert,
-                imatrix.importance(tensor.name)[e] if tensor.name in imatrix.entries else None,
+                shrunk.importance(imatrix, tensor.name)[e] if tensor.name in imatrix.entries else None,
             ).reshape(-1)
             for e, expert in enumerate(experts)
         ]
