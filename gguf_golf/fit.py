@@ -14,6 +14,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from gguf_golf import __version__
+from gguf_golf.calibrate import imatrix as imatrix_file
 from gguf_golf.calibrate.collect import collect
 from gguf_golf.calibrate.split import split
 from gguf_golf.container.metadata import KEY_RECIPE
