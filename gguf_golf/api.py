@@ -24,7 +24,7 @@ from gguf_golf.evaluate.generate import Sampling, render_messages, stream
 from gguf_golf.evaluate.on_text import TextSettings
 from gguf_golf.evaluate.results import ModelResult
 from gguf_golf.evaluate.suite import Suite, read_suite
-from gguf_golf.evaluate.table import render
+from gguf_golf.evaluate.table import results_table
 from gguf_golf.fit import Fitted, Settings
 from gguf_golf.fit import fit as _fit
 from gguf_golf.hub import locate
@@ -105,7 +105,7 @@ class Evaluation(Sequence[ModelResult]):
         return len(self._list)
 
     def __str__(self) -> str:
-        return render(self._list)
+        return results_table(self._list)
 
     def save(self, path: Location) -> Path:
         """Write the results as JSON, for `gguf-golf report` and `gg.report`."""

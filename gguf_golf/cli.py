@@ -284,7 +284,7 @@ def eval_command(
     from gguf_golf.evaluate.on_text import TextSettings
     from gguf_golf.evaluate.results import document
     from gguf_golf.evaluate.suite import Suite, read_suite
-    from gguf_golf.evaluate.table import render
+    from gguf_golf.evaluate.table import results_table
     from gguf_golf.quantize.cached import as_gguf
 
     if text is not None and suite is not None:
@@ -298,7 +298,7 @@ def eval_command(
     else:
         wanted = Suite(None, (TextSettings(text or texts.EVALUATION, ctx, chunks),), noise_floor=noise_floor)
     results = run_suite(wanted, as_gguf(base), [as_gguf(quant) for quant in quants], threads=threads)
-    output().result(render(results), document(results, wanted.to_json(), _command_line()))
+    output().result(results_table(results), document(results, wanted.to_json(), _command_line()))
 
 
 @cli.command("run")

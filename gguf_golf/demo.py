@@ -14,7 +14,7 @@ from gguf_golf.calibrate.collect import collect
 from gguf_golf.evaluate.evaluate import evaluate
 from gguf_golf.evaluate.on_text import TextSettings
 from gguf_golf.evaluate.results import document, write_json
-from gguf_golf.evaluate.table import render
+from gguf_golf.evaluate.table import results_table
 from gguf_golf.quantize.convert import convert
 from gguf_golf.quantize.job import Job
 from gguf_golf.report import write_report
@@ -54,4 +54,4 @@ def demo(out: Path, say: Callable[[str], None]) -> Demo:
     found = document(measured, {"texts": [text.to_json()]}, "gguf-golf demo")
     write_json(found, results)
     verdict = write_report([results], page)
-    return Demo(f"{render(measured)}\n\n{verdict.as_text()}", found, page)
+    return Demo(f"{results_table(measured)}\n\n{verdict.as_text()}", found, page)

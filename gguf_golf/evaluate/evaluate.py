@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gguf_golf.errors import InputError
 from gguf_golf.evaluate import perplexity, speed
-from gguf_golf.evaluate.describe import describe
+from gguf_golf.evaluate.file_result import file_result
 from gguf_golf.evaluate.on_text import BaseOnText, TextSettings
 from gguf_golf.evaluate.results import ModelResult, TextMeasures, base_measures, chunk_means, model_measures
 from gguf_golf.evaluate.suite import Suite
@@ -58,10 +58,10 @@ def run_suite(
         raise InputError(
             f"{base}: log-probabilities can be the base of texts only, without a noise floor; name the base's GGUF"
         )
-    results = [] if foreign else [describe(base, "base")]
+    results = [] if foreign else [file_result(base, "base")]
     if suite.noise_floor:
-        results.append(describe(base, "noise-floor"))
-    results += [describe(path, "quant") for path in paths]
+        results.append(file_result(base, "noise-floor"))
+    results += [file_result(path, "quant") for path in paths]
     files = [*[base] * (len(results) - len(paths)), *paths]
     for result, file in zip(results, files, strict=True):
         if texts:
@@ -114,7 +114,7 @@ def _measure_cost(suite: Suite, tested: Sequence[tuple[ModelResult, Path]], cach
     if suite.speed is not None:
         key = [suite.speed.to_json(), *(result.sha256 for result, _ in tested)]
         journal = cache / "speed" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:20]}.jsonl"
-        found = speed.measure([file for _, file in tested], suite.speed, journal)
+        found = speed.measure_speed([file for _, file in tested], suite.speed, journal)
         for (result, _), measured in zip(tested, found, strict=True):
             result.speed = measured
     if suite.zstd:

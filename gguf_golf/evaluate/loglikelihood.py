@@ -16,7 +16,7 @@ from gguf_golf.evaluate.divergence import log_sum_exp
 from gguf_golf.runtime.session import LoadedModel
 
 N_CTX = 2048
-MAX_OUTPUT_VALUES = 1 << 26  # logits kept of one batch: 256 MiB
+MAX_OUTPUT_VALUES = 1 << 26  # logits of one batch: 256 MiB
 
 
 @dataclass(frozen=True)
@@ -160,10 +160,10 @@ class LikelihoodScorer:
                 outputs,
                 [(number,) for number, _ in part],
             )
-            kept = [item for item, output in zip(part, outputs, strict=True) if output]
+            scored = [item for item, output in zip(part, outputs, strict=True) if output]
             wanted = [
                 (rows[number - 1], requests[number - 1], position, index)
-                for index, (number, position) in enumerate(kept)
+                for index, (number, position) in enumerate(scored)
             ]
             self._credit(logits, wanted)
         for number in range(1, len(inputs) + 1):

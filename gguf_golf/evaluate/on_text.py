@@ -1,4 +1,4 @@
-"""A base on one text: its log-probabilities, computed once and kept, and the scores of models against them.
+"""A base on one text: its log-probabilities, computed once and cached, and the scores of models against them.
 
 The cache holds, for each (base, text, context, chunks, metrics version), one folder: the base's log-probabilities in
 llama-perplexity's format, and the token scores of each model that was compared. Deleting it loses nothing but time.
@@ -85,10 +85,10 @@ class BaseOnText:
 
         Raises InputError if the model's tokenizer cuts the text differently from the base's.
         """
-        kept = self.folder / f"{file_sha256(path)}-{n_ubatch}.scores"
-        with FileLock(f"{kept}.lock"), LoadedModel(path) as model:
+        cached = self.folder / f"{file_sha256(path)}-{n_ubatch}.scores"
+        with FileLock(f"{cached}.lock"), LoadedModel(path) as model:
             self._check_tokens(model)
-            scores = perplexity.score(model, self.logits, kept, threads, n_ubatch)
+            scores = perplexity.score(model, self.logits, cached, threads, n_ubatch)
         scores["nll_base"] = self.nll
         return scores
 

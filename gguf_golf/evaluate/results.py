@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_golf import __version__, files
+from gguf_golf import __version__
 from gguf_golf.evaluate import bootstrap
 from gguf_golf.evaluate.speed import Speed
 from gguf_golf.evaluate.tasks.task import TaskResult
+from gguf_golf.files import write_text
 from gguf_golf.runtime.header import TensorInfo
 
 SCHEMA = "gguf-golf/results"
@@ -126,7 +127,7 @@ def chunk_means(values: NDArray[Any]) -> dict[str, list[float]]:
 
 @dataclass
 class ModelResult:
-    """All that is known of one file. `role` is "base", "quant" or "noise-floor" (the base through another path)."""
+    """All that is known about one file. `role` is "base", "quant" or "noise-floor" (the base through another path)."""
 
     file: str
     role: str
@@ -164,5 +165,5 @@ def document(results: Sequence[ModelResult], settings: dict[str, Any], command: 
 
 
 def write_json(document: dict[str, Any], path: str | Path) -> None:
-    """Write a results document, as `files.write_text` does."""
-    files.write_text(Path(path), json.dumps(document, indent=1, allow_nan=False) + "\n", mark=MARK)
+    """Write a results document, whole or not at all. Raises InputError if `path` is a file of another kind."""
+    write_text(Path(path), json.dumps(document, indent=1, allow_nan=False) + "\n", mark=SCHEMA.encode())

@@ -57,7 +57,7 @@ class Speed:
     load_seconds: float
 
 
-def measure(models: Sequence[Path], settings: SpeedSettings, journal_path: Path) -> list[Speed]:
+def measure_speed(models: Sequence[Path], settings: SpeedSettings, journal_path: Path) -> list[Speed]:
     """Speed of each model. The journal has finished runs; they are not repeated."""
     keys = [file_sha256(model) for model in models]
     jobs = [(repeat, number) for repeat in range(settings.repeats) for number in range(len(models))]

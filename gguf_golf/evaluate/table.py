@@ -11,7 +11,7 @@ TASK_HEADINGS = ("model", "task", "n", "metric", "score %", "95%", "chance %", "
 SPEED_HEADINGS = ("model", "prompt t/s", "generate t/s", "memory MB", "load s")
 
 
-def render(results: Sequence[ModelResult]) -> str:
+def results_table(results: Sequence[ModelResult]) -> str:
     """What was measured: texts, tasks, speed, each a table.
 
     MB are 10^6 bytes, KLD is in nats, +- is one standard error (block bootstrap over chunks).

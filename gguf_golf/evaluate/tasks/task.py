@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gguf_golf.evaluate import statistics
+from gguf_golf.evaluate import significance
 from gguf_golf.evaluate.tasks import generative, likelihood
 from gguf_golf.evaluate.tasks.answers import Answers
 from gguf_golf.evaluate.tasks.kind import Task
@@ -93,14 +93,14 @@ class TaskRun:
 
 def _metric(answers: Answers, base: Answers | None, name: str, chance: float) -> Metric:
     scores = answers.scores[name]
-    low, high = statistics.wilson(sum(scores), len(scores))
+    low, high = significance.wilson(sum(scores), len(scores))
     metric = Metric(sum(scores) / len(scores), low, high, low > chance)
     if base is not None:
         pairs = list(zip(answers.ids, answers.right[name], base.right[name], strict=True))
         metric.lost = [identity for identity, ours, theirs in pairs if theirs and not ours]
         metric.gained = [identity for identity, ours, theirs in pairs if ours and not theirs]
-        metric.mcnemar_p = statistics.mcnemar(len(metric.lost), len(metric.gained))
-        metric.retained, metric.retained_low, metric.retained_high = statistics.retained(
+        metric.mcnemar_p = significance.mcnemar(len(metric.lost), len(metric.gained))
+        metric.retained, metric.retained_low, metric.retained_high = significance.retained(
             scores, base.scores[name], chance
         )
     return metric

@@ -1,4 +1,4 @@
-"""Statistics of right and wrong answers: intervals, paired tests, and the share of quality that a model kept."""
+"""Statistics of right and wrong answers: intervals, paired tests, and the share of quality that a model retained."""
 
 import math
 from collections.abc import Sequence
@@ -32,9 +32,9 @@ def retained(
     """(score - chance) / (base score - chance) over paired questions, with its 95% interval (paired bootstrap).
 
     `scores` and `base` hold each question's score, 0 to 1, in the same order. All None where the base is not above
-    chance: Wilson's lower bound of its score does not exceed `chance`. The interval counts two questions more, one lost
-    and one gained: a sample without flips does not prove that there are none, and this bounds them at the usual 3 in n.
-    Resamples in which the base is not above chance say nothing of a share and are left out; few questions have some.
+    chance: Wilson's lower bound of its score does not exceed `chance`. The interval adds two pseudo-questions, one lost
+    and one gained: zero flips in n questions still allow about 3 in n (the rule of three). Resamples in which the base
+    is not above chance are dropped; they only occur with few questions.
     """
     ours, theirs = np.asarray(scores, np.float64), np.asarray(base, np.float64)
     if not above_chance(float(theirs.sum()), len(theirs), chance):

@@ -11,7 +11,7 @@ from gguf_golf.runtime.header import GgufHeader
 RECIPE_KEY = "gguf_golf.recipe"
 
 
-def describe(path: Path, role: str) -> ModelResult:
+def file_result(path: Path, role: str) -> ModelResult:
     """Hash, size, bits per weight, recipe and the type of every tensor; nothing measured. Raises InputError."""
     with GgufHeader(path) as header:
         tensors = header.tensors()
