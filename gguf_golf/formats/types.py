@@ -118,7 +118,7 @@ _MAINLINE: tuple[tuple[str, str, int | None, bool, str], ...] = (
     ("iq2_xxs", "iq",      1792,     True,    "iq4_nl"),
     ("iq2_xs",  "iq",      1827,     True,    "iq4_nl"),
     ("iq2_s",   "iq",      2275,     True,    "iq4_nl"),
-    ("iq3_xxs", "iq",      2015,     False,   "iq4_nl"),
+    ("iq3_xxs", "iq",      2015,     True,    "iq4_nl"),
     ("iq3_s",   "iq",      2316,     False,   "iq4_nl"),  # present codebook: #5829
     ("iq4_nl",  "iq",      2221,     False,   "f16"),
     ("iq4_xs",  "iq",      2281,     False,   "iq4_nl"),
