@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from gguf_golf.errors import InputError
 from gguf_golf.runtime.session import LoadedModel
 
-GENEROUS_BYTES = 16  # of text for a token: twice what tokens of plain text take and more
+GENEROUS_BYTES = 16  # bytes of text per token: more than twice what tokens of plain text take
 
 
 def read_text(path: str | Path) -> bytes:
@@ -32,8 +32,8 @@ def read_text(path: str | Path) -> bytes:
 def text_chunks(model: LoadedModel, path: str | Path, n_ctx: int, n_chunks: int | None = None) -> NDArray[np.int32]:
     """Tokens of a text file, int32 [chunks, n_ctx]: consecutive, without overlap, the rest dropped.
 
-    `n_chunks` keeps the first so many; fewer are returned if the text holds fewer. Position 0 still holds the
-    text's own token: see `with_bos`. Raises InputError if the text is shorter than one chunk.
+    Only the first `n_chunks` are kept, or all if there are fewer. Position 0 still holds the text's own token: see
+    `with_bos`. Raises InputError if the text is shorter than one chunk.
     """
     if n_ctx < 4:
         raise InputError(f"a context of {n_ctx} tokens is too short to measure anything; use 512")
@@ -53,7 +53,7 @@ def text_chunks(model: LoadedModel, path: str | Path, n_ctx: int, n_chunks: int 
 def _first_tokens(model: LoadedModel, text: bytes, needed: int | None) -> NDArray[np.int32]:
     """Tokens of the text, or of a beginning of whole lines with at least twice those `needed`.
 
-    A corpus is not tokenized whole for a few chunks; what follows so far behind does not change their tokens.
+    A whole corpus is not tokenized for a few chunks; text that far behind them does not change their tokens.
     """
     if needed is not None:
         end = text.find(b"\n", needed * GENEROUS_BYTES)

@@ -117,7 +117,7 @@ def _run(
     done: int = 0,
     keep: Callable[[int, bool], None] | None = None,
 ) -> None:
-    """Run chunks int32 [n, n_ctx] from number `done` on through the model, under the collector's eyes.
+    """Run chunks int32 [n, n_ctx] through the model from chunk `done` on, observed by the collector.
 
     `keep(chunks done, whether the run stops)` is called after each. Raises what went wrong in the callback, and
     KeyboardInterrupt between two chunks.

@@ -124,7 +124,7 @@ class Accumulator:
         self._stack.__exit__(kind, error, trace)
 
     def observe(self, rows: Rows) -> None:
-        """Add rows of the weight that its input is named after; those of other weights are the same again."""
+        """Add rows of the weight that its input is named after; those of weights that share the input are the same."""
         if self._survey.input_of.get(rows.weight) != rows.weight:
             return
         if not np.isfinite(rows.x).all():
@@ -168,7 +168,7 @@ def _lay_out(survey: Survey) -> tuple[bytes, Places, int]:
 
 
 class Hessians:
-    """A file of Hessians, read where it lies: memory holds those in use only."""
+    """A file of Hessians, mapped into memory: only those in use are loaded."""
 
     def __init__(self, path: Path) -> None:
         """Raises InputError for a file that is absent, damaged or something else."""
@@ -199,7 +199,7 @@ class Hessians:
         if counts.size != sums.size // sums.shape[-1] ** 2:
             raise InputError(f"{self.path}: {name} has {sums.shape} sums and {counts.size} counts: it is damaged")
         if not np.isfinite(counts).all() or (counts < 0).any():
-            raise DataError(f"{self.path}: {name} has counts that are no counts; collect the Hessians again")
+            raise DataError(f"{self.path}: {name} has negative or non-finite counts; collect the Hessians again")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._input_of)

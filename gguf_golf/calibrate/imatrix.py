@@ -164,7 +164,7 @@ def _entry(path: Path, weight: str, tensors: Mapping[str, gguf.ReaderTensor]) ->
         return values
 
     if weight + SUFFIX_COUNT not in tensors:
-        raise InputError(f"{path}: {weight}{SUFFIX_SUM} has no {weight}{SUFFIX_COUNT} beside it")
+        raise InputError(f"{path}: {weight}{SUFFIX_SUM} has no {weight}{SUFFIX_COUNT}")
     sums = numbers(SUFFIX_SUM)
     sums = sums.reshape(-1, sums.shape[-1])
     counts = np.rint(numbers(SUFFIX_COUNT).reshape(-1)).astype(np.int64)

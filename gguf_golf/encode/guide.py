@@ -59,7 +59,7 @@ class Guide:
         return Guidance(None if importance is None else importance[expert], self._feedback(weight, quant_type, expert))
 
     def importance(self, weight: str, k: int, n_experts: int = 1) -> NDArray[np.float32] | None:
-        """E[x^2] per input channel, f32 [n_experts, k]; None where the imatrix says nothing about this weight.
+        """E[x^2] per input channel, f32 [n_experts, k]; None where the imatrix has no entry for this weight.
 
         Embedding tables are looked up, not multiplied, so no imatrix has them, except a head tied to its embedding.
         Raises InputError if the imatrix has another shape.

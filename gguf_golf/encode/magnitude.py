@@ -1,7 +1,7 @@
 """Whether weights are too large or too small for a type: F16 ends at 65504, and so do most types' scales.
 
-Types are made for weights around 1, and know no scale: the same rows times a power of two should come back as well.
-Where they do not, it is the type's range that fails them.
+A type's relative error does not depend on the magnitude of the rows while their scales are in range. So rows are out of
+range if they come back far worse than the same rows times a power of two that brings the largest weight to about 1.
 """
 
 import math
@@ -15,15 +15,15 @@ from gguf_golf.formats.types import QuantType
 from gguf_golf.runtime import ggml
 
 HARMLESS = (2.0**-10, 2.0**12)
-"""Largest weights of a tensor that every type can hold: what lies between needs no second look."""
+"""While the largest weight is in this interval, every type can hold the rows."""
 
 
 def out_of_range(
     rows: NDArray[np.float32], data: NDArray[np.uint8], quant_type: QuantType, guidance: Guidance, encoder: Encoder
 ) -> float | None:
-    """The largest |w| of rows f32 [n, k] where `data`, their encoding, is far worse than that of rows around 1.
+    """The largest |w| of rows f32 [n, k] if `data`, their encoding, lost them to the range.
 
-    None where it is not. Costs two passes over the rows, and a second encoding only outside HARMLESS.
+    None if it did not. Costs two passes over the rows; outside HARMLESS, a second encoding.
     """
     if not rows.size or quant_type.name == "f32":
         return None

@@ -45,7 +45,7 @@ def assign(model: Model, wanted: Callable[[LazyTensor], str]) -> Assignment:
 
 
 def check_imatrix(chosen: Mapping[str, QuantType], imatrix: Imatrix | None) -> None:
-    """Raise InputError that names the tensors whose type needs an imatrix, and that it says nothing about."""
+    """Raise InputError that names the tensors whose type needs an imatrix, but which have no entry in it."""
     needy = {name: t for name, t in chosen.items() if t.needs_imatrix}
     unknown = [name for name in needy if imatrix is None or name not in imatrix.entries]
     if not unknown:

@@ -30,7 +30,7 @@ class Quantized:
 def quantize(source: Path, recipe_path: Path, out: Path, *, job: Job = DEFAULT_JOB) -> Quantized:
     """Write `out` from a Hugging Face directory or GGUF as the recipe says; the file holds the recipe and hashes.
 
-    The recipe's own imatrix and Hessians are used, looked for where the recipe says, or in the job's paths. Raises
+    The recipe's own imatrix and Hessians are used: at the paths in the recipe, or at those of the job. Raises
     InputError for a recipe of another model, files with other hashes, or tensors that the recipe does not name.
     """
     files.check_output(out, [source, recipe_path, job.imatrix, job.hessian], mark=MARK, force=job.force)
@@ -76,13 +76,13 @@ def quantize(source: Path, recipe_path: Path, out: Path, *, job: Job = DEFAULT_J
 
 
 def _input(recipe: Recipe, what: str, recipe_path: Path, given: Path | None) -> tuple[Path | None, str]:
-    """Where a file lies that the recipe was planned with ("imatrix" or "hessian"), and its hash; None, "" without."""
+    """The path and hash of a file that the recipe was planned with ("imatrix" or "hessian"); (None, "") without one."""
     named = recipe.source.get(what)
     if given is None and named is None:
         return None, ""
     path = given or recipe_path.parent / str(named)
     if not path.is_file():
-        raise InputError(f"{path}, the {what} of {recipe_path}, is not there: name its place with --{what}")
+        raise InputError(f"{path}, the {what} of {recipe_path}, is missing: give its path with --{what}")
     digest = file_sha256(path)
     if recipe.source.get(f"{what}_sha256", digest) != digest:
         raise InputError(

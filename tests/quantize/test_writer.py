@@ -159,7 +159,7 @@ def test_an_interrupted_run_resumes_and_ends_with_the_same_bytes(
 
 @pytest.fixture
 def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a conversion was interrupted after its first three tensors; its whole bytes lie in whole.gguf."""
+    """Where a conversion was interrupted after its first three tensors; whole.gguf is what it would have written."""
     model, out = make_model(), tmp_path / "m.gguf"
     calls = 0
 
