@@ -199,9 +199,15 @@ def cache_clean_command(*, kinds: tuple[str, ...], max_size: str | None, older_t
 
 @cli.command("imatrix")
 @click.argument("model", type=MODEL)
-@click.option("--text", type=PATH, help="Calibration text, UTF-8.  [default: the one that comes with gguf-golf]")
+@click.option(
+    "--text",
+    "texts",
+    type=PATH,
+    multiple=True,
+    help="Calibration text, UTF-8; several are mixed.  [default: the one that comes with gguf-golf]",
+)
 @click.option("-o", "--out", type=PATH, required=True, help="The imatrix to write, a GGUF in llama.cpp's format.")
-@click.option("--chunks", type=click.IntRange(min=1), metavar="N", help="Use only the first N chunks of the text.")
+@click.option("--chunks", type=click.IntRange(min=1), metavar="N", help="Use only the first N chunks of each text.")
 @CTX
 @THREADS
 @click.option("--process-output", is_flag=True, help="Collect for the output matrix too.")
@@ -209,7 +215,7 @@ def cache_clean_command(*, kinds: tuple[str, ...], max_size: str | None, older_t
 @FORCE
 def imatrix_command(
     model: Path,
-    text: Path | None,
+    texts: tuple[Path, ...],
     out: Path,
     chunks: int | None,
     ctx: int,
@@ -223,13 +229,13 @@ def imatrix_command(
     \b
     gguf-golf imatrix base.gguf --text calibration.txt -o imatrix.gguf --chunks 64
     """
-    from gguf_golf import texts
     from gguf_golf.calibrate.collect import collect
     from gguf_golf.quantize.cached import as_gguf
+    from gguf_golf.texts import CALIBRATION
 
     collected = collect(
         as_gguf(model),
-        text or texts.CALIBRATION,
+        texts or (CALIBRATION,),
         n_ctx=ctx,
         n_chunks=chunks,
         threads=threads,

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.resources import as_file, files
 from pathlib import Path
 
 from gguf_golf import __version__
@@ -36,6 +35,7 @@ from gguf_golf.quantize.convert import convert, source_precision
 from gguf_golf.quantize.job import Job
 from gguf_golf.report import write_report
 from gguf_golf.sensitivity.measure import measure
+from gguf_golf.texts import CALIBRATION, EVALUATION
 
 Say = Callable[[str], None]
 
@@ -94,9 +94,7 @@ def fit(
     for out in outs:
         check_output(out, [model_path, settings.text, settings.eval_text], mark=KEY_RECIPE.encode())
     with ExitStack() as stack:
-        data = stack.enter_context(as_file(files("gguf_golf") / "data" / "demo"))
-        text = settings.text or data / "calibration.txt"
-        eval_text = settings.eval_text or data / "demo.txt"
+        text, eval_text = settings.text or CALIBRATION, settings.eval_text or EVALUATION
         work = _work_folder(outs[0].parent, model, text, settings)
         clock = _Clock(model, settings, len(budgets), say)
         base = _base(model_path, model, work, clock, settings)
@@ -191,13 +189,18 @@ def _texts(base: Path, text: Path, work: Path, settings: Settings) -> _Texts:
 def _calibrated(
     base: Path, text: Path, texts: _Texts, work: Path, clock: "_Clock", settings: Settings
 ) -> tuple[Path, Path | None]:
-    """The imatrix and, for error feedback, the Hessians."""
+    """The imatrix and, for error feedback, the Hessians.
+
+    Error feedback exploits correlations of the inputs, which differ from one kind of text to another: half of what it
+    sees is the mixed text that comes with gguf-golf, which costs nothing on the user's own (docs/planning.md).
+    """
     path, hessian = work / "imatrix.gguf", work / "hessian.gguf" if settings.feedback else None
+    mixed = [text, CALIBRATION] if settings.feedback and text != CALIBRATION else [text]
     clock.step("calibrate", f"calibrating on {texts.calibration_chunks} chunks of {text.name}")
     if not path.exists():
         collect(
             base,
-            text,
+            mixed,
             n_ctx=settings.n_ctx,
             n_chunks=texts.calibration_chunks,
             threads=settings.threads,

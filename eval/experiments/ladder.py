@@ -1,9 +1,10 @@
 """Question: at equal bytes, how much of the damage of llama-quantize's best mix does a planned file have?
 
-One run makes the whole table for a model: calibrates on the beginning of wiki.valid, ranks and controls on other
-passages of it, plans a ladder of budgets without and with error feedback, and measures planned files, llama-quantize's
-mixes and files of one type on wiki.test. Of mixes and files of one type it measures those that are predicted to be
-anywhere near the best of their size. Resumable: whatever is in OUT is not made again.
+One run makes the whole table for a model: calibrates on the beginning of wiki.valid (for error feedback, mixed with as
+much of the text that comes with gguf-golf), ranks and controls on other passages of it, plans a ladder of budgets
+without and with error feedback, and measures planned files, llama-quantize's mixes and files of one type on wiki.test.
+Of mixes and files of one type it measures those that are predicted to be anywhere near the best of their size.
+Resumable: whatever is in OUT is not made again.
 
     python eval/experiments/ladder.py ../shared/models/golf-88m ../shared/data/wikitext-2 OUT
     python eval/experiments/ladder.py ../shared/models/golf-qmoe ../shared/data/wikitext-2 OUT
@@ -15,13 +16,12 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 import click
 
-from gguf_golf.calibrate import imatrix as imatrix_file
 from gguf_golf.calibrate.collect import collect
 from gguf_golf.calibrate.split import split
 from gguf_golf.control import Control
@@ -43,6 +43,7 @@ from gguf_golf.quantize.convert import convert
 from gguf_golf.quantize.from_recipe import quantize
 from gguf_golf.quantize.job import Job
 from gguf_golf.sensitivity.measure import measure
+from gguf_golf.texts import CALIBRATION
 
 sys.path.append(str(Path(__file__).parents[1]))
 from types_on_real_models import converted, fetched
@@ -106,20 +107,20 @@ def base_of(model: str, out: Path) -> Path:
     return out / "base.gguf"
 
 
-def planner_of(setup: Setup, text: Path, hessian: Path | None, bans: tuple[tuple[str, str], ...]) -> Planner:
-    """Rank the tensors, for encoding with error feedback if there are Hessians."""
-    sensitivity = setup.out / f"sensitivity{'-feedback' if hessian else ''}.json"
+def planner_of(setup: Setup, text: Path, job: Job, bans: tuple[tuple[str, str], ...]) -> Planner:
+    """Rank the tensors, for encoding with error feedback if the job has Hessians."""
+    sensitivity = setup.out / f"sensitivity{'-feedback' if job.hessian else ''}.json"
     if not sensitivity.exists():
         measure(
             setup.base,
             sensitivity,
-            imatrix_path=setup.job.imatrix,
-            hessian_path=hessian,
+            imatrix_path=job.imatrix,
+            hessian_path=job.hessian,
             text_path=text,
             n_chunks=RANKING_CHUNKS,
             threads=setup.job.threads,
         )
-    inputs = load(setup.base, sensitivity, setup.job.imatrix, setup.out)
+    inputs = load(setup.base, sensitivity, job.imatrix, setup.out)
     return Planner(inputs.model, inputs.sensitivity, Constraints(bans=bans), inputs.imatrix, inputs.source)
 
 
@@ -160,10 +161,9 @@ def at_size(files: Sequence[tuple[int, float]], size: int) -> float:
     return (envelope[0] if size < envelope[0][0] else envelope[-1])[1]
 
 
-def ladder(setup: Setup, planner: Planner, kind: str, hessian: Path | None, bits: Sequence[float]) -> list[dict]:
+def ladder(setup: Setup, planner: Planner, kind: str, job: Job, bits: Sequence[float]) -> list[dict]:
     """Plan, control, write and measure every budget."""
     rows = []
-    job = Job(imatrix=setup.job.imatrix, hessian=hessian, threads=setup.job.threads, progress=False)
     with open_journal(setup.out / f"{kind}.measured", setup.control.to_json()) as journal:
         control = Control(setup.base, planner, setup.control, setup.out, journal, job)
         for bpw in bits:
@@ -229,12 +229,12 @@ def main(
     ranking, control_text = out / "ranking.txt", out / "control.txt"
     ranking.write_bytes(parts.ranking)
     control_text.write_bytes(parts.control)
-    imatrix, hessian = out / "imatrix.gguf", out / "hessian.gguf"
+    imatrix, mixed, hessian = out / "imatrix.gguf", out / "mixed-imatrix.gguf", out / "hessian.gguf"
+    options = {"n_chunks": CALIBRATION_CHUNKS, "threads": threads, "process_output": True}
     if not imatrix.exists():
-        collected = collect(
-            base, valid, n_chunks=CALIBRATION_CHUNKS, threads=threads, process_output=True, hessian_path=hessian
-        )
-        imatrix_file.write(collected, imatrix)
+        collect(base, valid, out=imatrix, **options)
+    if not mixed.exists() and "feedback" in kinds:
+        collect(base, [valid, CALIBRATION], out=mixed, hessian_path=hessian, **options)
     bans = tuple(("*", each) for each in GIVEN_BACK) if model == "smollm2" else ()
     results: dict[str, list[dict]] = {}
     with open_journal(out / "test.measured", test.to_json()) as measured:
@@ -242,10 +242,11 @@ def main(
         job = Job(imatrix=imatrix, threads=threads, progress=False)
         setup = Setup(name, base, open_model(base), out, test, control, job, measured)
         for kind in kinds.split(","):
-            with_feedback = hessian if kind == "feedback" else None
-            planner = planner_of(setup, ranking, with_feedback, bans)
-            results[kind] = ladder(setup, planner, kind, with_feedback, [float(each) for each in bits.split(",")])
-        plain = planner_of(setup, ranking, None, ())
+            fed = replace(job, imatrix=mixed, hessian=hessian)
+            kind_job = fed if kind == "feedback" else job
+            planner = planner_of(setup, ranking, kind_job, bans)
+            results[kind] = ladder(setup, planner, kind, kind_job, [float(each) for each in bits.split(",")])
+        plain = planner_of(setup, ranking, job, ())
         found = mixes(base, has_imatrix=True)
         mixed = [setup.kld(each, found[each])[:2] for each in worth_measuring(plain, found)]
         bodies = [t.name for t in types.ALL.values() if t.is_quantized and t.holds_weights and t.bpw < 7]

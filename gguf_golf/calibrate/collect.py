@@ -6,7 +6,7 @@ Chunks, BOS and tensors taken are those of llama-imatrix (tools/imatrix/imatrix.
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ OUTPUT_TENSORS = ("output.weight", "token_embd.weight")  # the latter where embe
 
 def collect(
     model_path: Path,
-    text_path: Path,
+    text: Path | Sequence[Path],
     *,
     n_ctx: int = 512,
     n_chunks: int | None = None,
@@ -49,14 +49,15 @@ def collect(
     hessian_path: Path | None = None,
     force: bool = False,
 ) -> Imatrix:
-    """Importance of every `blk.*` linear layer of a GGUF over the first `n_chunks` chunks of a text.
+    """Importance of every `blk.*` linear layer of a GGUF over the first `n_chunks` chunks of a text, or of each text.
 
     `process_output` adds the output matrix; `out` is where to write the imatrix, and `hessian_path` the Hessians of
     all layers' inputs, if they are wanted. With `out`, a run that was interrupted resumes. Raises InputError for a text
     shorter than one chunk or a file that cannot be written, DataError for activations that are not finite, and
     KeyboardInterrupt once the chunk that Ctrl-C met is finished.
     """
-    inputs = [model_path, text_path]
+    texts = [text] if isinstance(text, Path) else list(text)
+    inputs = [model_path, *texts]
     outputs = [(out, imatrix_file.MARK), (hessian_path, hessian.MARK)]
     for path, mark in outputs:
         if path is not None:
@@ -67,7 +68,7 @@ def collect(
         if out is not None:
             stack.enter_context(files.locked(out))
         model = stack.enter_context(LoadedModel(model_path))
-        chunks = text_chunks(model, text_path, n_ctx, n_chunks)
+        chunks = np.concatenate([text_chunks(model, path, n_ctx, n_chunks) for path in texts])
         job = {
             "version": __version__,
             "runtime": str(library.folder()),
@@ -101,7 +102,7 @@ def collect(
         _run(model, chunks, collector, threads, label, done, keep)
         if not collector.entries:
             raise InputError(f"{model_path}: no linear layer was seen; is this a language model?")
-        collected = Imatrix(collector.entries, [str(text_path)], len(chunks), n_ctx)
+        collected = Imatrix(collector.entries, [str(path) for path in texts], len(chunks), n_ctx)
         if out is not None:
             imatrix_file.write(collected, out, inputs)
     state.remove()

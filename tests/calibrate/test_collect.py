@@ -179,3 +179,17 @@ def test_outputs_are_checked_before_the_model_runs(
     for out, hessian in ((model, None), (text, None), (tmp_path / "i", model), (tmp_path / "i", tmp_path / "i")):
         with pytest.raises(InputError, match=r"is also an input|a name of its own"):
             collect(model, text, out=out, hessian_path=hessian, force=True)
+
+
+def test_several_texts_are_summed_chunk_by_chunk(
+    collected: imatrix.Imatrix, tiny: Callable[[str], Path], demo_text: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text(demo_text.read_text()[60_000:80_000])
+    alone = collect(tiny("bf16"), other, n_ctx=256, n_chunks=N_CHUNKS, threads=1)
+    both = collect(tiny("bf16"), [demo_text, other], n_ctx=256, n_chunks=N_CHUNKS, threads=1)
+    assert both.chunk_count == 2 * N_CHUNKS
+    assert both.datasets == [str(demo_text), str(other)]
+    for name, entry in both.entries.items():
+        summed = collected.entries[name].in_sum2 + alone.entries[name].in_sum2
+        np.testing.assert_allclose(entry.in_sum2, summed, rtol=1e-4)
