@@ -18,6 +18,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_golf import files
 from gguf_golf.errors import InputError
 
 MAGIC = b"_logits_"
@@ -110,12 +111,12 @@ class LogitsWriter:
         self.path = Path(path)
         self.shape = shape
         self.n_done = 0
-        self._aside = self.path.with_name(self.path.name + ".partial")
+        self._partial = files.partial_path(self.path)
         header = MAGIC + np.array([shape.n_ctx, shape.n_vocab, shape.n_chunk], np.int32).tobytes()
         head = header + np.ascontiguousarray(tokens, np.int32).tobytes()
-        self._file: BinaryIO = self._aside.open("r+b" if self._aside.exists() else "w+b")
+        self._file: BinaryIO = self._partial.open("r+b" if self._partial.exists() else "w+b")
         if self._file.read(len(head)) == head:
-            rest = self._aside.stat().st_size - len(head)
+            rest = self._partial.stat().st_size - len(head)
             self.n_done = min(rest // shape.chunk_bytes, shape.n_chunk, n_trusted)
         else:
             self._file.seek(0)
@@ -130,13 +131,15 @@ class LogitsWriter:
             self._file.flush()
         except OSError as error:
             raise InputError(
-                f"{self._aside}: cannot be written ({error}); free some space and run again, finished chunks are kept"
+                f"{self._partial}: cannot be written ({error}); free some space and run again, finished chunks are kept"
             ) from error
 
     def finish(self) -> None:
         os.fsync(self._file.fileno())
         self._file.close()
-        os.replace(self._aside, self.path)
+        files.sync(self._partial)
+        os.replace(self._partial, self.path)
+        files.sync(self.path.parent)
 
     def close(self) -> None:
         self._file.close()

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from gguf_golf.calibrate.chunks import read_text, text_chunks
 from gguf_golf.errors import InputError
 from gguf_golf.evaluate import perplexity
 from gguf_golf.evaluate.logits_file import LogitsFile, is_logits_file
+from gguf_golf.files import locked
 from gguf_golf.models.hashing import file_sha256
 from gguf_golf.runtime.cache import make_room, mark_used
 from gguf_golf.runtime.header import GgufHeader
@@ -86,7 +86,7 @@ class BaseOnText:
         Raises InputError if the model's tokenizer cuts the text differently from the base's.
         """
         cached = self.folder / f"{file_sha256(path)}-{n_ubatch}.scores"
-        with FileLock(f"{cached}.lock"), LoadedModel(path) as model:
+        with locked(cached, wait=True), LoadedModel(path) as model:
             self._check_tokens(model)
             scores = perplexity.score(model, self.logits, cached, threads, n_ubatch)
         scores["nll_base"] = self.nll
@@ -94,7 +94,7 @@ class BaseOnText:
 
     def _compute(self, base: Path, threads: int) -> None:
         path, nll_path = self.folder / "base.logits", self.folder / "base.nll"
-        with FileLock(f"{path}.lock"):
+        with locked(path, wait=True):
             if not _is_whole(path, nll_path):
                 path.unlink(missing_ok=True)
                 with LoadedModel(base) as model:
