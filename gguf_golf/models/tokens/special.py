@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from gguf import GGUFWriter, TokenType
 
+from gguf_golf.errors import InputError
 from gguf_golf.models.tokens.files import KINDS, AddedToken, TokenizerFiles
 from gguf_golf.models.tokens.vocabulary import Vocabulary
 
@@ -117,6 +118,10 @@ def _put(vocabulary: Vocabulary, ids: dict[str, int], kind: str, around: list[in
     """Whether the BOS or EOS token is put; that token is then the one which the template names."""
     if not around:
         return False
+    if bad := [i for i in around if not 0 <= i < len(vocabulary)]:
+        raise InputError(
+            f"tokenizer.json: the post-processor puts the id {bad[0]}, which no token has; download it again"
+        )
     texts = [vocabulary.texts[i] for i in around]
     if len(around) > 1:
         vocabulary.notes.append(

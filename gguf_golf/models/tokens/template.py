@@ -15,12 +15,12 @@ def chat_template(directory: Path, settings: dict[str, Any]) -> str | list[dict[
     template of another kind.
     """
     template: Any = settings.get("chat_template")
-    if path := next((p for p in (directory / "chat_template.jinja",) if p.is_file()), None):
-        template = path.read_text(encoding="utf-8")
+    if (path := directory / "chat_template.jinja").is_file():
+        template = _text(path)
     elif "chat_template" in (older := read_optional_json(directory / "chat_template.json")):
         template = older["chat_template"]
     named = [
-        {"name": path.stem, "template": path.read_text(encoding="utf-8")}
+        {"name": path.stem, "template": _text(path)}
         for path in sorted((directory / "additional_chat_templates").glob("*.jinja"))
     ]
     if named:
@@ -31,3 +31,10 @@ def chat_template(directory: Path, settings: dict[str, Any]) -> str | list[dict[
         case list() if all(isinstance(t, dict) and {"name", "template"} <= t.keys() for t in template):
             return template
     raise InputError(f"{directory}: the chat template is {json.dumps(template)[:60]}, not text; download it again")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as text ({error}); download it again") from error

@@ -12,6 +12,7 @@ from gguf_golf.models.tokens.files import AddedToken
 SPACE = "\u2581"  # what sentencepiece writes for a space
 PADDING_SCORE = -10000.0
 ADDED_SCORE = -1000.0
+MAX_TOKENS = 1 << 24  # sixty times the largest vocabulary of any model
 
 
 class Vocabulary:
@@ -22,6 +23,8 @@ class Vocabulary:
     """
 
     def __init__(self, size: int) -> None:
+        if size > MAX_TOKENS:
+            raise InputError(f"config.json: vocab_size {size} is not that of any model; download it again")
         self.texts = [f"[PAD{i}]" for i in range(size)]
         self.scores = [PADDING_SCORE] * size
         self.types = [TokenType.UNUSED] * size
@@ -82,10 +85,11 @@ class Vocabulary:
         owner: dict[str, int] = {}
         hidden = []
         for i in sorted(range(len(self)), key=lambda i: self.types[i] in added):
-            if (other := owner.get(self.texts[i])) is not None:
-                hidden.append(self.texts[i])
+            text = self.texts[i].split("\0")[0]  # what llama.cpp reads of it
+            if (other := owner.get(text)) is not None:
+                hidden.append(text)
                 self.set(other, f"[HIDDEN{other}]", TokenType.UNUSED, PADDING_SCORE)
-            owner[self.texts[i]] = i
+            owner[text] = i
         if hidden:
             self.notes.append(
                 f"two ids have the same text; the one that text never becomes is unused ({_some(hidden)})"

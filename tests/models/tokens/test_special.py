@@ -134,3 +134,11 @@ def test_ends_by_name_are_llama_cpps() -> None:
     part = source[source.index("special_eog_ids.clear();") : source.index("special_eog_ids.insert(t.second);")]
     names = {line.split('t.first == "')[1].split('"')[0] for line in part.splitlines() if 't.first == "' in line}
     assert names == ENDS_BY_NAME
+
+
+@pytest.mark.parametrize("i", [-1, 10**6])
+def test_a_template_with_an_id_of_no_token_is_refused(i: int, tokenizer: Tokenizer, write: Write) -> None:
+    values = with_template(tokenizer, "<s> $A")
+    values["post_processor"]["processors"][1]["special_tokens"]["<s>"]["ids"] = [i]
+    with pytest.raises(InputError, match="no token"):
+        vocabulary_file(write(values))

@@ -31,3 +31,9 @@ def test_several_templates_keep_their_names(tmp_path: Path) -> None:
 def test_what_is_no_template_is_refused(template: object, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="chat template"):
         chat_template(tmp_path, {"chat_template": template})
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="cannot be read as text"):
+        chat_template(tmp_path, {})

@@ -105,3 +105,18 @@ def test_characters_without_byte_tokens_are_refused(write: Write) -> None:
     vocab["unused"] = vocab.pop("<0xE2>")
     with pytest.raises(InputError, match="<0xE2>"):
         vocabulary_file(write(values))
+
+
+def test_a_vocabulary_of_impossible_size_is_refused(tokenizer: Tokenizer, write: Write) -> None:
+    with pytest.raises(InputError, match="vocab_size"):
+        vocabulary_file(write(tokenizer, vocab_size=10**20))
+
+
+def test_texts_that_llama_cpp_reads_as_one_load(tokenizer: Tokenizer, write: Write) -> None:
+    """It reads a text up to a zero byte."""
+    values, n_tokens = values_of(tokenizer), tokenizer.get_vocab_size()
+    first = values["added_tokens"][0]
+    values["added_tokens"] += [first | {"id": n_tokens + i, "content": f"<x>\0{i}"} for i in range(2)]
+    path, (note,) = vocabulary_file(write(values))
+    assert "<x>" in note
+    assert llama_tokens(path, ["<x>"]) == [[n_tokens + 1]]
