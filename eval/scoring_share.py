@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gguf_golf.evaluate import evaluate as evaluation
-from gguf_golf.evaluate import perplexity
 from gguf_golf.evaluate.on_text import TextSettings
+from gguf_golf.runtime.session import Context
 
 CHUNKS = 10
 
@@ -20,7 +20,7 @@ CHUNKS = 10
 def main(base: str, quant: str, text: str, threads: str | None = None) -> None:
     """Print seconds inside llama_decode, all seconds, and their ratio."""
     inside = 0.0
-    decode = perplexity._chunk_logits
+    decode = Context.decode
 
     def timed(*arguments: Any) -> Any:
         nonlocal inside
@@ -30,7 +30,7 @@ def main(base: str, quant: str, text: str, threads: str | None = None) -> None:
         return logits
 
     with tempfile.TemporaryDirectory() as folder:
-        perplexity._chunk_logits = timed
+        Context.decode = timed  # type: ignore[method-assign]
         evaluation.cache_dir = lambda: Path(folder)
         begun = time.perf_counter()
         evaluation.evaluate(
