@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from gguf_golf import files
 from gguf_golf.errors import DataError, InputError
-from gguf_golf.models.gguf_file import read_gguf
+from gguf_golf.models.gguf_file import metadata_value, read_gguf
 from gguf_golf.models.gguf_header import header_bytes
 
 KEY_WEIGHTS = "hessian.weights"
@@ -175,16 +175,16 @@ class Hessians:
         if not path.is_file():
             raise InputError(f"{path}: no such file")
         reader = read_gguf(path)
-        general_type = reader.get_field(gguf.Keys.General.TYPE)
-        if general_type is None or general_type.contents() != "hessian":
+        if metadata_value(reader, gguf.Keys.General.TYPE) != "hessian":
             raise InputError(f"{path}: holds no Hessians; make some with gguf-golf imatrix --hessian")
         self.path = path
         self._tensors = {tensor.name: tensor.data for tensor in reader.tensors}
-        weights, inputs = (reader.get_field(key) for key in (KEY_WEIGHTS, KEY_INPUTS))
-        named = [] if weights is None or inputs is None else [weights.contents(), inputs.contents()]
-        if not all(isinstance(names, list) for names in named) or len({len(names) for names in named}) != 1:
+        weights, inputs = (metadata_value(reader, key) for key in (KEY_WEIGHTS, KEY_INPUTS))
+        if not (isinstance(weights, list) and isinstance(inputs, list) and len(weights) == len(inputs)) or not all(
+            isinstance(name, str) for name in [*weights, *inputs]
+        ):
             raise InputError(f"{path}: does not say which weight has which Hessian: it is damaged")
-        self._input_of: dict[str, str] = dict(zip(*named, strict=True))
+        self._input_of: dict[str, str] = dict(zip(weights, inputs, strict=True))
         for name in set(self._input_of.values()):
             self._check(name)
 

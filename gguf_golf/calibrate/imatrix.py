@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gguf_golf import files
 from gguf_golf.errors import DataError, InputError
-from gguf_golf.models.gguf_file import read_gguf
+from gguf_golf.models.gguf_file import metadata_value, read_gguf
 
 KEY_DATASETS = "imatrix.datasets"
 KEY_CHUNK_COUNT = "imatrix.chunk_count"
@@ -145,8 +145,7 @@ Value = TypeVar("Value", str, int, list[str])
 
 def _value(reader: gguf.GGUFReader, key: str, default: Value) -> Value:
     """A metadata value; the default where it is absent or of another kind."""
-    field = reader.get_field(key)
-    found = None if field is None else field.contents()
+    found = metadata_value(reader, key)
     return found if isinstance(found, type(default)) else default
 
 
@@ -166,6 +165,8 @@ def _entry(path: Path, weight: str, tensors: Mapping[str, gguf.ReaderTensor]) ->
     if weight + SUFFIX_COUNT not in tensors:
         raise InputError(f"{path}: {weight}{SUFFIX_SUM} has no {weight}{SUFFIX_COUNT}")
     sums = numbers(SUFFIX_SUM)
+    if not sums.size:
+        raise InputError(f"{path}: {weight}{SUFFIX_SUM} is empty: the file is damaged; collect the imatrix again")
     sums = sums.reshape(-1, sums.shape[-1])
     counts = np.rint(numbers(SUFFIX_COUNT).reshape(-1)).astype(np.int64)
     if len(counts) not in (1, len(sums)):

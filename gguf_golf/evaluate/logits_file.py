@@ -77,6 +77,10 @@ class LogitsFile:
                 raise InputError(f"{path}: {size} bytes, not the {expected} that its header announces")
             data = file.read(4 * self.shape.n_chunk * self.shape.n_ctx)
         self.tokens = np.frombuffer(data, np.int32).reshape(self.shape.n_chunk, self.shape.n_ctx)
+        if self.tokens.min() < 0 or self.tokens.max() >= self.shape.n_vocab:
+            raise InputError(
+                f"{path}: holds tokens outside its vocabulary of {self.shape.n_vocab}; make the file again"
+            )
 
     def rows(self, chunk: int, part: slice = slice(None)) -> NDArray[np.uint16]:
         """The rows of one chunk, or of a part of its scored positions: uint16 [n, n_row]."""

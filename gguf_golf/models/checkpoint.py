@@ -156,6 +156,11 @@ def _weight_map(index_path: Path) -> dict[str, str]:
         weight_map = json.loads(index_path.read_text(encoding="utf-8"))["weight_map"]
         if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
             raise TypeError("weight_map is not a table of file names")
+        # shards lie beside their index; a path that leads elsewhere would read files that are not the checkpoint's
+        if foreign := [
+            n for n in weight_map.values() if n != Path(n).name or not 0 < len(n.encode()) < 256 or "\0" in n
+        ]:
+            raise ValueError(f"{foreign[0][:80]!r} does not name a file in its folder")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{index_path} is damaged ({error}); download it again") from error
     return dict(weight_map)

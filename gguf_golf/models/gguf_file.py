@@ -86,9 +86,17 @@ def _parts(path: Path) -> list[tuple[Path, GGUFReader]]:
     return parts
 
 
+def metadata_value(reader: GGUFReader, key: str) -> object:
+    """A metadata value as Python has it, None where it is absent; text that is not UTF-8 stays bytes."""
+    field = reader.fields.get(key)
+    if field is None:
+        return None
+    return _array(field) if field.types[0] == GGUFValueType.ARRAY else _scalar(field)
+
+
 def _split(reader: GGUFReader, key: str) -> int | None:
-    field = reader.fields.get(f"split.{key}")
-    return None if field is None else int(field.contents())
+    value = metadata_value(reader, f"split.{key}")
+    return value if isinstance(value, int) else None
 
 
 def read_gguf(path: Path) -> GGUFReader:

@@ -12,6 +12,7 @@ from gguf_golf.models.config import Config, read_config, read_optional_json
 from gguf_golf.models.config_keys import unused_keys
 from gguf_golf.models.families import family_of
 from gguf_golf.models.gguf_file import open_gguf
+from gguf_golf.models.gguf_header import check_values
 from gguf_golf.models.model import LazyTensor, Model, fields_of
 from gguf_golf.models.pooling import pooling_type
 from gguf_golf.models.tokens import add_tokenizer, tokenizer_fields
@@ -75,6 +76,7 @@ def _open_natively(config: Config) -> Model:
         writer.add_pooling_type(pooling)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     add_tokenizer(writer, config)
+    check_values(writer, config.directory)
     if unused := unused_keys(config):
         config.note(f"nothing uses these keys of config.json: {', '.join(unused)}")
     return Model(family.architecture, fields_of(writer), tensors, config.notes)
@@ -88,7 +90,7 @@ def _add_general(writer: GGUFWriter, directory: Path, tensors: list[LazyTensor])
     except Exception as error:  # a model card is free text, and its parsers raise what they like
         raise InputError(
             f"{directory}: the front matter of README.md, or generation_config.json, cannot be read ({error}); "
-            "mend or remove it"
+            "fix or remove it"
         ) from error
     # gguf-py 0.19 does not know this key of generation_config.json, the pinned llama.cpp does
     sampling = read_optional_json(directory / "generation_config.json")

@@ -17,7 +17,7 @@ from gguf_golf.calibrate.hessian import Accumulator, Hessians, Rows, Survey
 from gguf_golf.calibrate.imatrix import Imatrix, ImatrixEntry
 from gguf_golf.evaluate.logits_file import LogitsFile, LogitsShape, LogitsWriter
 from gguf_golf.evaluate.suite import read_suite
-from gguf_golf.evaluate.tasks.kinds.gpqa import COLUMNS, read_records
+from gguf_golf.evaluate.tasks.kinds.gpqa import COLUMNS
 from gguf_golf.evaluate.tasks.readers import read_questions
 from gguf_golf.models import open_model
 from gguf_golf.plan import recipe
@@ -185,8 +185,8 @@ def _piqa(folder: Path) -> Path:
 
 
 def _gpqa(folder: Path) -> Path:
-    row = ",".join(f'"made-up {number}"' for number in range(len(COLUMNS)))
-    return _text("gpqa.csv", ",".join(COLUMNS), row, row)(folder)
+    rows = [",".join(f'"made-up {row} {column}"' for column in range(len(COLUMNS))) for row in range(2)]
+    return _text("gpqa.csv", ",".join(COLUMNS), *rows)(folder)
 
 
 _ARC = json.dumps(
@@ -222,7 +222,8 @@ def _tiny(folder: Path) -> Path:
 
 def _questions(kind: str, name: str, make: Callable[[Path], Path], mutator: Mutator) -> Target:
     def read(path: Path) -> None:
-        read_questions(kind, path, extra=path.with_name("labels.lst") if kind == "piqa" else None)
+        settings = {"piqa": {"labels": path.with_name("labels.lst")}, "mmlu": {"shots": 0}}
+        read_questions(kind, path, **settings.get(kind, {}))
 
     return Target(kind, name, make, mutator, read)
 
@@ -244,5 +245,5 @@ TARGETS = [
     _questions("piqa", "piqa.jsonl", _piqa, mutate.mutate_json_lines),
     _questions("mmlu", "m.csv", _text("m.csv", "q,a,b,c,d,A", '"q, r",a,b,c,d,3'), mutate.mutate_text),
     _questions("lambada", "l.jsonl", _text("l.jsonl", '{"text": "one two"}'), mutate.mutate_json_lines),
-    Target("gpqa", "gpqa.csv", _gpqa, mutate.mutate_text, read_records),
+    _questions("gpqa", "gpqa.csv", _gpqa, mutate.mutate_text),
 ]
