@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import click
 
@@ -311,7 +311,10 @@ def eval_command(
 @click.argument("model", type=MODEL)
 @click.option("-p", "--prompt", help="What to continue or to answer.")
 @click.option(
-    "-f", "--file", type=click.File(encoding="utf-8"), help="Read the prompt from a file; - is standard input."
+    "-f",
+    "--file",
+    type=PATH,
+    help="Read the prompt from a file; - is standard input.",
 )
 @click.option("-n", "--n-predict", default=128, show_default=True, metavar="N", help="At most N tokens.")
 @click.option(
@@ -325,7 +328,7 @@ def eval_command(
 def run_command(
     model: Path,
     prompt: str | None,
-    file: TextIO | None,
+    file: Path | None,
     n_predict: int,
     temp: float,
     seed: int,
@@ -346,7 +349,8 @@ def run_command(
     if prompt is None:
         if file is None and sys.stdin.isatty():
             raise click.UsageError("there is no prompt: give one with -p, -f or on standard input")
-        prompt = (file or click.open_file("-", encoding="utf-8")).read()
+        with click.open_file(str(file or "-"), encoding="utf-8") as stream:
+            prompt = stream.read()
     pieces = []
     for piece in run(str(as_gguf(model)), prompt, n_predict, Sampling(temp, seed=seed), chat=chat, threads=threads):
         pieces.append(piece)

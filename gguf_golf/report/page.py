@@ -29,7 +29,7 @@ from gguf_golf.report.verdict import BANDS, Verdict, decide
 
 # what tells our files from others': see gguf_golf/files.py
 PAGE_MARK = b'<meta name="generator" content="gguf-golf'
-CARD_MARK = b"## Which file should I take?"
+MARKDOWN_MARK = b"## Which file should I take?"
 CSV_MARK = b"file,role,sha256,bytes,bytes_zstd,bpw,parameters"
 
 
@@ -57,7 +57,7 @@ def write_report(
     if out is not None:
         write_text(out, render("report.html.j2", merged, found, verdict), inputs, mark=PAGE_MARK, force=force)
     if markdown is not None:
-        write_text(markdown, render("report.md.j2", merged, found, verdict), inputs, mark=CARD_MARK, force=force)
+        write_text(markdown, render("report.md.j2", merged, found, verdict), inputs, mark=MARKDOWN_MARK, force=force)
     if csv is not None:
         write_text(csv, csv_text(merged), inputs, mark=CSV_MARK, force=force)
     return verdict

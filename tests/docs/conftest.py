@@ -4,10 +4,13 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from gguf_golf import api  # noqa: F401  # before Settings is replaced
+from gguf_golf.fit import Settings
 from gguf_golf.formats import types
 from gguf_golf.sensitivity import distortion
 from tests.evaluate.test_generate import TEMPLATE
@@ -29,8 +32,9 @@ def desk(tiny_dir: Path, demo_text: Path, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module", autouse=True)
 def quick() -> Iterator[None]:
-    """One thread, as nobody knows what else runs here, and few types to plan with."""
+    """One thread, as nobody knows what else runs here; few types to plan with, and few chunks to choose by."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gguf_golf.fit.Settings", partial(Settings, calibration_chunks=4, control_chunks=2))
         few = ("tcq2", "tcq3", "tcq4", "q4_k", "q6_k")
         patch.setattr(distortion, "CANDIDATES", tuple(types.get(name) for name in few))
         if not hasattr(os, "sched_setaffinity"):
