@@ -62,7 +62,9 @@ CLASSES = {
         "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 128}}, "llama3"),
     "mistral": Tiny("Mistral", {"sliding_window": None}, "sentencepiece"),
     "mistral-sliding": Tiny("Mistral", {"sliding_window": 64}, "sentencepiece"),
-    "ministral": Tiny("Ministral", {"sliding_window": 64}),
+    "ministral": Tiny("Ministral", {"sliding_window": 64, "head_dim": 16,
+        "layer_types": ["full_attention", "sliding_attention"] * 2,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}),
     "ministral3": Tiny("Ministral3", {"head_dim": 16}),
     "mixtral": Tiny("Mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}, "sentencepiece"),
     "qwen2": Tiny("Qwen2"),
@@ -76,7 +78,7 @@ CLASSES = {
     "gemma2": Tiny("Gemma2", {"head_dim": 32, "sliding_window": 64, "query_pre_attn_scalar": 32}, "sentencepiece"),
     "gemma3": Tiny("Gemma3Text", {"head_dim": 32, "sliding_window": 64, "query_pre_attn_scalar": 32,
         "num_hidden_layers": 7}, "sentencepiece"),
-    "gemma4": Tiny("Gemma4Text", {"head_dim": 32, "global_head_dim": 32, "sliding_window": 64, "num_hidden_layers": 6,
+    "gemma4": Tiny("Gemma4Text", {"head_dim": 32, "global_head_dim": 64, "sliding_window": 64, "num_hidden_layers": 6,
         "vocab_size_per_layer_input": 640, "hidden_size_per_layer_input": 16}, "sentencepiece"),
     "phi": Tiny("Phi", {"num_key_value_heads": 4}),
     "phi3": Tiny("Phi3"),
@@ -93,7 +95,7 @@ CLASSES = {
     "olmo": Tiny("Olmo"),
     "olmo2": Tiny("Olmo2"),
     "olmo3": Tiny("Olmo3", {"sliding_window": 64}),
-    "olmoe": Tiny("Olmoe", {"num_experts": 4, "num_experts_per_tok": 2}),
+    "olmoe": Tiny("Olmoe", {"num_experts": 4, "num_experts_per_tok": 2, "num_key_value_heads": 4}),
     "granite": Tiny("Granite", {"embedding_multiplier": 2.0, "logits_scaling": 2.0, "residual_multiplier": 0.7,
         "attention_multiplier": 0.2}),
     "granite-moe": Tiny("GraniteMoe", {"num_local_experts": 4, "num_experts_per_tok": 2}),
@@ -286,7 +288,7 @@ def write_tokenizer(path: Path, kind: str, vocab: int) -> None:
         )  # fmt: skip
         (path / "tokenizer.vocab").unlink()
         settings = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-        settings |= {"add_bos_token": True, "add_eos_token": False}
+        settings |= {"add_bos_token": True, "add_eos_token": False, "legacy": True}
     else:
         from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 

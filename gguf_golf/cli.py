@@ -19,7 +19,7 @@ import click
 
 from gguf_golf import __version__, threads
 from gguf_golf.command import MODEL, PATH, Group, Output, output
-from gguf_golf.errors import GolfError, printable
+from gguf_golf.errors import DataError, GolfError, printable
 
 if TYPE_CHECKING:
     from gguf_golf.fit import Settings
@@ -68,6 +68,11 @@ def encoding_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--hessian", type=PATH, help="Encode TCQ types with error feedback (gguf-golf imatrix --hessian).")
     @click.option("--allow-requantize", is_flag=True, help="Accept a source that is already quantized.")
     @click.option(
+        "--trust-remote-code",
+        is_flag=True,
+        help="Let Python code that the checkpoint brings run, if converting needs it.",
+    )
+    @click.option(
         "--device",
         default="cpu",
         show_default=True,
@@ -83,6 +88,7 @@ def encoding_options(command: Callable[..., None]) -> Callable[..., None]:
         imatrix: Path | None,
         hessian: Path | None,
         allow_requantize: bool,
+        trust_remote_code: bool,
         device: str,
         gpu: bool,
         force: bool,
@@ -91,7 +97,8 @@ def encoding_options(command: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         from gguf_golf.quantize.job import Job
 
-        job = Job(imatrix, hessian, "cuda" if gpu else device, threads, allow_requantize, force)
+        device = "cuda" if gpu else device
+        job = Job(imatrix, hessian, device, threads, allow_requantize, trust_remote_code, force)
         command(job=job, **others)
 
     return wrapper
@@ -106,8 +113,11 @@ def encoding_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--embedding-type", default="q6_k", show_default=True, metavar="TYPE", help="Type of the embedding and the head."
 )
+@click.option("--verify", is_flag=True, help="Compare the file with MODEL as transformers runs it (gguf-golf verify).")
 @encoding_options
-def convert_command(*, model: Path, out: Path, type_name: str | None, embedding_type: str, job: "Job") -> None:
+def convert_command(
+    *, model: Path, out: Path, type_name: str | None, embedding_type: str, verify: bool, job: "Job"
+) -> None:
     """Convert MODEL to a GGUF whose linear layers all have one type.
 
     \b
@@ -119,6 +129,12 @@ def convert_command(*, model: Path, out: Path, type_name: str | None, embedding_
     done = convert(model, out, type_name=type_name, embedding_type=embedding_type, job=job)
     for note in done.assignment.notes:
         output().say(f"note: {note}")
+    verdict = None
+    if verify:
+        from gguf_golf.verify import verify as compare
+
+        verdict = compare(model, out, threads=job.threads, trust_remote_code=job.trust_remote_code)
+        output().say(str(verdict))
     output().result(
         f"{out}: {done.written.file_bytes / 1e6:.1f} MB, {done.bpw:.3f} bits per weight",
         {
@@ -128,8 +144,33 @@ def convert_command(*, model: Path, out: Path, type_name: str | None, embedding_
             "bpw": done.bpw,
             "types": {name: quant_type.name for name, quant_type in done.assignment.types.items()},
             "notes": done.assignment.notes,
+            "verify": verdict and verdict.to_json(),
         },
     )
+    if verdict is not None and not verdict.right:
+        raise DataError(f"{out} is not the model of {model}")
+
+
+@cli.command("verify")
+@click.argument("checkpoint", type=MODEL)
+@click.argument("file", metavar="FILE.gguf", type=MODEL)
+@click.option("--tokens", "n_tokens", default=256, show_default=True, metavar="N", help="Compare N positions.")
+@click.option("--trust-remote-code", is_flag=True, help="Let Python code that the checkpoint brings run.")
+@THREADS
+def verify_command(*, checkpoint: Path, file: Path, n_tokens: int, trust_remote_code: bool, threads: int) -> None:
+    """Compare FILE.gguf with CHECKPOINT, a Hugging Face folder, as transformers runs it.
+
+    Tokens of awkward texts and logits of N positions; the exit status is 1 where they differ. It takes the [hf] extra.
+
+    \b
+    gguf-golf verify ./MyModel base.gguf
+    """
+    from gguf_golf.verify import verify
+
+    verdict = verify(checkpoint, file, n_tokens=n_tokens, threads=threads, trust_remote_code=trust_remote_code)
+    output().result(str(verdict), {"schema": "gguf-golf/verify"} | verdict.to_json())
+    if not verdict.right:
+        raise DataError(f"{file} is not the model of {checkpoint}")
 
 
 @cli.group("runtime")

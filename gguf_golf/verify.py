@@ -5,7 +5,8 @@ Not a measure of quantization: that is `gguf-golf eval`. It takes the [hf] extra
 
 import importlib.util
 import os
-from dataclasses import dataclass
+import unicodedata
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,10 @@ class Verdict:
     def right(self) -> bool:
         """Whether the file is the checkpoint's model."""
         return not self.other_tokens and self.kl <= self.max_kl
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain data, the verdict included."""
+        return {"right": self.right, **asdict(self)}
 
     def __str__(self) -> str:
         tokens = f"tokens differ in {len(self.other_tokens)} of {self.n_texts} texts" if self.other_tokens else (
@@ -105,14 +110,17 @@ def load_reference(checkpoint: Path, *, trust_remote_code: bool = False) -> tupl
 
 
 def other_tokens(tokenizer: Any, file: Path) -> list[str]:
-    """The awkward texts that llama.cpp tokenizes otherwise than transformers, BOS and EOS included."""
+    """The awkward texts that llama.cpp tokenizes otherwise than transformers, BOS and EOS included.
+
+    llama.cpp does not normalize text, and no file can ask it to: a text counts if it differs in NFC too.
+    """
     with LoadedModel(file, vocab_only=True) as loaded:
-        return [
-            text
-            for text in AWKWARD
-            if loaded.tokenize(text, add_special=True, parse_special=True).tolist()
-            != list(tokenizer(text)["input_ids"])
-        ]
+
+        def differs(text: str) -> bool:
+            ours = loaded.tokenize(text, add_special=True, parse_special=True).tolist()
+            return bool(ours != list(tokenizer(text)["input_ids"]))
+
+        return [text for text in AWKWARD if differs(text) and differs(unicodedata.normalize("NFC", text))]
 
 
 def token_ids(tokenizer: Any, n_tokens: int) -> npt.NDArray[np.int32]:

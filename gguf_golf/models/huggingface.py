@@ -14,6 +14,7 @@ from gguf_golf.models.families import family_of
 from gguf_golf.models.gguf_file import open_gguf
 from gguf_golf.models.gguf_header import check_values
 from gguf_golf.models.model import LazyTensor, Model, fields_of
+from gguf_golf.models.model_name import harmless_name
 from gguf_golf.models.pooling import pooling_type
 from gguf_golf.models.tokens import add_tokenizer, tokenizer_fields
 from gguf_golf.models.unsupported import UnsupportedError
@@ -59,7 +60,7 @@ def _open_upstream(config: Config, reason: str, trust_remote_code: bool) -> Mode
         rows = next((tensor.shape[0] for tensor in model.tensors if tensor.name == "token_embd.weight"), vocab_size)
         kept = [field for field in metadata if not field.key.startswith("tokenizer.")]
         metadata = [*kept, *(tokenizer_fields(config, rows) or [])]
-    return Model(model.architecture, metadata, model.tensors, config.notes)
+    return Model(model.architecture, harmless_name(metadata, config), model.tensors, config.notes)
 
 
 def _open_natively(config: Config) -> Model:
@@ -79,7 +80,7 @@ def _open_natively(config: Config) -> Model:
     check_values(writer, config.directory)
     if unused := unused_keys(config):
         config.note(f"nothing uses these keys of config.json: {', '.join(unused)}")
-    return Model(family.architecture, fields_of(writer), tensors, config.notes)
+    return Model(family.architecture, harmless_name(fields_of(writer), config), tensors, config.notes)
 
 
 def _add_general(writer: GGUFWriter, directory: Path, tensors: list[LazyTensor]) -> None:

@@ -78,7 +78,8 @@ def _check_code(directory: Path, trust_remote_code: bool) -> None:
     if named and not trust_remote_code:
         raise InputError(
             f"{directory} brings its own Python code (auto_map in {' and '.join(named)}), which llama.cpp's converter "
-            "may run: read that code, then pass --trust-remote-code; or remove auto_map if transformers knows the model"
+            "may run: read that code, then convert with --trust-remote-code (gguf-golf convert); or remove auto_map if "
+            "transformers knows the model"
         )
 
 

@@ -14,18 +14,33 @@ from gguf_golf.models.config_keys import unused_keys
 from gguf_golf.models.model import MetadataField, Model, fields_of
 from gguf_golf.runtime import source
 
-IMPLIED: dict[str, dict[str, object]] = {
-    # transformers does not write these: the class computes them so
-    "DeepseekV3ForCausalLM": {"scoring_func": "sigmoid", "norm_topk_prob": True},
-}
 OWN_YARN = ("deepseek2", "deepseek32", "glm-dsa", "grok", "mistral3", "mistral4")
 """Architectures for which converter and llama.cpp handle YaRN's attention factor and betas in a way of their own."""
 OTHER_SENSES = ("vision", "visual", "audio", "speech", "video")
 
 
 def adapted_config(config: Config) -> dict[str, object]:
-    """The values of config.json, and what its class implies where it does not say."""
-    return IMPLIED.get(config.architecture, {}) | config.values
+    """The values of config.json, and what its class implies where it does not say.
+
+    Raises InputError for settings with which llama.cpp would compute something else.
+    """
+    values = dict(config.values)
+    match config.architecture:
+        case "DeepseekV3ForCausalLM":
+            values = {"scoring_func": "sigmoid", "norm_topk_prob": True} | values
+        case "FalconForCausalLM":
+            if values.get("alibi") or values.get("parallel_attn") is False:
+                raise InputError(
+                    f"{config.directory}/config.json: alibi, or attention and MLP one after the other; llama.cpp's "
+                    "falcon computes rotary positions and both side by side"
+                )
+            if values.get("multi_query", True) and not values.get("new_decoder_architecture"):
+                values["num_kv_heads"] = 1  # whatever else the file says
+        case "GPT2LMHeadModel":
+            values.setdefault("n_ctx", values.get("n_positions", 1024))
+        case "PhimoeForCausalLM":  # as transformers has called it since it knows the class
+            values["architectures"] = ["PhiMoEForCausalLM"]
+    return values
 
 
 def corrected_metadata(config: Config, model: Model) -> list[MetadataField]:
@@ -37,6 +52,7 @@ def corrected_metadata(config: Config, model: Model) -> list[MetadataField]:
     changed = GGUFWriter(path=None, arch=model.architecture)
     _correct_yarn(text, model, changed)
     _cap_context(text, model, changed)
+    _correct_feed_forward(model, changed)
     fields = {field.key: field for field in fields_of(changed) if field.key != gguf.Keys.General.ARCHITECTURE}
     inner = [key for key in config.values if key.endswith("_config")]
     if senses := [sense for sense in OTHER_SENSES if any(key.startswith(sense) for key in inner)]:
@@ -79,6 +95,14 @@ def _cap_context(text: Config, model: Model, writer: GGUFWriter) -> None:
             f"layers attend to the last {size} tokens only, which llama.cpp does not do for {arch}: "
             f"the file's context length is {size}, not {context}, up to which it is right"
         )
+
+
+def _correct_feed_forward(model: Model, writer: GGUFWriter) -> None:
+    """For some classes the converter writes 4 times the width, whatever the matrices are."""
+    length = _value(model, gguf.Keys.LLM.FEED_FORWARD_LENGTH.format(arch=model.architecture))
+    down = next((tensor for tensor in model.tensors if tensor.name == "blk.0.ffn_down.weight"), None)
+    if isinstance(length, int) and down is not None and down.shape[-1] != length:
+        writer.add_feed_forward_length(down.shape[-1])
 
 
 def _value(model: Model, key: str) -> object:

@@ -14,6 +14,15 @@ from typing import Any, NoReturn
 
 REMOTE_CODE = "the checkpoint's own Python code would run"
 
+NEMOTRON_LAYERS = {
+    "mamba": "M",
+    "linear_attention": "M",
+    "attention": "*",
+    "full_attention": "*",
+    "mlp": "-",
+    "moe": "E",
+}
+
 
 def main() -> None:
     """Adapt the one model class that the converter asks for, then run the converter."""
@@ -62,6 +71,17 @@ def add_missing(values: dict[str, Any], stored: dict[str, Any]) -> None:
     rope = values.get("rope_parameters") or {}
     if "partial_rotary_factor" in rope:
         values.setdefault("rotary_pct", rope["partial_rotary_factor"])  # GPT-NeoX
+    match values.get("model_type"):
+        case "bamba" | "granitemoehybrid":
+            names = {"linear_attention": "mamba", "full_attention": "attention"}
+            values["layer_types"] = [names.get(kind, kind) for kind in values.get("layer_types") or []]
+        case "cohere2":
+            values.setdefault("rotary_pct", 1.0)
+        case "nemotron_h":
+            kinds = values.get("layers_block_type") or []
+            values.setdefault("hybrid_override_pattern", "".join(NEMOTRON_LAYERS[kind] for kind in kinds))
+            if "E" not in values["hybrid_override_pattern"]:  # a dense model, though transformers has defaults for both
+                values.pop("num_experts_per_tok", None)
 
 
 def refuse_remote_code() -> None:

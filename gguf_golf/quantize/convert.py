@@ -7,10 +7,11 @@ from gguf_golf import files
 from gguf_golf.container.metadata import MARK, output_metadata
 from gguf_golf.formats import types
 from gguf_golf.formats.types import QuantType
-from gguf_golf.models import Model, open_model
+from gguf_golf.models import Model
 from gguf_golf.models.roles import is_quantizable
 from gguf_golf.quantize.assignment import Assignment, uniform
 from gguf_golf.quantize.job import DEFAULT_JOB, Job, made_from
+from gguf_golf.quantize.load_check import check_loads
 from gguf_golf.quantize.stored import OutOfRange, stored_tensors, widened
 from gguf_golf.quantize.writer import Written, write
 
@@ -30,11 +31,12 @@ def convert(
     """Convert a Hugging Face directory or a GGUF to a GGUF with one type for the linear layers.
 
     `type_name` None keeps the precision of the source. Where it is F32, F16 or BF16 the embeddings take it too. Tensors
-    whose weights a type cannot hold keep the source's. Raises InputError as `open_model`, `uniform` and `write` do.
+    whose weights a type cannot hold keep the source's. Raises InputError as `open_model`, `uniform`, `write` and
+    `check_loads` do.
     """
     inputs = [source, job.imatrix, job.hessian]
     files.check_output(out, inputs, mark=MARK, force=job.force)
-    model = open_model(source, allow_requantize=job.allow_requantize)
+    model = job.open(source)
     type_name = type_name or source_precision(model)
     plain = not types.get(type_name).is_quantized
     assignment = uniform(model, type_name, type_name if plain else embedding_type)
@@ -58,6 +60,7 @@ def convert(
         chosen, notes = widened(model, assignment.types, guide, encoder)
         assignment = Assignment(chosen, [*assignment.notes, *notes])
         written = write_as(chosen)
+    assignment.notes.extend(check_loads(out))
     return Conversion(written, assignment, bits_per_weight(model, written))
 
 

@@ -7,12 +7,12 @@ from gguf_golf import files
 from gguf_golf.container.metadata import MARK, recipe_metadata
 from gguf_golf.errors import InputError
 from gguf_golf.formats.types import QuantType
-from gguf_golf.models import open_model
 from gguf_golf.models.fingerprint import fingerprint
 from gguf_golf.models.hashing import file_sha256
 from gguf_golf.plan import recipe as recipe_file
 from gguf_golf.plan.recipe import Recipe
 from gguf_golf.quantize.job import DEFAULT_JOB, Job, made_from
+from gguf_golf.quantize.load_check import check_loads
 from gguf_golf.quantize.stored import stored_tensors
 from gguf_golf.quantize.writer import Written, write
 
@@ -34,7 +34,7 @@ def quantize(source: Path, recipe_path: Path, out: Path, *, job: Job = DEFAULT_J
     InputError for a recipe of another model, files with other hashes, or tensors that the recipe does not name.
     """
     files.check_output(out, [source, recipe_path, job.imatrix, job.hessian], mark=MARK, force=job.force)
-    model = open_model(source, allow_requantize=job.allow_requantize)
+    model = job.open(source)
     recipe, text = recipe_file.read(recipe_path)
     found = fingerprint(model)
     planned = recipe.source.get("fingerprint")
@@ -44,6 +44,7 @@ def quantize(source: Path, recipe_path: Path, out: Path, *, job: Job = DEFAULT_J
             f"{planned[:12]}, and {source} has {found[:12]}: plan again, or delete its fingerprint line to proceed"
         )
     chosen, notes = recipe.types_for(model)
+    notes = [*model.notes, *notes]
     imatrix_path, imatrix_sha256 = _input(recipe, "imatrix", recipe_path, job.imatrix)
     hessian_path, _ = _input(recipe, "hessian", recipe_path, job.hessian)
     job = replace(job, imatrix=imatrix_path, hessian=hessian_path)
@@ -68,6 +69,7 @@ def quantize(source: Path, recipe_path: Path, out: Path, *, job: Job = DEFAULT_J
         force=job.force,
         progress=job.progress,
     )
+    notes.extend(check_loads(out))
     if recipe.predicted_bytes not in (None, written.file_bytes):
         notes.append(
             f"the recipe was edited: it predicts {recipe.predicted_bytes:,} bytes, the file has {written.file_bytes:,}"

@@ -9,7 +9,7 @@ import numpy as np
 
 from gguf_golf import __version__
 from gguf_golf.encode import Encoder, Guide, open_encoder
-from gguf_golf.models import Model
+from gguf_golf.models import Model, open_model
 from gguf_golf.models.fingerprint import fingerprint
 from gguf_golf.models.gguf_file import split_parts
 from gguf_golf.models.hashing import stamp
@@ -21,7 +21,8 @@ class Job:
     """How to encode a model. The bytes depend on `imatrix` and `hessian`, never on `device` or `threads` (None: all).
 
     `imatrix` and `hessian` are files of `gguf-golf imatrix`. `allow_requantize` takes a source that is already
-    quantized, `force` replaces a file that gguf-golf did not write. `progress` shows a bar.
+    quantized, `trust_remote_code` one whose own Python code llama.cpp's converter needs; `force` replaces a file that
+    gguf-golf did not write. `progress` shows a bar.
     """
 
     imatrix: Path | None = None
@@ -29,8 +30,13 @@ class Job:
     device: str = "cpu"
     threads: int | None = None
     allow_requantize: bool = False
+    trust_remote_code: bool = False
     force: bool = False
     progress: bool = True
+
+    def open(self, source: Path) -> Model:
+        """The source as a model. Raises InputError as `open_model` does."""
+        return open_model(source, allow_requantize=self.allow_requantize, trust_remote_code=self.trust_remote_code)
 
     def guide(self) -> Guide:
         """What the job's files say of the inputs. Raises InputError and DataError as their readers do."""

@@ -67,12 +67,19 @@ def _last_log_line() -> str:
 class LoadedModel:
     """A GGUF file opened by llama.cpp.
 
-    `vocab_only=True` loads the tokenizer alone; `in_place=True` puts the weights into writable host memory, in the
-    file's own layout, where their data may be exchanged. Raises InputError if the file is absent, no GGUF, or cannot
-    be loaded.
+    `vocab_only=True` loads the tokenizer alone, `without_weights=True` all but the tensors' data; `in_place=True` puts
+    the weights into writable host memory, in the file's own layout, where their data may be exchanged. Raises
+    InputError if the file is absent, no GGUF, or cannot be loaded.
     """
 
-    def __init__(self, path: str | Path, *, vocab_only: bool = False, in_place: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        vocab_only: bool = False,
+        in_place: bool = False,
+        without_weights: bool = False,
+    ) -> None:
         self.path = Path(path)
         check_gguf(self.path)
         llama = bindings()
@@ -82,6 +89,9 @@ class LoadedModel:
             params.load_mode = llama.LLAMA_LOAD_MODE_NONE
             params.use_extra_bufts = False
             params.n_gpu_layers = 0
+        if without_weights:
+            params.load_mode = llama.LLAMA_LOAD_MODE_NONE
+            params.no_alloc = True
         _log_tail.clear()
         self._model = llama.llama_model_load_from_file(os.fsencode(self.path), params)
         if not self._model:

@@ -39,3 +39,15 @@ class Mistral(Llama):
         return (
             None if size is None else Window(self.config.integer("sliding_window", 4096), (True,) * self.sizes.blocks)
         )
+
+
+@register("MinistralForCausalLM")
+class Ministral(Mistral):
+    """Mistral with the window in some layers."""
+
+    def window(self) -> Window | None:
+        size, kinds = self.config.get("sliding_window", 4096), self.config.get("layer_types")
+        if size is None:
+            return None
+        pattern = (True,) * self.sizes.blocks if kinds is None else tuple(kind == "sliding_attention" for kind in kinds)
+        return Window(self.config.integer("sliding_window", 4096), pattern)
