@@ -607,6 +607,16 @@ def _pairs(values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     type=PATH,
     help="The imatrix, if it was moved.  [default: the one that the sensitivity was measured with]",
 )
+@click.option(
+    "--verify",
+    type=PATH,
+    metavar="TEXT",
+    help="Write and measure the plan and its rivals on this text, which should be new to all steps; take the best.",
+)
+@click.option(
+    "--chunks", type=click.IntRange(min=1), default=16, show_default=True, metavar="N", help="Verify on N chunks."
+)
+@THREADS
 @click.option("--explain", "explained", is_flag=True, help="Print what each further byte would buy.")
 @click.option("-o", "--out", type=PATH, help="The recipe to write, TOML.  [default: only describe it]")
 @FORCE
@@ -618,6 +628,9 @@ def plan_command(
     bpw: float | None,
     sensitivity_path: Path | None,
     imatrix: Path | None,
+    verify: Path | None,
+    chunks: int,
+    threads: int,
     explained: bool,
     out: Path | None,
     force: bool,
@@ -627,23 +640,39 @@ def plan_command(
 
     \b
     gguf-golf plan base.gguf --budget 40MB -o recipe.toml --explain
+    gguf-golf plan base.gguf --budget 40MB -o recipe.toml --verify held-out.txt
     """
+    from gguf_golf.control import verified_recipe
+    from gguf_golf.evaluate.on_text import TextSettings
+    from gguf_golf.models import open_model
     from gguf_golf.plan.make import explain, make_recipe, summary
 
     if (budget is None) == (bpw is None):
         raise click.UsageError("give either --budget or --bpw")
-    opened, made = make_recipe(
-        model,
-        budget or f"{bpw}bpw",
-        out,
-        sensitivity_path=sensitivity_path,
-        imatrix_path=imatrix,
-        constraints=constraints,
-        force=force,
-    )
+    wanted, words, measured = budget or f"{bpw}bpw", [], {}
+    known = {"sensitivity_path": sensitivity_path, "imatrix_path": imatrix}
+    if verify is None:
+        _, made = make_recipe(model, wanted, out, **known, constraints=constraints, force=force)
+    else:
+        verdict = verified_recipe(
+            model,
+            wanted,
+            out,
+            TextSettings(verify, n_chunks=chunks),
+            **known,
+            constraints=constraints,
+            threads=threads,
+            force=force,
+            say=output().say,
+        )
+        made, words = verdict.best.plan, [verdict.summary()]
+        measured = {trial.name: trial.kld for trial in verdict.trials}
+    if explained:
+        words.append(explain(open_model(model), made))
     output().result(
-        "\n".join([*([explain(opened, made)] if explained else []), summary(made)]),
+        "\n".join([*words, summary(made)]),
         {
+            "measured_kld": measured,
             "schema": "gguf-golf/plan",
             "predicted_bytes": made.file_bytes,
             "predicted_kld": made.recipe.predicted_kld,

@@ -8,6 +8,7 @@ files is handed over. Later budgets profit from what earlier ones measured.
 import hashlib
 import mmap
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,14 @@ from gguf_golf.container.metadata import KEY_RECIPE
 from gguf_golf.errors import DataError
 from gguf_golf.evaluate.evaluate import evaluate
 from gguf_golf.evaluate.on_text import TextSettings
-from gguf_golf.journal import Journal
-from gguf_golf.plan.budget import Budget
+from gguf_golf.journal import Journal, open_journal
+from gguf_golf.plan.budget import Budget, parse
+from gguf_golf.plan.constraints import Constraints
 from gguf_golf.plan.correction import Observation, learn
+from gguf_golf.plan.inputs import load
 from gguf_golf.plan.mixes import mixes
 from gguf_golf.plan.planner import Plan, Planner, with_prediction
+from gguf_golf.plan.recipe import MARK
 from gguf_golf.plan.rivals import mix_rivals, strongest, uniform_rivals
 from gguf_golf.quantize.from_recipe import quantize
 from gguf_golf.quantize.job import Job
@@ -153,3 +157,39 @@ def _replace_recipe(path: Path, old: str, new: str) -> None:
             data[place : place + len(after)] = after
         elif data.find(after) < 0:
             raise DataError(f"{path} does not hold the recipe that it was made from: delete it and run again")
+
+
+def verified_recipe(
+    model_path: Path,
+    budget: str,
+    out: Path | None,
+    text: TextSettings,
+    *,
+    sensitivity_path: Path | None = None,
+    imatrix_path: Path | None = None,
+    constraints: Constraints | None = None,
+    threads: int | None = None,
+    force: bool = False,
+    say: Callable[[str], None] = lambda words: None,
+) -> Verdict:
+    """Plan for a budget, write and measure candidates in a temporary folder, and write the recipe of the best to `out`.
+
+    `text` should be one that neither calibration nor ranking has seen. Raises InputError as `plan` does.
+    """
+    read = [model_path, sensitivity_path, imatrix_path, text.file]
+    if out is not None:
+        files.check_output(out, read, mark=MARK, force=force)
+    folder = Path.cwd() if out is None else out.resolve().parent
+    inputs = load(model_path, sensitivity_path, imatrix_path, folder)
+    planner = Planner(inputs.model, inputs.sensitivity, constraints or Constraints(), inputs.imatrix, inputs.source)
+    imatrix, hessian = (folder / inputs.source[key] if key in inputs.source else None for key in ("imatrix", "hessian"))
+    job = Job(imatrix=imatrix, hessian=hessian, threads=threads, progress=False)
+    with (
+        tempfile.TemporaryDirectory(dir=folder, prefix=".gguf-golf-") as trials,
+        open_journal(Path(trials) / "measured", text.to_json()) as journal,
+    ):
+        control = Control(model_path, planner, text, Path(trials), journal, job)
+        verdict = control.best(parse(budget, inputs.model), None, say)
+    if out is not None:
+        files.write_text(out, verdict.best.plan.text, read, mark=MARK, force=force)
+    return verdict
