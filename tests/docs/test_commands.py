@@ -47,13 +47,13 @@ def our_commands(page: Path) -> list[list[str]]:
     return found
 
 
-def parse(command: click.Command, arguments: list[str]) -> None:
+def parse(command: click.Command, arguments: list[str], parent: click.Context | None = None) -> None:
     """Parse as click does, without running anything; raises click.UsageError."""
-    context = command.make_context("gguf-golf", list(arguments), obj=None)
+    context = command.make_context("gguf-golf", list(arguments), parent)
     if isinstance(command, click.Group):
         _, child, rest = command.resolve_command(context, [*context._protected_args, *context.args])
         assert child is not None
-        parse(child, rest)
+        parse(child, rest, context)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
