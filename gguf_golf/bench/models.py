@@ -25,7 +25,7 @@ MODELS: dict[str, tuple[str, ...]] = {"golf-88m": TYPES_256, "smollm2-135m": TYP
 
 @dataclass(frozen=True)
 class ModelSpeed:
-    """One model in one type on so many threads; a sample a round of tokens a second."""
+    """One model in one type at one thread count; one sample of tokens per second per round."""
 
     model: str
     type: str

@@ -40,7 +40,7 @@ def by_question(one: Model, other: Model, name: str) -> float | None:
 
 
 def _flips(task: Task) -> dict[str, int] | None:
-    """+1 for each question that only this file answers rightly, -1 for each that only the base does."""
+    """+1 for each question that only this file answers correctly, -1 for each that only the base does."""
     if task.metric.mcnemar_p is None:
         return None
     return {**dict.fromkeys(task.metric.lost, -1), **dict.fromkeys(task.metric.gained, 1)}

@@ -60,6 +60,7 @@ class Pareto:
     y_ticks: list[Tick]
     levels: list[Level]
     x_title: str
+    scales: str
 
 
 def pareto(results: Results, axis: Axis) -> Pareto:
@@ -91,7 +92,15 @@ def pareto(results: Results, axis: Axis) -> Pareto:
         y_ticks=[Tick(y(tick), _tick(tick, axis)) for tick in y.ticks()],
         levels=_levels([(y(level), text) for level, text in levels if level is not None]),
         x_title=f"file size, {unit}",
+        scales=_scales(log, max(sizes) > 8 * min(sizes)),
     )
+
+
+def _scales(vertical: bool, horizontal: bool) -> str:
+    """Which axes are logarithmic, in words."""
+    if vertical and horizontal:
+        return "both axes logarithmic"
+    return "logarithmic" if vertical else "sizes logarithmic" if horizontal else ""
 
 
 def _levels(known: list[tuple[float, str]]) -> list[Level]:

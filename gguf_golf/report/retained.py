@@ -11,38 +11,54 @@ from dataclasses import dataclass
 from gguf_golf.report import words
 from gguf_golf.report.axes import Z95, Axis, Value
 from gguf_golf.report.results import Model, Results
+from gguf_golf.report.verdict import band
+
+MISLEADING = 0.2
+"""KLD in nats from which on a share of text prediction says nothing good of a file."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """One axis: what is retained by each model, in the models' order; `note` says why if nothing can be said."""
+    """One axis: what is retained by each model, in the models' order; `note` says why if nothing can be said.
+
+    `misleads` has, for each model, what the page says in place of a share that would sound better than the file is.
+    """
 
     title: str
     values: list[Value | None]
+    misleads: list[str]
     note: str | None = None
 
     def show(self, at: int) -> str:
         """One model's share in percent, with its interval."""
         value = self.values[at]
-        if value is None:
-            return "–"
+        if value is None or self.misleads[at]:
+            return self.misleads[at] or "–"
         interval = words.interval(value.low, value.high)
         return f"{100 * value.value:.1f}" + (f" ({interval})" if interval else "")
 
 
 def shares(results: Results, axes: list[Axis]) -> list[Share]:
     """The axes on which a share can be given, over `results.quants`."""
-    found = []
+    found: list[Share] = []
+    none = [""] * len(results.quants)
     for axis in axes:
         if axis.key == "top1":
-            found.append(Share(axis.title, [axis.of(model) for model in results.quants]))
+            found.append(Share(axis.title, [axis.of(model) for model in results.quants], none))
         elif axis.key == "ppl":
-            found.append(Share("Text prediction", [_prediction(results, model) for model in results.quants]))
+            predicted = [_prediction(results, model) for model in results.quants]
+            found.append(Share("Text prediction", predicted, [_misleading(model) for model in results.quants]))
         elif axis.key.startswith("task:"):
             name = axis.key.removeprefix("task:")
             kept = [None if axis.no_verdict else _task(model, name) for model in results.quants]
-            found.append(Share(axis.title, kept, axis.no_verdict))
+            found.append(Share(axis.title, kept, none, axis.no_verdict))
     return [share for share in found if share.note or any(share.values)]
+
+
+def _misleading(model: Model) -> str:
+    """The name of a file's damage where it is great: a model that guesses frequent words predicts most of a text."""
+    kld = model.measures.get("kld_mean", 0.0)
+    return band(kld) if kld > MISLEADING else ""
 
 
 def _prediction(results: Results, model: Model) -> Value | None:

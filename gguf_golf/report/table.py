@@ -4,21 +4,28 @@ import csv
 import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gguf_golf.report import words
 from gguf_golf.report.axes import Z95, Axis
 from gguf_golf.report.results import MEASURES, Model, Results
 
+MAIN = ("size", "bits per weight", "KLD", "KLD 99%", "same top, %", "perplexity", "Δ perplexity, %", "tokens/s")
+"""Titles of the columns that fit a laptop's screen and a sheet of paper."""
+
 
 @dataclass(frozen=True)
 class Column:
-    """`text` is what a cell shows, `sort` what it is sorted by (None: not known, sorted last)."""
+    """`text` is what a cell shows, `sort` what it is sorted by (None: not known, sorted last).
+
+    Columns that are not `main` are shown when the reader asks for every column.
+    """
 
     title: str
     help: str
     text: Callable[[Model], str]
     sort: Callable[[Model], float | None]
+    main: bool = False
 
 
 def columns(axes: Sequence[Axis], results: Results) -> list[Column]:
@@ -37,8 +44,8 @@ def columns(axes: Sequence[Axis], results: Results) -> list[Column]:
         _measure("KLD 99%", "one token in a hundred is changed more", "kld_p99", "kld_p99_se"),
         _measure("KLD 99.9%", "one token in a thousand is changed more", "kld_p999", "kld_p999_se"),
         _measure("KLD max", "the worst token", "kld_max", None),
-        _measure("same top, %", "the likeliest next token is the original's", "top1", "top1_se", 100),
-        _measure("same top 5, %", "the five likeliest tokens are the original's", "top5", "top5_se", 100),
+        _measure("same top, %", "the most likely next token is the original's", "top1", "top1_se", 100),
+        _measure("same top 5, %", "the five most likely tokens are the original's", "top5", "top5_se", 100),
         _measure("RMS Δp, %", "change in the probability of the right token", "rms_dp", "rms_dp_se", 100),
         _perplexity(),
         _perplexity_change(),
@@ -51,7 +58,8 @@ def columns(axes: Sequence[Axis], results: Results) -> list[Column]:
             lambda m: m.speed.get("generate_tps"),
         ),
     ]
-    return [column for column in every if column and any(column.sort(m) is not None for m in results.models)]
+    known = [column for column in every if any(column.sort(m) is not None for m in results.models)]
+    return [replace(column, main=column.title in MAIN) for column in known]
 
 
 def _measure(title: str, description: str, name: str, error: str | None, factor: float = 1) -> Column:
@@ -93,7 +101,7 @@ def _axis(axis: Axis) -> Column:
 
 
 def csv_text(results: Results) -> str:
-    """Every number of every file, one line a file, columns named as in the results schema; tasks as task.metric."""
+    """Every number of every file, one line per file, columns named as in the results schema; tasks as task.metric."""
     scores = list(
         dict.fromkeys(
             (name, metric) for m in results.models for name, task in m.tasks.items() for metric in task.metrics

@@ -66,7 +66,7 @@ class Skipped:
     def reason(self) -> str:
         """In words."""
         if not self.is_better or (self.errors is not None and self.errors < _SEPARATE):
-            return f"not told from {self.rival.label}, which is no larger"
+            return f"indistinguishable from {self.rival.label}, which is no larger"
         said = f"{self.rival.label} is no larger and better: {certainty(self.errors)}"
         known = self.errors is not None and math.isfinite(self.errors)
         return f"{said}, {words.number(self.errors, 2)} standard errors" if known else said
@@ -187,15 +187,16 @@ def _ladder(results: Results, axis: Axis) -> tuple[list[Step], list[Skipped]]:
                 ratio=loss / below.loss if below and below.loss > 0 else None,
                 rival=rival,
                 errors=errors,
-                band=_band(loss, noise) if axis.key == "kld_mean" else None,
+                band=band(loss, noise) if axis.key == "kld_mean" else None,
             )
         )
     return steps, skipped
 
 
-def _band(kld: float, noise: float) -> str:
+def band(kld: float, noise: float = 0.0) -> str:
+    """What the page calls a mean KL divergence in nats; `noise` is the level of rounding."""
     if kld <= noise:
-        return "not told from the original"
+        return "indistinguishable from the original"
     return next(name for limit, name in BANDS if kld <= limit)
 
 
@@ -209,7 +210,7 @@ def describe(model: Model, results: Results) -> str:
     said = []
     if "top1" in model.measures:
         said.append(
-            f"it finds the same next word (token) likeliest as the original in"
+            f"it rates the same next word (token) most likely as the original in"
             f" {100 * model.measures['top1']:.0f} of 100 places"
         )
     if "ln_ppl_ratio" in model.measures:
@@ -339,7 +340,7 @@ def _task(pick: Step, axis: Axis) -> list[str]:
         return []
     metric = task.metric
     said = (
-        f"{axis.title}: {pick.model.label} answers {words.percent(metric.score)} rightly, the original"
+        f"{axis.title}: {pick.model.label} answers {words.percent(metric.score)} correctly, the original"
         f" {words.percent(axis.base)} (guessing: {words.percent(task.chance)})"
     )
     if metric.mcnemar_p is not None and not metric.lost and not metric.gained:

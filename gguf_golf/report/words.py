@@ -12,7 +12,7 @@ def size(count: float) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number with so many significant digits; a dash where it is not known."""
+    """A number with `digits` significant digits; a dash where it is not known."""
     if value is None:
         return "–"
     if value != 0 and abs(value) < 1e-4:

@@ -109,3 +109,53 @@ def test_hostile_results_run_nothing(browser: Any, tmp_path: Path) -> None:
     assert "<script>window.pwned=1</script>" in browser.find_element("css selector", ".headline").text
     heading(browser, "file").click()
     assert browser.get_log("browser") == []
+
+
+OVERFLOWING = """
+const scrolls = (element) => ['auto', 'scroll', 'hidden'].includes(getComputedStyle(element).overflowX);
+const out = [];
+for (const element of document.body.querySelectorAll('*')) {
+  const box = element.getBoundingClientRect();
+  if (!box.width || element.closest('svg svg, .target')) continue;
+  let holder = element.parentElement;
+  while (holder && holder !== document.body && !scrolls(holder) && !holder.closest('svg')) {
+    if (box.right > holder.getBoundingClientRect().right + 14) { out.push(element.outerHTML.slice(0, 80)); break; }
+    holder = holder.parentElement;
+  }
+}
+return out;
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_element_is_wider_than_its_container(page: Any, width: int, scheme: str) -> None:
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 700}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    page.refresh()
+    assert page.execute_script(OVERFLOWING) == []
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_the_main_table_fits_a_laptop_and_the_switch_shows_every_column(page: Any) -> None:
+    size = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    page.refresh()
+    holder = "const box = document.querySelector('#table .scroll'); return box.scrollWidth - box.clientWidth"
+    shown = "return [...document.querySelectorAll('#table thead th')].filter((th) => th.offsetWidth).length"
+    assert page.execute_script(holder) <= 0
+    few = page.execute_script(shown)
+    page.find_element("id", "every-column").click()
+    assert page.execute_script(shown) > few
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_links_lead_to_the_words(page: Any) -> None:
+    missing = (
+        "return [...document.querySelectorAll('a[href^=\"#\"]')]"
+        ".filter((a) => !document.getElementById(a.hash.slice(1))).length"
+    )
+    assert page.execute_script(missing) == 0
+    assert page.execute_script("return document.querySelectorAll('a[href^=\"#w-\"]').length") > 2

@@ -99,7 +99,7 @@ def test_what_is_below_the_noise_floor_is_the_original() -> None:
     floor = {**quant("floor", 16_000_000, 0.001, se=0.0001), "role": "noise-floor"}
     verdict = verdict_of(base(), floor, quant("a", 1000, 0.0011, se=1e-6), quant("b", 2000, 0.0004, se=1e-6))
     assert [step.model.label for step in verdict.ladder] == ["a"]  # the step to b is smaller than the noise
-    assert verdict.ladder[0].band == "not told from the original"
+    assert verdict.ladder[0].band == "indistinguishable from the original"
     assert any(sentence.startswith("Noise floor:") for sentence in verdict.evidence)
 
 
@@ -148,7 +148,7 @@ def test_a_task_alone_can_decide() -> None:
         quant("b", 2000, None, tasks={"arc": task(0.57, 0.52, 0.62, **kept)}),
     )
     assert verdict.pick is not None and verdict.pick.model.label == "b"
-    assert any("arc: b answers 57.0% rightly, the original 60.0%" in sentence for sentence in verdict.evidence)
+    assert any("arc: b answers 57.0% correctly, the original 60.0%" in sentence for sentence in verdict.evidence)
 
 
 def test_retained_is_the_share_above_chance() -> None:
