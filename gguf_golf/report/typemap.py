@@ -36,7 +36,7 @@ class TypeShare:
 
 @dataclass(frozen=True)
 class TypeMap:
-    """`rows` and `columns` are (pixel, text): projections, and the numbers of some layers. `outside`: the vocabulary."""
+    """`rows` and `columns` are (pixel, text): projections, and numbers of some layers. `outside`: the vocabulary."""
 
     cells: list[Cell]
     rows: list[tuple[int, str]]
