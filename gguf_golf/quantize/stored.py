@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from gguf_golf.container.tensors import Stored
 from gguf_golf.encode import Encoder, Guide
-from gguf_golf.encode.magnitude import HARMLESS, out_of_range
+from gguf_golf.encode.magnitude import HARMLESS, OutOfRangeError, encode_in_range, largest, within
 from gguf_golf.errors import InputError
 from gguf_golf.formats import types
 from gguf_golf.formats.types import QuantType
@@ -53,11 +53,10 @@ def stored(tensor: LazyTensor, quant_type: QuantType, guide: Guide, encoder: Enc
             end = (expert + 1) * rows_each
             for first in range(expert * rows_each, end, step):
                 rows = tensor.load_rows(first, min(first + step, end))
-                data = encoder.encode(rows, quant_type, guidance)
-                peak = out_of_range(rows, data, quant_type, guidance, encoder)
-                if peak is not None:
-                    raise OutOfRange(tensor.name, quant_type, peak)
-                yield data
+                try:
+                    yield encode_in_range(encoder, rows, quant_type, guidance)
+                except OutOfRangeError as error:
+                    raise OutOfRange(tensor.name, quant_type, error.peak) from error
 
     return Stored(tensor.name, tensor.shape, quant_type, parts)
 
@@ -88,8 +87,6 @@ def widened(
 def _is_harmless(tensor: LazyTensor) -> bool:
     step = max(1, SLAB_WEIGHTS // tensor.shape[-1])
     for first in range(0, tensor.n_rows, step):
-        rows = tensor.load_rows(first, min(first + step, tensor.n_rows))
-        peak = float(max(rows.max(), -rows.min()))
-        if peak != 0 and not HARMLESS[0] <= peak <= HARMLESS[1]:
+        if not within(largest(tensor.load_rows(first, min(first + step, tensor.n_rows))), HARMLESS):
             return False
     return True
