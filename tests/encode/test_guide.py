@@ -35,7 +35,7 @@ def guide(tmp_path: Path) -> Guide:
 def test_each_expert_has_its_own_guidance(guide: Guide) -> None:
     assert guide.imatrix is not None and guide.hessians is not None
     idle, reached = (guide.of(EXPERTS, TCQ3, 256, expert, 2) for expert in (0, 1))
-    assert idle.feedback is None and idle.importance is not None
+    assert idle.feedback is not None and idle.importance is not None, "it takes after its sibling"
     np.testing.assert_allclose(reached.importance, guide.imatrix.entries[EXPERTS].in_sum2[1] / 600, rtol=1e-6)
     hessian = guide.hessians.get(EXPERTS, 1)
     assert hessian is not None and reached.feedback is not None
