@@ -238,6 +238,49 @@ def cache_clean_command(*, kinds: tuple[str, ...], max_size: str | None, older_t
     output().result(f"freed {freed / 1e6:,.1f} MB", {"schema": "gguf-golf/cache-clean", "freed_bytes": freed})
 
 
+@cli.group("data")
+def data_group() -> None:
+    """List and fetch the data that suites measure on."""
+
+
+@data_group.command("list")
+def data_list_command() -> None:
+    """List the data sets: whether they are here, their licence, what they are."""
+    from gguf_golf.datasets import DATASETS, data_dir, is_here
+
+    width = max(map(len, DATASETS))
+    lines = [
+        f"{name:<{width}}  {'here' if is_here(name) else '-':<4}  {each.what}; {each.licence}"
+        for name, each in DATASETS.items()
+    ]
+    output().result(
+        "\n".join([*lines, f"folder: {data_dir()}"]),
+        {
+            "schema": "gguf-golf/data",
+            "folder": str(data_dir()),
+            "sets": {name: {"here": is_here(name), **asdict(each)} for name, each in DATASETS.items()},
+        },
+    )
+
+
+@data_group.command("fetch")
+@click.argument("names", nargs=-1, required=True)
+@click.option("--from", "source", type=PATH, help="A folder that holds the files, instead of downloading them.")
+def data_fetch_command(names: tuple[str, ...], source: Path | None) -> None:
+    """Fetch data sets by name; files with another hash than the known one are refused.
+
+    \b
+    gguf-golf data fetch wikitext-2
+    """
+    from gguf_golf.datasets import DATASETS, fetch
+
+    folders = {name: fetch(name, source) for name in names}
+    lines = [f"{name}: {folder} (licence: {DATASETS[name].licence})" for name, folder in folders.items()]
+    output().result(
+        "\n".join(lines), {"schema": "gguf-golf/data", "folders": {name: str(path) for name, path in folders.items()}}
+    )
+
+
 @cli.command("imatrix")
 @click.argument("model", type=MODEL)
 @click.option(

@@ -6,6 +6,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
+from gguf_golf import datasets
 from gguf_golf.errors import InputError, did_you_mean
 from gguf_golf.evaluate.on_text import TextSettings
 from gguf_golf.evaluate.speed import SpeedSettings
@@ -37,7 +38,10 @@ class Suite:
 
 
 def read_suite(path: str | Path) -> Suite:
-    """Read a suite; its files are named relative to it. Raises InputError for anything it cannot mean."""
+    """Read a suite; its files are named relative to it, or as "data:NAME/FILE" (datasets.py).
+
+    Raises InputError for anything it cannot mean.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -102,6 +106,8 @@ def _value(value: Any, hint: Any, where: str, path: Path) -> Any:
     """A value of TOML as the type that a setting has."""
     allowed = get_args(hint) or (hint,)
     if Path in allowed and isinstance(value, str):
+        if value.startswith(datasets.PREFIX):
+            return datasets.find(value.removeprefix(datasets.PREFIX))
         file = path.resolve().parent / value
         if not file.exists():
             raise InputError(f"{where}: {file} does not exist")
