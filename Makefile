@@ -5,7 +5,7 @@
 .DEFAULT_GOAL := help
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-metal lint fuzz bench docs wheel setup runtime runtime-tools clean lock
+.PHONY: help demo test test-metal lint fuzz bench docs wheel hf setup runtime runtime-tools clean lock
 
 # the first of these that is new enough; PYTHON=... chooses another
 PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11,$(shell \
@@ -55,6 +55,9 @@ runtime: setup ## build the patched llama.cpp
 
 runtime-tools: setup ## build its programs (llama-server, llama-quantize, ...) and its tests as well
 	$(GOLF) runtime build --tools --tests
+
+hf: setup ## install what `verify` and the architectures of llama.cpp's converter take: PyTorch's CPU build, transformers
+	$(BIN)/python -m pip install --quiet --requirement requirements-hf.txt
 
 setup: $(VENV)/installed ## install gguf-golf and its development tools into .venv
 

@@ -29,7 +29,7 @@ INSTALL = (
     "times smaller: PyTorch's installation page says how)"
 )
 CODE_FILES = ("config.json", "tokenizer_config.json")
-NOISE = ("This GGUF file is for Little Endian only", "Duplicated key name")
+NOISE = ("This GGUF file is for Little Endian only", "Duplicated key name", "Unknown RoPE type: default")
 MAX_WARNINGS = 8
 
 

@@ -25,22 +25,50 @@ def adapted_config(config: Config) -> dict[str, object]:
     Raises InputError for settings with which llama.cpp would compute something else.
     """
     values = dict(config.values)
+    _check_assumptions(config)
     match config.architecture:
+        case (
+            "BambaForCausalLM" | "GraniteMoeHybridForCausalLM"
+        ):  # transformers 5 has other names for the kinds of layers
+            names = {"linear_attention": "mamba", "full_attention": "attention"}
+            if kinds := values.get("layer_types"):
+                values["layer_types"] = [names.get(kind, kind) for kind in kinds]
         case "DeepseekV3ForCausalLM":
             values = {"scoring_func": "sigmoid", "norm_topk_prob": True} | values
         case "FalconForCausalLM":
-            if values.get("alibi") or values.get("parallel_attn") is False:
-                raise InputError(
-                    f"{config.directory}/config.json: alibi, or attention and MLP one after the other; llama.cpp's "
-                    "falcon computes rotary positions and both side by side"
-                )
-            if values.get("multi_query", True) and not values.get("new_decoder_architecture"):
+            if config.get("multi_query", True) and not config.get("new_decoder_architecture"):
                 values["num_kv_heads"] = 1  # whatever else the file says
         case "GPT2LMHeadModel":
             values.setdefault("n_ctx", values.get("n_positions", 1024))
         case "PhimoeForCausalLM":  # as transformers has called it since it knows the class
             values["architectures"] = ["PhiMoEForCausalLM"]
     return values
+
+
+def _check_assumptions(config: Config) -> None:
+    """Raises InputError for settings that llama.cpp's graph of this class does not read, and has another value of."""
+    text, name = config.text(), config.architecture
+    heads = text.values.get("num_attention_heads") or 1
+    head_dim = text.values.get("head_dim") or 256
+    assumed: dict[str, object] = {}
+    match name:
+        case "Qwen2MoeForCausalLM" | "OlmoeForCausalLM":
+            assumed = {"norm_topk_prob": False}
+        case "Qwen3NextForCausalLM" | "Qwen3_5MoeForCausalLM":
+            assumed = {"norm_topk_prob": True}
+        case "Gemma2ForCausalLM":
+            width = text.values.get("hidden_size") or 2304
+            assumed = {"query_pre_attn_scalar": width // heads if text.get("num_hidden_layers") == 46 else head_dim}
+        case "Exaone4ForCausalLM" if text.get("num_hidden_layers") != 64:  # only the model of 64 layers has a window
+            assumed = {"sliding_window": None}
+        case "FalconForCausalLM":
+            assumed = {"alibi": False, "parallel_attn": True}
+    for key, value in assumed.items():
+        if (given := text.values.get(key, value)) != value:
+            raise InputError(
+                f"{config.directory}/config.json: {key} is {given}; llama.cpp computes {name} with {value}, "
+                "which would be another model"
+            )
 
 
 def corrected_metadata(config: Config, model: Model) -> list[MetadataField]:

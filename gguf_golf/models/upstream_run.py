@@ -72,16 +72,14 @@ def add_missing(values: dict[str, Any], stored: dict[str, Any]) -> None:
     if "partial_rotary_factor" in rope:
         values.setdefault("rotary_pct", rope["partial_rotary_factor"])  # GPT-NeoX
     match values.get("model_type"):
-        case "bamba" | "granitemoehybrid":
-            names = {"linear_attention": "mamba", "full_attention": "attention"}
-            values["layer_types"] = [names.get(kind, kind) for kind in values.get("layer_types") or []]
         case "cohere2":
             values.setdefault("rotary_pct", 1.0)
         case "nemotron_h":
             kinds = values.get("layers_block_type") or []
             values.setdefault("hybrid_override_pattern", "".join(NEMOTRON_LAYERS[kind] for kind in kinds))
             if "E" not in values["hybrid_override_pattern"]:  # a dense model, though transformers has defaults for both
-                values.pop("num_experts_per_tok", None)
+                for key in ("num_experts_per_tok", "n_routed_experts", "n_group", "topk_group"):
+                    values.pop(key, None)
 
 
 def refuse_remote_code() -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from gguf_golf.errors import InputError
 from gguf_golf.models import open_model, upstream
+from gguf_golf.models.config import Config, read_config
+from gguf_golf.models.upstream_config import adapted_config
 from tests.models.conftest import small_model_file
 
 # Stands in for convert_hf_to_gguf.py: writes what it was told into its output, which is a real GGUF.
@@ -198,3 +200,34 @@ def test_only_the_weights_that_are_the_model_are_converted(checkpoint: Callable[
     open_model(path)
     seen = (converter / "calls").read_text().splitlines()[-1].split()
     assert [name for name in seen if "safetensors" in name] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("class_name", "settings"),
+    [
+        ("Qwen2MoeForCausalLM", {"norm_topk_prob": True}),
+        ("Gemma2ForCausalLM", {"query_pre_attn_scalar": 100, "head_dim": 16}),
+        ("Exaone4ForCausalLM", {"sliding_window": 16}),
+        ("FalconForCausalLM", {"alibi": True}),
+    ],
+)
+def test_settings_that_llama_cpp_does_not_read_are_refused(
+    class_name: str, settings: dict[str, object], checkpoint: Callable[[str], Path], converter: Path
+) -> None:
+    path = checkpoint("llama-biases")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"architectures": [class_name]} | settings))
+    with pytest.raises(InputError, match=rf"config.json: {next(iter(settings))} is .*llama.cpp computes {class_name}"):
+        open_model(path)
+
+
+def test_what_a_class_implies_is_said_to_the_converter(checkpoint: Callable[[str], Path]) -> None:
+    config = read_config(checkpoint("llama-biases"))
+    for class_name, key, value in (
+        ("DeepseekV3ForCausalLM", "scoring_func", "sigmoid"),
+        ("FalconForCausalLM", "num_kv_heads", 1),
+        ("GPT2LMHeadModel", "n_ctx", 77),
+        ("PhimoeForCausalLM", "architectures", ["PhiMoEForCausalLM"]),
+    ):
+        values = config.values | {"architectures": [class_name], "n_positions": 77}
+        assert adapted_config(Config(config.directory, values))[key] == value
