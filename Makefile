@@ -46,6 +46,9 @@ docs: setup ## write the generated pages again: docs/cli.md
 	$(BIN)/python -m gguf_golf.cli_reference > docs/cli.md.partial
 	mv docs/cli.md.partial docs/cli.md
 
+wheel: setup ## build dist/gguf_golf-VERSION-py3-none-any.whl
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
 bench: runtime-tools ## measure every type and whole models on this CPU, into build/bench.json
 	mkdir -p build
 	$(GOLF) bench --models --json build/bench.json
