@@ -74,15 +74,16 @@ CLASSES = {
     "qwen3-next": Tiny("Qwen3Next", MOE | LINEAR | {"num_experts": 4, "head_dim": 32,
         "shared_expert_intermediate_size": 64, "norm_topk_prob": True}),
     "qwen3.5": Tiny("Qwen3_5Text", LINEAR | {"head_dim": 32}),
-    "gemma": Tiny("Gemma", {"head_dim": 32}, "sentencepiece"),
-    "gemma2": Tiny("Gemma2", {"head_dim": 32, "sliding_window": 64, "query_pre_attn_scalar": 32}, "sentencepiece"),
+    "gemma": Tiny("Gemma", {"head_dim": 32}, "gemma"),
+    "gemma2": Tiny("Gemma2", {"head_dim": 32, "sliding_window": 64, "query_pre_attn_scalar": 32}, "gemma"),
     "gemma3": Tiny("Gemma3Text", {"head_dim": 32, "sliding_window": 64, "query_pre_attn_scalar": 32,
-        "num_hidden_layers": 7}, "sentencepiece"),
+        "num_hidden_layers": 7}, "gemma"),
     "gemma4": Tiny("Gemma4Text", {"head_dim": 32, "global_head_dim": 64, "sliding_window": 64, "num_hidden_layers": 6,
-        "vocab_size_per_layer_input": 640, "hidden_size_per_layer_input": 16}, "sentencepiece"),
+        "vocab_size_per_layer_input": 640, "hidden_size_per_layer_input": 16}, "gemma"),
     "phi": Tiny("Phi", {"num_key_value_heads": 4}),
     "phi3": Tiny("Phi3"),
-    "phimoe": Tiny("Phimoe", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "phimoe": Tiny("Phimoe", {"num_local_experts": 4, "num_experts_per_tok": 2, "lm_head_bias": True,
+        "attention_bias": True}),
     "gpt2": Tiny("GPT2", {"vocab_size": 640, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 512,
         "bos_token_id": 0, "eos_token_id": 1}, "gpt2", untouched=True),
     "gpt-neox": Tiny("GPTNeoX", {}, "gpt2"),
@@ -223,7 +224,7 @@ def examine(name: str, layout: str) -> Row:
             named = said.startswith("error: ")
             return Row(**row, convert="refused", verdict="refused" if named else "WRONG", remark=said[-400:])
         ids = token_ids(tokenizer, 256)
-        other = other_tokens(tokenizer, base)
+        other = other_tokens(checkpoint, base)
         row |= {"convert": "yes", "tokens": f"{len(other)} texts differ" if other else "same"}
         own = file_logits(base, ids, threads=1)
         kl, _ = compare(reference_logits(model, ids), own)
@@ -241,9 +242,7 @@ def examine(name: str, layout: str) -> Row:
             row["load"] = f"{kl_small:.1e}"
             failures += [] if kl_small < 5 else ["tcq3: the quantized file computes something else"]
         right = not other and kl < MAX_KL and not failures
-        row["remark"] = "; ".join(
-            [*failures, *([row["remark"]] if row["remark"] else []), *(repr(t) for t in other[:2])]
-        )
+        row["remark"] = "; ".join([*failures, *([row["remark"]] if row["remark"] else []), *other[:2]])
         return Row(**row, verdict="right" if right else "WRONG")
 
 
@@ -279,16 +278,23 @@ def make(tiny: Tiny, path: Path) -> str:
 
 def write_tokenizer(path: Path, kind: str, vocab: int) -> None:
     """Train a small tokenizer of this kind and write its files."""
-    if kind == "sentencepiece":
+    if kind in ("sentencepiece", "gemma"):
         import sentencepiece
 
+        pieces = {"pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3, "pad_piece": "<pad>", "eos_piece": "<eos>"}
+        pieces |= {"bos_piece": "<bos>", "add_dummy_prefix": False}
         sentencepiece.SentencePieceTrainer.train(
             input=str(CALIBRATION), model_prefix=str(path / "tokenizer"), vocab_size=vocab, model_type="bpe",
             byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False, minloglevel=2,
+            **(pieces if kind == "gemma" else {}),
         )  # fmt: skip
         (path / "tokenizer.vocab").unlink()
-        settings = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-        settings |= {"add_bos_token": True, "add_eos_token": False, "legacy": True}
+        settings: dict[str, Any] = {"add_bos_token": True, "add_eos_token": False}
+        if kind == "gemma":
+            settings |= {"tokenizer_class": "GemmaTokenizer", "bos_token": "<bos>", "eos_token": "<eos>"}
+        else:
+            settings |= {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "legacy": True}
+        settings |= {"unk_token": "<unk>", "pad_token": "<pad>"} if kind == "gemma" else {"unk_token": "<unk>"}
     else:
         from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 

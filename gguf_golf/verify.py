@@ -5,7 +5,6 @@ Not a measure of quantization: that is `gguf-golf eval`. It takes the [hf] extra
 
 import importlib.util
 import os
-import unicodedata
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,29 +22,16 @@ MAX_KL = 0.01
 MAX_KL_QUANTIZED = 2.0
 """Only an altogether wrong model is above this; how good a quantization is, `eval` says."""
 
-AWKWARD = (
-    "Hello, world! It's 3.14159 o'clock -- isn't it? I'LL see you're right; 12345678 and 007.",
-    " leading space,  two spaces,   three\ttab\t\ttabs \n newline\n\n\n  indented\r\nCRLF  trailing  ",
-    "def f(x):\n    return {'a': [x**2, -1], \"b\": x != 0}  # comment\n\n\n\treturn None;;;;====>>>>",
-    "Ünïcödé naïve café ﬁ ligature, Ελληνικά, русский текст, العربية, עברית, हिन्दी, ไทย",
-    "日本語のテキスト、中文文本，한국어 텍스트。「引用」",
-    "🙂👍🏽 👩‍👩‍👧‍👦 e\u0301 combining, \u200bzero-width\u00a0no-break, \ufeffmark",
-    "CamelCaseWords snake_case_words kebab-case-words SCREAMING_CASE http://example.org/a?b=c&d=%20#e",
-    "a",
-    "",
-)
-
 
 @dataclass(frozen=True)
 class Verdict:
     """What was compared: texts that are tokenized otherwise, and the logits of `n_tokens` positions.
 
-    `kl` is the mean KL divergence in nats from transformers to the file, `agreement` the share of positions with the
-    same most likely token.
+    `other_tokens` has one sentence for each; `kl` is the mean KL divergence in nats from transformers to the file,
+    `agreement` the share of positions with the same most likely token.
     """
 
     other_tokens: list[str]
-    n_texts: int
     kl: float
     agreement: float
     n_tokens: int
@@ -61,9 +47,7 @@ class Verdict:
         return {"right": self.right, **asdict(self)}
 
     def __str__(self) -> str:
-        tokens = f"tokens differ in {len(self.other_tokens)} of {self.n_texts} texts" if self.other_tokens else (
-            f"same tokens in {self.n_texts} texts"
-        )  # fmt: skip
+        tokens = f"tokens differ in {len(self.other_tokens)} texts" if self.other_tokens else "same tokens"
         return (
             f"{'right' if self.right else 'WRONG'}: {tokens}; logits at {self.n_tokens} positions: mean KL divergence "
             f"{self.kl:.2g} nats (at most {self.max_kl:g}), same top token {100 * self.agreement:.1f}%"
@@ -78,12 +62,12 @@ def verify(
     Raises InputError where the extra is missing or either cannot be loaded.
     """
     model, tokenizer = load_reference(checkpoint, trust_remote_code=trust_remote_code)
-    other = other_tokens(tokenizer, file)
+    other = other_tokens(checkpoint, file)
     ids = token_ids(tokenizer, n_tokens)
     kl, agreement = compare(reference_logits(model, ids), file_logits(file, ids, threads=threads))
     plain = {tensor.source_type for tensor in open_model(file, allow_requantize=True).tensors if len(tensor.shape) > 1}
     limit = MAX_KL if plain <= {"F32", "F16", "BF16"} else MAX_KL_QUANTIZED
-    return Verdict(other, len(AWKWARD), kl, agreement, len(ids), limit)
+    return Verdict(other, kl, agreement, len(ids), limit)
 
 
 def load_reference(checkpoint: Path, *, trust_remote_code: bool = False) -> tuple[Any, Any]:
@@ -109,23 +93,18 @@ def load_reference(checkpoint: Path, *, trust_remote_code: bool = False) -> tupl
     return model.eval(), tokenizer
 
 
-def other_tokens(tokenizer: Any, file: Path) -> list[str]:
-    """The awkward texts that llama.cpp tokenizes otherwise than transformers, BOS and EOS included.
+def other_tokens(checkpoint: Path, file: Path) -> list[str]:
+    """The awkward texts that llama.cpp tokenizes otherwise than transformers, one sentence each."""
+    from gguf_golf.models.tokens import check
 
-    llama.cpp does not normalize text, and no file can ask it to: a text counts if it differs in NFC too.
-    """
-    with LoadedModel(file, vocab_only=True) as loaded:
-
-        def differs(text: str) -> bool:
-            ours = loaded.tokenize(text, add_special=True, parse_special=True).tolist()
-            return bool(ours != list(tokenizer(text)["input_ids"]))
-
-        return [text for text in AWKWARD if differs(text) and differs(unicodedata.normalize("NFC", text))]
+    return check.compare(checkpoint, file)
 
 
 def token_ids(tokenizer: Any, n_tokens: int) -> npt.NDArray[np.int32]:
-    """At most `n_tokens` ids of the awkward texts, as one text and then again backwards, so that there are enough."""
-    ids = list(tokenizer("\n".join(AWKWARD))["input_ids"])
+    """`n_tokens` ids of awkward texts, first as one text and then backwards, until there are enough."""
+    from gguf_golf.models.tokens import check
+
+    ids = list(tokenizer("\n".join(check.AWKWARD))["input_ids"])
     while len(ids) < n_tokens:
         ids += ids[::-1]
     return np.array(ids[:n_tokens], np.int32)
