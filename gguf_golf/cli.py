@@ -19,7 +19,7 @@ import click
 
 from gguf_golf import __version__, threads
 from gguf_golf.command import MODEL, PATH, Group, Output, output
-from gguf_golf.errors import DataError, GolfError, printable
+from gguf_golf.errors import DataError, GolfError, InputError, printable
 
 if TYPE_CHECKING:
     from gguf_golf.fit import Settings
@@ -752,6 +752,78 @@ def quantize_command(*, model: Path, recipe: Path, out: Path, job: "Job") -> Non
             "file": str(out),
             "bytes": done.written.file_bytes,
             "types": {name: quant_type.name for name, quant_type in done.types.items()},
+            "notes": done.notes,
+        },
+    )
+
+
+@cli.command("tune")
+@click.argument("model", type=MODEL)
+@click.option("--recipe", type=PATH, help="The type of each tensor (gguf-golf plan).")
+@click.option("--type", "type_name", metavar="TYPE", help="One type for all linear layers, instead of a recipe.")
+@click.option(
+    "--embedding-type", default="q6_k", show_default=True, metavar="TYPE", help="With --type: of embedding and head."
+)
+@click.option("-o", "--out", type=PATH, required=True, help="The GGUF to write.")
+@click.option(
+    "--text", "texts", type=PATH, multiple=True, help="Text to train on, UTF-8.  [default: the model writes its own]"
+)
+@click.option(
+    "--tokens", type=click.IntRange(min=1), default=2_000_000, show_default=True, metavar="N", help="Train on N tokens."
+)
+@CTX
+@click.option("--only", type=click.Choice(["norms"]), help="Train the norms alone: minutes on a CPU.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the order of the text, and of the model's own.")
+@encoding_options
+def tune_command(
+    *,
+    model: Path,
+    recipe: Path | None,
+    type_name: str | None,
+    embedding_type: str,
+    out: Path,
+    texts: tuple[Path, ...],
+    tokens: int,
+    ctx: int,
+    only: str | None,
+    seed: int,
+    job: "Job",
+) -> None:
+    """Quantize MODEL, a Hugging Face folder, and train what the file holds: same types, same size, less damage.
+
+    \b
+    gguf-golf tune ./MyModel --recipe recipe.toml -o small.gguf --device cuda
+    gguf-golf tune ./MyModel --type q2_k --imatrix imatrix.gguf -o small.gguf
+    """
+    if (recipe is None) == (type_name is None):
+        raise click.UsageError("give either --recipe or --type")
+    try:
+        from gguf_golf.tune.tune import Settings, tune
+    except ImportError as error:
+        raise InputError(f"tuning needs PyTorch and transformers ({error}): pip install 'gguf-golf[tune]'") from None
+
+    done = tune(
+        model,
+        out,
+        recipe=recipe,
+        type_name=type_name,
+        embedding_type=embedding_type,
+        settings=Settings(texts, tokens, ctx, only_norms=only == "norms", seed=seed, device=job.device),
+        job=job,
+        say=output().say,
+    )
+    for note in done.notes:
+        output().say(f"note: {note}")
+    output().result(
+        f"{out}: {done.written.file_bytes:,} bytes, held-out KLD {done.kld_before:.4f} -> {done.kld:.4f}",
+        {
+            "schema": "gguf-golf/tune",
+            "file": str(out),
+            "bytes": done.written.file_bytes,
+            "kld_before": done.kld_before,
+            "kld": done.kld,
+            "steps": done.steps,
+            "seconds": done.seconds,
             "notes": done.notes,
         },
     )

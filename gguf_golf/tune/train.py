@@ -1,0 +1,203 @@
+"""The training loop: KL divergence to the original model, on batches of text; what is held out decides what is kept."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gguf_golf import files
+from gguf_golf.progress import ProgressBar
+from gguf_golf.tune.tokens import Tokens, batches
+from gguf_golf.tune.weights import Content, Matrix, Student
+
+MATRIX_RATE = 2e-3
+"""Adam's rate for latents, in units of the rms of the encoding error: about how far a weight moves in a step. It needs
+hundreds of steps to cross to the next code, so that the encoder sees slow changes (faster, training diverges)."""
+
+NORM_RATE = 2e-3
+"""The rate for norms, in units of their rms."""
+
+WARM_UP, LAST = 10, 0.05
+"""Steps until the full rate, and the share of it that is left at the end of the cosine."""
+
+PATIENCE = 6
+"""Evaluations without a better held-out KLD after which training stops."""
+
+LOGITS_BYTES = {"cuda": 4 << 30, "cpu": 256 << 20}
+"""Memory for one model's logits at a time."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and in which portions: `steps` of `batch` chunks; weights are encoded again every `encode_every` steps,
+    and the held-out text is measured every `measure_every` (a multiple of it)."""
+
+    steps: int
+    batch: int
+    encode_every: int
+    measure_every: int
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The best content seen, its held-out KLD in nats and that of the start, and the steps done (0: nothing gained)."""
+
+    content: Content
+    kld: float
+    kld_before: float
+    best_step: int
+    steps: int
+    seconds: float
+
+
+class Divergence:
+    """KL(teacher || student) in nats per token, in portions whose logits fit the memory."""
+
+    def __init__(self, teacher: Any, student: Any, n_vocab: int, n_ctx: int, device: str) -> None:
+        self._teacher, self._student, self._device = teacher, student, device
+        self._portion = max(1, LOGITS_BYTES[device] // (4 * n_vocab * n_ctx))
+
+    def train(self, chunks: NDArray[np.int32]) -> float:
+        """Add the gradients of the mean over all tokens; that mean."""
+        total = 0.0
+        for ids in self._portions(chunks):
+            with torch.autocast(self._device, torch.bfloat16, enabled=self._device == "cuda"):
+                with torch.no_grad():
+                    expected = self._teacher(input_ids=ids, use_cache=False).logits
+                found = self._student(input_ids=ids, use_cache=False).logits
+            loss = _kl(expected, found).sum() / chunks.size
+            loss.backward()
+            total += float(loss.detach())
+        return total
+
+    def measure(self, chunks: NDArray[np.int32]) -> float:
+        """The mean over the second half of each chunk, as `gguf-golf eval` scores it, in full precision."""
+        total, n = 0.0, 0
+        for ids in self._portions(chunks):
+            first = ids.shape[1] // 2
+            with torch.no_grad():
+                expected = self._teacher(input_ids=ids, use_cache=False).logits[:, first:-1]
+                each = _kl(expected, self._student(input_ids=ids, use_cache=False).logits[:, first:-1])
+            total += float(each.double().sum())
+            n += each.numel()
+        return total / n
+
+    def _portions(self, chunks: NDArray[np.int32]) -> Sequence[torch.Tensor]:
+        ids = torch.from_numpy(chunks.astype(np.int64)).to(self._device)
+        return list(ids.split(self._portion))
+
+
+def train(
+    student: Student,
+    divergence: Divergence,
+    tokens: Tokens,
+    schedule: Schedule,
+    trained: Sequence[Matrix],
+    state: Path,
+    job: Any,
+    say: Say,
+) -> Trained:
+    """Train the norms, and the latents of `trained` if there are any.
+
+    `state` is a file where an interrupted run of the same `job` resumes, with the same result; it stays.
+    """
+    norms = student.train_norms()
+    before = divergence.measure(tokens.held_out)
+    best = Trained(student.content(), before, before, 0, 0, 0.0)
+    optimizer = _optimizer(norms, student.train_matrices(trained))
+    rates = [group["lr"] for group in optimizer.param_groups]
+    batch = batches(tokens, schedule.batch, schedule.seed)
+    begun, started = 0, time.monotonic()
+    if (found := _resume(state, job)) is not None:
+        begun, best = found["step"], Trained(**{**found["best"], "content": Content.of_tensors(found["content"])})
+        started -= best.seconds
+        with torch.no_grad():
+            for parameter, value in zip(_parameters(optimizer), found["parameters"], strict=True):
+                parameter.copy_(value)
+        optimizer.load_state_dict(found["optimizer"])
+        student.refresh(trained)
+        say(f"resuming at step {begun} of {schedule.steps}")
+    say(f"held-out KLD before tuning: {before:.5f}")
+    loss = math.nan
+    with ProgressBar(total=schedule.steps, initial=begun, desc="tuning", unit="step") as bar:
+        for step in range(begun, schedule.steps):
+            if step % schedule.encode_every == 0 and step > begun:
+                student.refresh(trained)
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * _share(step, schedule.steps)
+            optimizer.zero_grad()
+            loss = divergence.train(batch(step))
+            student.pass_gradients()
+            optimizer.step()
+            bar.update()
+            done = step + 1
+            if done % schedule.measure_every and done < schedule.steps:
+                continue
+            student.refresh(trained)
+            kld, seconds = divergence.measure(tokens.held_out), time.monotonic() - started
+            left = seconds / done * (schedule.steps - done)
+            say(f"step {done} of {schedule.steps}: loss {loss:.5f}, held-out KLD {kld:.5f}, {left:.0f} s left")
+            if kld < best.kld:
+                best = Trained(student.content(), kld, before, done, done, seconds)
+            best = Trained(best.content, best.kld, before, best.best_step, done, seconds)
+            hopeless = not math.isfinite(kld) or done - best.best_step >= PATIENCE * schedule.measure_every
+            if hopeless and done < schedule.steps:
+                say("stopping early: the held-out KLD no longer falls")
+            _save(state, job, schedule.steps if hopeless else done, best, optimizer)
+            if hopeless:
+                break
+    return best
+
+
+def _kl(expected: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    """KL divergence f32 [...] of the distributions with these logits [..., n_vocab]."""
+    p, q = torch.log_softmax(expected.float(), -1), torch.log_softmax(found.float(), -1)
+    return torch.sum(p.exp() * (p - q), -1)
+
+
+def _optimizer(norms: Sequence[torch.Tensor], matrices: Sequence[Matrix]) -> torch.optim.Adam:
+    groups = [{"params": [norm], "lr": NORM_RATE * float(norm.detach().square().mean().sqrt())} for norm in norms]
+    groups += [{"params": [matrix.latent], "lr": MATRIX_RATE * matrix.error_rms} for matrix in matrices]
+    return torch.optim.Adam(groups, betas=(0.9, 0.95))
+
+
+def _share(step: int, steps: int) -> float:
+    """Of the full rate: a linear start, then a cosine."""
+    return min(1.0, (step + 1) / WARM_UP) * (LAST + (1 - LAST) * 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+
+def _parameters(optimizer: torch.optim.Adam) -> list[torch.Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _save(state: Path, job: Any, step: int, best: Trained, optimizer: torch.optim.Adam) -> None:
+    record = {
+        "job": job,
+        "step": step,
+        "best": {field.name: getattr(best, field.name) for field in fields(best) if field.name != "content"},
+        "content": best.content.tensors(),
+        "parameters": [parameter.detach().cpu() for parameter in _parameters(optimizer)],
+        "optimizer": optimizer.state_dict(),
+    }
+    with files.replace_file(state) as partial:
+        torch.save(record, partial)
+
+
+def _resume(state: Path, job: Any) -> dict[str, Any] | None:
+    """What a run of the same job left, or None."""
+    if not state.is_file():
+        return None
+    try:
+        record: dict[str, Any] = torch.load(state, map_location="cpu", weights_only=True)
+    except Exception:  # torn, or of another version of torch: begin again
+        return None
+    return record if isinstance(record, dict) and record.get("job") == job else None

@@ -1,0 +1,225 @@
+"""`gguf-golf tune`: a checkpoint into a GGUF of the types asked for, with the content that training found best."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from gguf import GGUFValueType
+from numpy.typing import NDArray
+
+from gguf_golf import files
+from gguf_golf.container.tensors import Stored
+from gguf_golf.errors import BuildError, InputError
+from gguf_golf.models import MetadataField
+from gguf_golf.models.roles import is_quantizable
+from gguf_golf.quantize.cached import as_gguf
+from gguf_golf.quantize.job import DEFAULT_JOB, Job
+from gguf_golf.quantize.load_check import check_loads
+from gguf_golf.quantize.prepare import Prepared, by_recipe, by_type
+from gguf_golf.quantize.stored import stored_tensors
+from gguf_golf.quantize.writer import Written, write
+from gguf_golf.runtime.session import LoadedModel
+from gguf_golf.tune import tokens as tokens_module
+from gguf_golf.tune.mapping import link_matrices, link_norms
+from gguf_golf.tune.tokens import Tokens
+from gguf_golf.tune.train import Divergence, Say, Schedule, Trained, train
+from gguf_golf.tune.weights import Content, Matrix, Student
+
+TRAINED_BPW = 6.0
+"""Matrices of types with fewer bits per weight are trained; what more bits lose is not worth the memory."""
+
+STEPS = 400
+BATCH_TOKENS = (4096, 32768)
+"""Tokens of a batch are what gives STEPS steps, between these bounds: more steps are better than larger batches."""
+
+KEY_TUNED = "gguf_golf.tune."
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to tune. `texts` empty: text that the model writes itself. `tokens` is how many are trained on, in chunks of
+    `n_ctx`; a text that has fewer is used again. `batch_tokens` None: what gives STEPS steps, between BATCH_TOKENS.
+    `only_norms` leaves the matrices as `quantize` makes them."""
+
+    texts: tuple[Path, ...] = ()
+    tokens: int = 2_000_000
+    n_ctx: int = 512
+    batch_tokens: int | None = None
+    only_norms: bool = False
+    seed: int = 0
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What was written, the held-out KLD before and after in nats, and what a user should be told."""
+
+    written: Written
+    kld_before: float
+    kld: float
+    steps: int
+    seconds: float
+    notes: list[str]
+
+
+def tune(
+    source: Path,
+    out: Path,
+    *,
+    recipe: Path | None = None,
+    type_name: str | None = None,
+    embedding_type: str = "q6_k",
+    settings: Settings,
+    job: Job = DEFAULT_JOB,
+    say: Say = lambda words: None,
+) -> Tuned:
+    """Write `out` with the types of `recipe`, or with one type, tuned to predict what the checkpoint predicts.
+
+    Raises InputError for a source that transformers cannot load, tensors that cannot be mapped to it, and as
+    `by_recipe` and `by_type` do.
+    """
+    if not source.is_dir():
+        raise InputError(f"{source} cannot be tuned: training needs the Hugging Face folder that it was made from")
+    _check_device(settings.device)
+    job, encoding_notes = _encoding_on(job)
+    if recipe is not None:
+        made, _ = by_recipe(source, recipe, out, job)
+    else:
+        assert type_name is not None
+        made = by_type(source, type_name, embedding_type, out, job)
+    torch.set_num_threads(made.encoder.threads)
+    teacher = _load(source)
+    matrices, norms, links = _links(made, teacher)
+    teacher.to(settings.device)
+    tokens = _tokens(source, teacher, settings)
+    schedule = _schedule(tokens, settings)
+    say(f"{tokens.source}: {len(tokens.train)} chunks to train on, {len(tokens.held_out)} held out")
+    guide = made.guide if settings.only_norms else made.guide.without_hessians()
+    notes = [*made.notes, *encoding_notes]
+    if guide is not made.guide:
+        notes.append("the Hessians are not used: training takes the place of error feedback")
+    student = Student(
+        copy.deepcopy(teacher),
+        [Matrix(tensor, made.types[tensor.name], links[tensor.name], settings.device) for tensor in matrices],
+        norms,
+        guide,
+        made.encoder,
+    )
+    trained = [] if settings.only_norms else [m for m in student.matrices if m.quant_type.bpw < TRAINED_BPW]
+    n_vocab = int(teacher.get_input_embeddings().weight.shape[0])
+    divergence = Divergence(teacher, student.model, n_vocab, settings.n_ctx, settings.device)
+    described = {"schedule": asdict(schedule), "only_norms": settings.only_norms, "text_sha256": tokens.sha256}
+    state = out.with_name(out.name + ".tune")
+    identity = {**made.made_from, **described, "device": settings.device, "types": _names(made)}
+    with files.locked(state):
+        best = train(student, divergence, tokens, schedule, trained, state, identity, say)
+        if best.best_step == 0:
+            notes.append("tuning did not lower the held-out KLD: the file is the untuned one")
+        written = write(
+            _stored(made, best.content),
+            out,
+            metadata=[*made.metadata, *_provenance(tokens, schedule, settings, best)],
+            made_from={**made.made_from, **described, "best_step": best.best_step, "kld": best.kld},
+            inputs=[*made.inputs, *settings.texts],
+            force=job.force,
+            progress=job.progress,
+        )
+        notes += check_loads(out)
+        state.unlink(missing_ok=True)
+    return Tuned(written, best.kld_before, best.kld, best.steps, best.seconds, notes)
+
+
+def _check_device(device: str) -> None:
+    if device not in ("cpu", "cuda"):
+        raise InputError(f"there is no device {device!r} to train on; devices are cpu and cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("PyTorch finds no NVIDIA GPU here: use --device cpu, or install a PyTorch with CUDA")
+
+
+def _encoding_on(job: Job) -> tuple[Job, list[str]]:
+    """The job on the CPU, with a note, where the runtime has no encoder for the GPU."""
+    try:
+        job.encoder()
+    except BuildError as error:
+        return replace(job, device="cpu"), [f"encoding on the CPU: {error}"]
+    return job, []
+
+
+def _load(source: Path) -> Any:
+    """The transformers model in f32 on the CPU."""
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, local_files_only=True)
+    except Exception as error:  # transformers raises what it likes for what it does not know
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{source}: transformers cannot load it to train ({reason})") from error
+    return model.eval().requires_grad_(False)
+
+
+def _links(made: Prepared, teacher: Any) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
+    """The tensors that the student must have as they are stored, how norms map, and how those tensors map."""
+    parameters = {name: parameter.detach() for name, parameter in teacher.named_parameters()}
+    matrices = [t for t in made.model.tensors if is_quantizable(t) and made.types[t.name].is_quantized]
+    return matrices, link_norms(made.model, parameters), link_matrices(matrices, parameters)
+
+
+def _tokens(source: Path, teacher: Any, settings: Settings) -> Tokens:
+    converted = as_gguf(source)
+    if settings.texts:
+        return tokens_module.from_files(converted, settings.texts, settings.n_ctx)
+    with LoadedModel(converted, vocab_only=True) as model:
+        start = model.text_start
+    n_chunks = max(16, settings.tokens // settings.n_ctx)
+    return tokens_module.sampled(
+        teacher, max(start, 0), n_chunks, settings.n_ctx, seed=settings.seed, device=settings.device
+    )
+
+
+def _schedule(tokens: Tokens, settings: Settings) -> Schedule:
+    wanted = settings.batch_tokens or min(max(settings.tokens // STEPS, BATCH_TOKENS[0]), BATCH_TOKENS[1])
+    batch = max(1, wanted // settings.n_ctx)
+    steps = max(1, settings.tokens // (batch * settings.n_ctx))
+    encode_every = 4
+    measure_every = max(1, steps // (20 * encode_every)) * encode_every
+    return Schedule(steps, batch, encode_every, measure_every, settings.seed)
+
+
+def _names(made: Prepared) -> dict[str, str]:
+    return {name: quant_type.name for name, quant_type in made.types.items()}
+
+
+def _stored(made: Prepared, content: Content) -> list[Stored]:
+    """What `quantize` would write, with what was trained in its place."""
+    data: dict[str, NDArray[np.uint8]] = dict(content.matrices)
+    data |= {name: values.view(np.uint8) for name, values in content.norms.items()}
+
+    def replaced(tensor: Stored) -> Stored:
+        if tensor.name not in data:
+            return tensor
+
+        def parts() -> Iterator[NDArray[np.uint8]]:
+            yield np.ascontiguousarray(data[tensor.name])
+
+        return replace(tensor, parts=parts)
+
+    return [replaced(tensor) for tensor in stored_tensors(made.model, made.types, made.guide, made.encoder)]
+
+
+def _provenance(tokens: Tokens, schedule: Schedule, settings: Settings, best: Trained) -> list[MetadataField]:
+    """How the content came to be, under gguf_golf.tune."""
+    text, count, number = GGUFValueType.STRING, GGUFValueType.UINT64, GGUFValueType.FLOAT32
+    entries: list[tuple[str, object, GGUFValueType]] = [
+        ("text", tokens.source, text),
+        ("text_sha256", tokens.sha256, text),
+        ("trained", "norms" if settings.only_norms else "weights and norms", text),
+        ("tokens", best.best_step * schedule.batch * settings.n_ctx, count),
+        ("steps", best.best_step, count),
+        ("seed", settings.seed, count),
+        ("kld_before", best.kld_before, number),
+        ("kld", best.kld, number),
+    ]
+    return [MetadataField(KEY_TUNED + name, value, type_) for name, value, type_ in entries]

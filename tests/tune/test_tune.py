@@ -1,0 +1,127 @@
+"""`tune` end to end: what is measured of the file is what was trained, nothing gets worse, and a run resumes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from gguf_golf.formats import types
+from gguf_golf.quantize.cached import as_gguf
+from gguf_golf.quantize.convert import convert
+from gguf_golf.quantize.job import Job
+from gguf_golf.runtime.session import LoadedModel
+from gguf_golf.tune import train
+from gguf_golf.tune.tokens import from_files
+from gguf_golf.tune.tune import Settings, tune
+
+JOB = Job(threads=1, progress=False)
+
+
+@pytest.fixture
+def short(tmp_path: Path, demo_text: Path) -> Settings:
+    """Eight steps on a few hundred tokens each."""
+    text = tmp_path / "text.txt"
+    text.write_text(demo_text.read_text(encoding="utf-8")[:16000], encoding="utf-8")
+    return Settings((text,), tokens=8 * 512, n_ctx=64, batch_tokens=512)
+
+
+def tensors(path: Path) -> dict[str, bytes]:
+    types.register_with_gguf()
+    return {tensor.name: tensor.data.tobytes() for tensor in gguf.GGUFReader(path).tensors}
+
+
+@pytest.mark.parametrize("type_name", ["tcq2", "q2_k"])
+def test_a_tuned_file_has_the_size_of_the_untuned_one_and_less_divergence(
+    one_layer: Path, short: Settings, tmp_path: Path, type_name: str
+) -> None:
+    plain, out = tmp_path / "plain.gguf", tmp_path / "tuned.gguf"
+    convert(one_layer, plain, type_name=type_name, job=JOB)
+    done = tune(one_layer, out, type_name=type_name, settings=short, job=JOB)
+    assert done.kld < done.kld_before
+    before, after = tensors(plain), tensors(out)
+    assert {name: len(data) for name, data in before.items()} == {name: len(data) for name, data in after.items()}
+    assert before["token_embd.weight"] == after["token_embd.weight"]
+    assert before["blk.0.attn_q.weight"] != after["blk.0.attn_q.weight"]
+    assert before["blk.0.attn_norm.weight"] != after["blk.0.attn_norm.weight"]
+
+
+def held_out_logits(path: Path, chunks: NDArray[np.int32]) -> NDArray[np.float64]:
+    """What llama.cpp predicts in the second half of each chunk: log-probabilities [n, n_vocab]."""
+    every = []
+    with LoadedModel(path) as model, model.context(chunks.shape[1], threads=1) as context:
+        for chunk in chunks:
+            context.clear()
+            positions = np.arange(len(chunk), dtype=np.int32)
+            every.append(context.decode(chunk, positions, positions >= 0)[len(chunk) // 2 : -1].astype(np.float64))
+    logits = np.concatenate(every)
+    return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+
+
+def test_llama_cpp_measures_the_divergence_that_training_reports(
+    one_layer: Path, short: Settings, tmp_path: Path
+) -> None:
+    out = tmp_path / "tuned.gguf"
+    done = tune(one_layer, out, type_name="tcq2", settings=short, job=JOB)
+    base = as_gguf(one_layer)
+    chunks = from_files(base, short.texts, short.n_ctx).held_out
+    expected, found = held_out_logits(base, chunks), held_out_logits(out, chunks)
+    kld = float(np.mean(np.sum(np.exp(expected) * (expected - found), axis=1)))
+    assert kld == pytest.approx(done.kld, rel=0.02)
+
+
+def test_only_norms_leaves_the_matrices_as_quantize_makes_them(
+    one_layer: Path, short: Settings, tmp_path: Path
+) -> None:
+    plain, out = tmp_path / "plain.gguf", tmp_path / "tuned.gguf"
+    convert(one_layer, plain, type_name="tcq2", job=JOB)
+    tune(one_layer, out, type_name="tcq2", settings=replace(short, only_norms=True), job=JOB)
+    before, after = tensors(plain), tensors(out)
+    assert {name for name in before if before[name] != after[name]} == {
+        "blk.0.attn_norm.weight",
+        "blk.0.ffn_norm.weight",
+        "output_norm.weight",
+    }
+
+
+def test_an_interrupted_run_resumes_with_the_same_file(one_layer: Path, short: Settings, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole.gguf", tmp_path / "out.gguf"
+    tune(one_layer, whole, type_name="tcq2", settings=short, job=JOB)
+    said: list[str] = []
+
+    def interrupt(words: str) -> None:
+        said.append(words)
+        if words.startswith("step 8"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(one_layer, out, type_name="tcq2", settings=short, job=JOB, say=interrupt)
+    assert not out.exists()
+    tune(one_layer, out, type_name="tcq2", settings=short, job=JOB, say=said.append)
+    assert "resuming at step 4 of 8" in said
+    assert tensors(out) == tensors(whole)
+    assert not out.with_name("out.gguf.tune").exists()
+
+
+def test_a_file_that_training_made_worse_is_not_handed_over(
+    one_layer: Path, short: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "NORM_RATE", 30.0)
+    plain, out = tmp_path / "plain.gguf", tmp_path / "tuned.gguf"
+    convert(one_layer, plain, type_name="tcq2", job=JOB)
+    done = tune(one_layer, out, type_name="tcq2", settings=short, job=JOB)
+    assert done.kld == done.kld_before
+    assert any("the file is the untuned one" in note for note in done.notes)
+    assert tensors(out) == tensors(plain)
+
+
+def test_without_a_text_the_model_writes_its_own(one_layer: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tuned.gguf"
+    settings = Settings((), tokens=16 * 32, n_ctx=32, batch_tokens=128, only_norms=True, seed=3)
+    done = tune(one_layer, out, type_name="tcq2", settings=settings, job=JOB)
+    fields = gguf.GGUFReader(out).fields
+    assert fields["gguf_golf.tune.text"].contents() == "sampled from the model"
+    assert fields["gguf_golf.tune.seed"].contents() == 3
+    assert fields["gguf_golf.tune.steps"].contents() <= done.steps
