@@ -3,7 +3,7 @@
     python eval/quant_levels_example.py ../shared/models/golf-88m ../shared/data/wikitext-2 -o OUT
 
 OUT keeps the files, results.json, report.html, table.csv and example.md. Finished work is kept, here and in gguf-golf's
-cache: a run that was stopped at any point goes on where it was. What is measured: eval/suites/quant_levels.toml.
+cache: an interrupted run resumes. What is measured: eval/suites/quant_levels.toml.
 """
 
 from collections.abc import Sequence
@@ -76,7 +76,7 @@ open it in a browser) and [every number](example/table.csv) as CSV.
 Quality retained is (score − chance) / (score of 16 bit − chance), on each axis alone. A claim is *supported* on an axis
 if the whole 95% interval of this share lies inside what the claim means, *refuted* if it lies outside, else
 *undecided*: these data do not tell. An axis on which 16 bit itself is not above chance has nothing to retain. A share
-above 100% is a file that answered questions which 16 bit missed: another model, not a better one; with so many files
+above 100% means that the file answered questions that 16 bit missed: another model, not a better one; with so many files
 and axes some intervals miss the truth by luck. KL divergence has no level of chance, hence no share.
 
 {claims}

@@ -13,7 +13,7 @@ from gguf_golf.cli_reference import reference
 from gguf_golf.errors import InputError
 
 
-@pytest.mark.parametrize("error", [InputError("the file is odd: mend it"), OSError(28, "No space left on device", "x")])
+@pytest.mark.parametrize("error", [InputError("the file is odd: fix it"), OSError(28, "No space left on device", "x")])
 def test_an_error_is_one_line_and_exit_code_one(
     error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,7 +45,7 @@ def outs_in(folder: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def whole(tiny_dir, tmp_path_factory):
-    """(files, outcomes, words) of a run that nobody disturbed."""
+    """(files, outcomes, words) of a run that is left alone."""
     outs, said = outs_in(tmp_path_factory.mktemp("whole")), []
     return outs, fit(tiny_dir, BUDGETS, outs, SETTINGS, Constraints(), said.append, "gguf-golf sweep ..."), said
 

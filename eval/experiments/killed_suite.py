@@ -1,4 +1,4 @@
-"""Question: does a suite that is killed again and again end with the results of one that nobody disturbed?
+"""Question: does a suite that is killed again and again end with the same results as one that is left alone?
 
     python eval/experiments/killed_suite.py eval/suites/short.toml OUT BASE.gguf QUANT.gguf...
 

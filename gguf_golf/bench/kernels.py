@@ -68,7 +68,7 @@ def measure(names: Sequence[str] = (), rounds: int = 5, progress: bool = True) -
     available = {quant_type.name: (quant_type, data) for quant_type, data in _quantized(rows)}
     for name in names:
         if name not in available:
-            raise InputError(f"{name} is no type to measure; types are {', '.join(available)}")
+            raise InputError(f"{name} is not a type that can be measured; types are {', '.join(available)}")
     chosen = [available[name] for name in names or available]
 
     speeds = [TypeSpeed(quant_type) for quant_type, _ in chosen]
@@ -117,7 +117,7 @@ def _measure_once(speed: TypeSpeed, data: NDArray[np.uint8], rows: NDArray[np.fl
         with _Products(type_id, data, matrix_rows, columns, repeats) as products:
             return min(_cpu_seconds(products.compute) for _ in range(runs)) * 1e9 / (ROW * columns * repeats)
 
-    # twice the rows less once the rows: quantizing the column, which a real matrix does not notice, is no part of it
+    # twice the rows less once the rows: quantizing the column, is negligible for a real matrix and left out
     double, single = (nanoseconds(rows, 1, CACHE_REPEATS, runs=10) for rows in (2 * CACHE_ROWS, CACHE_ROWS))
     stream_rows = STREAM_BYTES // row_bytes
 

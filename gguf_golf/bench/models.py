@@ -55,7 +55,7 @@ def measure(models: Sequence[str], threads: Sequence[int], rounds: int = 5, prog
     """
     for model in models:
         if model not in MODELS:
-            raise InputError(f"there is no model {model} to measure; models are {', '.join(MODELS)}")
+            raise InputError(f"{model} is not a model that can be measured; models are {', '.join(MODELS)}")
     bench = tool("llama-bench")
     results = []
     for model in models:

@@ -74,7 +74,7 @@ def path_matrices(offset: int) -> list[int]:
 def lo_matrices(fmt: tcq.TcqFormat) -> list[int]:
     """By plane, then k: the matrix from a byte of the first or second plane of lo bits to the index bits above 2.
 
-    A plane is what a kernel loads at once: the lo bits in the order of their first byte, one or two bits a weight.
+    A plane is what a kernel loads at once: the lo bits in the order of their first byte, one or two bits per weight.
     """
     bytes_per_bit = fmt.block_size // 8
     positions = tcq.lo_bit_positions(fmt)

@@ -1,4 +1,4 @@
-"""What part a tensor plays in a model, told from its GGUF name: a linear layer or not, vocabulary, attention, MLP."""
+"""What part a tensor plays in a model, by its GGUF name: a linear layer or not, vocabulary, attention, MLP."""
 
 from gguf_golf.models.model import LazyTensor
 

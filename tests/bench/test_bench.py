@@ -54,12 +54,12 @@ def test_document() -> None:
 
 @pytest.mark.usefixtures("small")
 def test_unknown_type() -> None:
-    with pytest.raises(InputError, match="tcq9 is no type"):
+    with pytest.raises(InputError, match="tcq9 is not a type"):
         kernels.measure(["tcq9"], rounds=1, progress=False)
 
 
 def test_unknown_model() -> None:
-    with pytest.raises(InputError, match="there is no model 9b"):
+    with pytest.raises(InputError, match="9b is not a model"):
         models.measure(["9b"], [1])
 
 

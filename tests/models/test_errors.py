@@ -24,7 +24,7 @@ def cut(path: Path, size: int) -> None:
 
 
 def rewrite_weights(path: Path, **changes: np.ndarray | None) -> None:
-    """Write the checkpoint's weights anew with some replaced, or left out where the new value is None."""
+    """Write the checkpoint's weights again with some replaced, or left out where the new value is None."""
     weights = random_weights(json.loads((path / "config.json").read_text()))
     for name, values in changes.items():
         weights.pop(name, None)
