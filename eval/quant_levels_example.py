@@ -76,8 +76,8 @@ open it in a browser) and [every number](example/table.csv) as CSV.
 Quality retained is (score − chance) / (score of 16 bit − chance), on each axis alone. A claim is *supported* on an axis
 if the whole 95% interval of this share lies inside what the claim means, *refuted* if it lies outside, else
 *undecided*: these data do not tell. An axis on which 16 bit itself is not above chance has nothing to retain. A share
-above 100% means that the file answered questions that 16 bit missed: another model, not a better one; with so many files
-and axes some intervals miss the truth by luck. KL divergence has no level of chance, hence no share.
+above 100% means that the file answered questions that 16 bit missed: another model, not a better one; over this many
+files and axes, some intervals miss the truth by luck. KL divergence has no level of chance, hence no share.
 
 {claims}
 {summary}

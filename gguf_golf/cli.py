@@ -203,7 +203,7 @@ def runtime_info_command() -> None:
     """Show the pin, the flags, the CPU's features, the paths and all types."""
     from gguf_golf.runtime.info import describe
 
-    click.echo(describe())
+    output().result(*describe())
 
 
 @cli.group("cache")

@@ -141,3 +141,12 @@ def test_a_folder_becomes_a_gguf_once(tiny_dir: Path, tmp_path: Path, monkeypatc
 def test_any_part_of_a_split_model_names_its_first(tiny: Callable[[str], Path]) -> None:
     assert as_gguf(Path("x/m-00003-of-00004.gguf")) == Path("x/m-00001-of-00004.gguf")
     assert as_gguf(tiny("q8_0")) == tiny("q8_0")
+
+
+def test_verbose_shows_llama_cpps_log(tiny: Callable[[str], Path]) -> None:
+    command = [sys.executable, "-m", "gguf_golf", "run", str(tiny("q8_0")), "-p", "The", "-n", "1", "--threads", "1"]
+    quiet = subprocess.run([*command, "-q"], capture_output=True, text=True, check=True)
+    verbose = subprocess.run([*command, "-v"], capture_output=True, text=True, check=True)
+    assert quiet.stderr == ""
+    assert "llama.cpp: " in verbose.stderr and "general.architecture" in verbose.stderr
+    assert verbose.stdout == quiet.stdout

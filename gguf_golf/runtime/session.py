@@ -5,6 +5,7 @@ sampling of its own.
 """
 
 import ctypes
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ from gguf_golf.threads import resolve
 
 GGUF_MAGIC = b"GGUF"
 
+_log = logging.getLogger("llama.cpp")
 _log_tail: deque[str] = deque(maxlen=40)
 _log_listeners: list[list[str]] = []
 _kept_alive: list[Any] = []  # ctypes callbacks that C still points to
@@ -37,6 +39,7 @@ def bindings() -> ModuleType:
     def keep(_level: int, text: bytes, _user_data: Any) -> None:
         line = text.decode("utf-8", "replace")
         _log_tail.append(line)
+        _log.debug("%s", line.rstrip())
         for listener in _log_listeners:
             listener.append(line)
 
