@@ -3,7 +3,7 @@
 #
 # GGML_QUANT_SIZES, the table by which gguf-py computes the shape, offset and size of every tensor, still counts Q8_1's
 # two scales as 32 bits each; ggml stores 16 bits each. All other types agree. A file with a Q8_1 tensor that
-# GGUFWriter writes and GGUFReader reads back without complaint is refused by ggml's own reader, and vice versa.
+# GGUFWriter writes and GGUFReader reads back without complaint is refused by ggml's own reader.
 #
 # Seen in: gguf 0.19.0; llama.cpp b11549 (the library in xllamacpp 2026.10.11549).
 # Most would expect: the two implementations of one format, from one repository, to agree on its block sizes.
