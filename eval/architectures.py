@@ -130,7 +130,7 @@ CLASSES = {
     "ernie4.5-moe": Tiny("Ernie4_5_Moe", {"moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 64,
         "moe_num_shared_experts": 1, "moe_layer_start_index": 1}),
     "hunyuan": Tiny("HunYuanDenseV1", {"head_dim": 16}),
-    "exaone4": Tiny("Exaone4", {"head_dim": 16, "sliding_window": 64}),
+    "exaone4-sliding": Tiny("Exaone4", {"head_dim": 16, "sliding_window": 64}),
     "arcee": Tiny("Arcee", {"head_dim": 16}),
     "qwen3-embedding": Tiny("Qwen3", {"head_dim": 32, "tie_word_embeddings": True}),
 }  # fmt: skip

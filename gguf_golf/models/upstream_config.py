@@ -40,8 +40,6 @@ def adapted_config(config: Config) -> dict[str, object]:
                 values["num_kv_heads"] = 1  # whatever else the file says
         case "GPT2LMHeadModel":
             values.setdefault("n_ctx", values.get("n_positions", 1024))
-        case "PhimoeForCausalLM":  # as transformers has called it since it knows the class
-            values["architectures"] = ["PhiMoEForCausalLM"]
     return values
 
 
@@ -61,6 +59,11 @@ def _check_assumptions(config: Config) -> None:
             assumed = {"query_pre_attn_scalar": width // heads if text.get("num_hidden_layers") == 46 else head_dim}
         case "Exaone4ForCausalLM" if text.get("num_hidden_layers") != 64:  # only the model of 64 layers has a window
             assumed = {"sliding_window": None}
+        case "PhiMoEForCausalLM" | "PhimoeForCausalLM":
+            raise InputError(
+                f"{config.directory} is {name}, whose router weighs each expert against those left; llama.cpp weighs "
+                "all by one softmax, which is another model: there is no way on"
+            )
         case "FalconForCausalLM":
             assumed = {"alibi": False, "parallel_attn": True}
     for key, value in assumed.items():

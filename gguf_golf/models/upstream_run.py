@@ -74,7 +74,7 @@ def add_missing(values: dict[str, Any], stored: dict[str, Any]) -> None:
     match values.get("model_type"):
         case "cohere2":
             values.setdefault("rotary_pct", 1.0)
-        case "phi3" | "phimoe" if rope:
+        case "phi3" if rope:
             trained = values.get("original_max_position_embeddings") or values.get("max_position_embeddings")
             rope.setdefault("original_max_position_embeddings", trained)
         case "nemotron_h":

@@ -227,7 +227,6 @@ def test_what_a_class_implies_is_said_to_the_converter(checkpoint: Callable[[str
         ("DeepseekV3ForCausalLM", "scoring_func", "sigmoid"),
         ("FalconForCausalLM", "num_kv_heads", 1),
         ("GPT2LMHeadModel", "n_ctx", 77),
-        ("PhimoeForCausalLM", "architectures", ["PhiMoEForCausalLM"]),
     ):
         values = config.values | {"architectures": [class_name], "n_positions": 77}
         assert adapted_config(Config(config.directory, values))[key] == value
