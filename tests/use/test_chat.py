@@ -139,7 +139,7 @@ def test_control_characters_do_not_reach_the_terminal(
 ) -> None:
     monkeypatch.setattr("gguf_golf.use.chat.stream", lambda *arguments, **options: iter(["a\x1b[2Jb", "\r👩‍🔬\n"]))
     shown = talk(conversation, "Hello")
-    assert shown.startswith("a�[2Jb�👩‍🔬\n")
+    assert shown.startswith("a\\x1b[2Jb\\r👩\u200d🔬\n")
 
 
 def test_a_file_without_a_template_says_what_to_use(tiny: Callable[[str], Path]) -> None:
