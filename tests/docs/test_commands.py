@@ -18,7 +18,7 @@ PAGES = sorted(
     path
     for pattern in ("*.md", "docs/*.md", "patches/*.md", "findings/*.md", "eval/**/*.md")
     for path in ROOT.glob(pattern)
-    if path.name not in ("CHANGELOG.md", "cli.md", "example.md", "planning.md")  # two are generated
+    if path.name not in ("CHANGELOG.md", "cli.md", "example.md")  # two are generated
 )
 FOLLOWED = ("README.md", "docs/quickstart.md", "docs/daily.md", "docs/publishing.md", "docs/report.md")
 
