@@ -596,7 +596,13 @@ def sensitivity_command(
 def constraint_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options of every command that plans; they arrive as one argument, `constraints`."""
 
-    @click.option("--stock", is_flag=True, help="Only types that unpatched llama.cpp reads.")
+    @click.option(
+        "--stock",
+        is_flag=False,
+        flag_value="b4000",
+        metavar="[BUILD]",
+        help="Only types that unpatched llama.cpp reads since BUILD (b4000; 'newest' is the pinned one).",
+    )
     @click.option("--pin", multiple=True, metavar="PATTERN=TYPE", help="Give these tensors this type.")
     @click.option("--forbid", multiple=True, metavar="PATTERN=TYPE", help="Never give these tensors this type.")
     @click.option(
@@ -608,7 +614,7 @@ def constraint_options(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def wrapper(
         *,
-        stock: bool,
+        stock: str | None,
         pin: tuple[str, ...],
         forbid: tuple[str, ...],
         tie: tuple[str, ...],
@@ -617,13 +623,13 @@ def constraint_options(command: Callable[..., None]) -> Callable[..., None]:
         bench: Path | None,
         **others: object,
     ) -> None:
-        from gguf_golf.plan.constraints import Constraints, read_speed
+        from gguf_golf.plan.constraints import Constraints, read_speed, stock_build
 
         if (min_speed is None) != (bench is None):
             raise click.UsageError("--min-speed and --bench go together")
         speed = read_speed(bench, min_speed) if bench is not None and min_speed is not None else None
         command(
-            constraints=Constraints(stock, _pairs(pin), _pairs(forbid), tie, embedding_floor, speed),
+            constraints=Constraints(stock_build(stock), _pairs(pin), _pairs(forbid), tie, embedding_floor, speed),
             **others,
         )
 

@@ -4,8 +4,12 @@ import re
 
 from gguf_golf.errors import InputError
 
-UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-"""Bytes by lower-case unit."""
+UNITS = {
+    **{"": 1, "b": 1},
+    **{"k": 10**3, "m": 10**6, "g": 10**9, "kb": 10**3, "mb": 10**6, "gb": 10**9},
+    **{"ki": 2**10, "mi": 2**20, "gi": 2**30, "kib": 2**10, "mib": 2**20, "gib": 2**30},
+}
+"""Bytes by lower-case unit; 6G is 6GB."""
 
 _SIZE = re.compile(r"(\d[\d_,]*(?:\.\d+)?)\s*([kmg]?i?b?)", re.IGNORECASE)
 

@@ -15,6 +15,9 @@ from gguf_golf.formats import types
 from gguf_golf.formats.types import QuantType
 from gguf_golf.models.roles import EMBEDDINGS
 
+NEWEST = 10**9
+"""As new as the pinned llama.cpp: types whose first build is not established count as this new."""
+
 KEPT_WITHIN = 0.1
 """A recipe keeps a super weight to this share of its value: a hundredth of the damage of losing it, at most."""
 
@@ -34,9 +37,12 @@ class Speed:
 
 @dataclass(frozen=True)
 class Constraints:
-    """Pins and bans are (pattern, type); a tie is a pattern whose matches share a type, see `groups`."""
+    """Pins and bans are (pattern, type); a tie is a pattern whose matches share a type, see `groups`.
 
-    stock: bool = False
+    `stock` is a build of unpatched llama.cpp that must read the file (4000 is b4000), or NEWEST for the pinned one.
+    """
+
+    stock: int | None = None
     pins: tuple[tuple[str, str], ...] = ()
     bans: tuple[tuple[str, str], ...] = ()
     ties: tuple[str, ...] = ()
@@ -52,8 +58,8 @@ class Constraints:
                 raise InputError(f"{name} is pinned to {quant_type.name}, which is no candidate for it")
             return [quant_type]
         left = [types.get(candidate) for candidate in candidates]
-        if self.stock:
-            left = [quant_type for quant_type in left if quant_type.is_stock]
+        if self.stock is not None:
+            left = [each for each in left if each.is_stock and (each.since or NEWEST) <= self.stock]
         for pattern, type_pattern in self.bans:
             if fnmatchcase(name, pattern):
                 left = [quant_type for quant_type in left if not fnmatchcase(quant_type.name, type_pattern.lower())]
@@ -101,6 +107,17 @@ def _tie_key(tie: str, name: str) -> str | None:
     if number is None or not fnmatchcase(name, tie.replace("#", number[0])):
         return None
     return number[0]
+
+
+def stock_build(text: str | None) -> int | None:
+    """The build that `--stock` names: b4000, 4000, or newest. Raises InputError for anything else."""
+    if text is None:
+        return None
+    if text.lower() == "newest":
+        return NEWEST
+    if match := re.fullmatch(r"b?(\d+)", text.strip().lower()):
+        return int(match[1])
+    raise InputError(f"--stock {text}: give a build of llama.cpp, such as b4000, or newest")
 
 
 def read_speed(path: Path, tokens_per_second: float) -> Speed:

@@ -1,9 +1,13 @@
 """Budgets as people write them, and the memory that a context takes."""
 
+import re
+
 import pytest
 
 from gguf_golf.errors import InputError
-from gguf_golf.plan.budget import context_bytes, n_weights, parse
+from gguf_golf.models import open_model
+from gguf_golf.plan.budget import cache_bytes, context_bytes, n_weights, parse
+from gguf_golf.runtime.session import LoadedModel, bindings, captured_log
 
 
 @pytest.mark.parametrize(
@@ -15,6 +19,9 @@ from gguf_golf.plan.budget import context_bytes, n_weights, parse
         ("38,000,000 b", 38_000_000),
         ("2gib", 2 << 30),
         (" 31MB ", 31_000_000),
+        ("6G", 6_000_000_000),
+        ("512 M", 512_000_000),
+        ("1.5Gi", 3 << 29),
     ],
 )
 def test_bytes(model, text, expected):
@@ -52,3 +59,39 @@ def test_nonsense_says_what_to_write(model, text):
 
 def test_weights(model):
     assert n_weights(model) == 256_000 + 3 * (256 + 2 * 256 * 256 + 2 * 64 * 256 + 3 * 512 * 256)
+
+
+@pytest.mark.parametrize(
+    ("text", "keys", "values"),
+    [
+        ("1GB with 8192 tokens of q8_0 context", "q8_0", "q8_0"),
+        ("fits in 1G with 8192 tokens of q8_0/q4_0", "q8_0", "q4_0"),
+        ("1 GB with 8192 context", "f16", "f16"),
+    ],
+)
+def test_types_of_the_cache(model, text, keys, values):
+    assert parse(text, model).file_bytes == 1_000_000_000 - context_bytes(model, 8192, keys, values)
+
+
+def test_a_cache_of_8_bits_takes_its_scales_too(model):
+    assert cache_bytes(model, 1024, "q8_0", "q8_0") == 1024 * 3 * 2 * (64 // 32 * 34)
+    with pytest.raises(InputError, match="no KV cache in tcq3"):
+        parse("1GB with 8192 tokens of tcq3 context", model)
+
+
+@pytest.mark.parametrize("types", [("f16", "f16"), ("q8_0", "q8_0"), ("q8_0", "f16")])
+def test_the_cache_is_as_large_as_llama_cpp_reports(tiny, types):
+    """golf-tiny, whose 4 layers all have full attention."""
+    path, n_ctx = tiny("bf16"), 1024
+    llama = bindings()
+    numbers = {"f16": 1, "q8_0": 8}
+    with LoadedModel(path) as model:
+        params = llama.llama_context_default_params()
+        params.n_ctx, params.type_k, params.type_v = n_ctx, numbers[types[0]], numbers[types[1]]
+        params.flash_attn_type = 1  # llama.cpp quantizes values only with it
+        with captured_log() as log:
+            context = llama.llama_init_from_model(model._model, params)
+        assert context
+        llama.llama_free(context)
+    (reported,) = re.findall(r"KV buffer size = +([\d.]+) MiB", "".join(log))
+    assert cache_bytes(open_model(path), n_ctx, *types) == pytest.approx(float(reported) * 2**20, rel=0.01)

@@ -14,7 +14,7 @@ from gguf_golf.formats import types
 from gguf_golf.models import Model
 from gguf_golf.plan.budget import Budget, n_weights
 from gguf_golf.plan.candidates import tensor_damage
-from gguf_golf.plan.constraints import Constraints, Speed
+from gguf_golf.plan.constraints import NEWEST, Constraints, Speed, stock_build
 from gguf_golf.plan.planner import Planner
 
 MB = 10**6
@@ -108,8 +108,30 @@ def test_super_weights_are_kept(make):
     assert "kept to 2%" in plan.recipe.super_weights["blk.1.ffn_down.weight[3, 7]"]
 
 
-def test_stock(make):
-    assert not {t.name for t in types_of(make(BUDGETS[1], stock=True)).values()} & set(types.TCQ)
+@pytest.mark.parametrize("build", [4000, NEWEST])
+def test_stock(make, build):
+    assert not {t.name for t in types_of(make(BUDGETS[1], stock=build)).values()} & set(types.TCQ)
+
+
+def test_a_file_for_an_older_program_holds_no_type_that_came_later(model, sensitivity, source):
+    """At every budget, and though the newer types are made to cost nothing here."""
+    newer = {t.name for t in types.MAINLINE.values() if t.since is None or t.since > 2000}
+    assert {"mxfp4", "q1_0", "iq4_xs"} <= newer
+    cheap = [
+        replace(each, errors={name: 0.0 if name in newer else error for name, error in each.errors.items()})
+        for each in sensitivity.tensors
+    ]
+    planner = Planner(model, replace(sensitivity, tensors=cheap), Constraints(stock=2000), None, source)
+    for budget in BUDGETS[2:]:
+        assert not newer & {t.name for t in types_of(planner.plan(budget)).values()}
+
+
+def test_builds_are_written_as_llama_cpp_tags_them():
+    assert stock_build("b4000") == stock_build("4000") == 4000
+    assert stock_build("newest") == NEWEST
+    assert stock_build(None) is None
+    with pytest.raises(InputError, match="b4000"):
+        stock_build("yesterday")
 
 
 def test_pins_and_bans(make):
