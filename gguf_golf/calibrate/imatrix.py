@@ -168,7 +168,10 @@ def _entry(path: Path, weight: str, tensors: Mapping[str, gguf.ReaderTensor]) ->
     if not sums.size:
         raise InputError(f"{path}: {weight}{SUFFIX_SUM} is empty: the file is damaged; collect the imatrix again")
     sums = sums.reshape(-1, sums.shape[-1])
-    counts = np.rint(numbers(SUFFIX_COUNT).reshape(-1)).astype(np.int64)
+    counted = numbers(SUFFIX_COUNT).reshape(-1)
+    if (counted >= 2**53).any():
+        raise InputError(f"{path}: {weight}{SUFFIX_COUNT} counts more rows than any text has: it is damaged")
+    counts = np.rint(counted).astype(np.int64)
     if len(counts) not in (1, len(sums)):
         raise InputError(f"{path}: {weight} has {len(sums)} rows of sums and {len(counts)} counts: it is damaged")
     if weight + SUFFIX_PEAK not in tensors:

@@ -40,6 +40,12 @@ class Rope:
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
 
+    def __post_init__(self) -> None:
+        for name in ("theta", "factor", "trained_context"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0) and not (name == "trained_context" and value == 0):
+                raise ValueError(f"{name}: it is {value}, and must be positive")
+
     @property
     def needs_frequencies(self) -> bool:
         """Whether llama.cpp's scaling keys cannot express this, so that it takes rope_freqs.weight."""

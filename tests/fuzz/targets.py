@@ -9,12 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 
 from gguf_golf.calibrate import imatrix
 from gguf_golf.calibrate.hessian import Accumulator, Hessians, Rows, Survey
 from gguf_golf.calibrate.imatrix import Imatrix, ImatrixEntry
+from gguf_golf.errors import InputError
 from gguf_golf.evaluate.logits_file import LogitsFile, LogitsShape, LogitsWriter
 from gguf_golf.evaluate.suite import read_suite
 from gguf_golf.evaluate.tasks.kinds.gpqa import COLUMNS
@@ -45,9 +47,11 @@ class Target:
 
 
 def read_model(path: Path) -> None:
-    """Open a model and read rows of all of its tensors."""
-    for tensor in open_model(path, allow_requantize=True).tensors:
-        tensor.load_rows(0, min(tensor.n_rows, 2))
+    """Open a model and read rows of all of its tensors, up to where llama.cpp's converter would take over: it runs for
+    seconds in a process of its own."""
+    with patch("gguf_golf.models.huggingface.convert_upstream", side_effect=InputError("llama.cpp's converter")):
+        for tensor in open_model(path, allow_requantize=True).tensors:
+            tensor.load_rows(0, min(tensor.n_rows, 2))
 
 
 def _checkpoint(name: str) -> Callable[[Path], Path]:

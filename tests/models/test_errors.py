@@ -63,6 +63,11 @@ BREAKAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
         lambda p: edit_json(p / "config.json", rope_scaling={"type": "spiral", "factor": 2}),
         "rope scaling 'spiral'",
     ),
+    "negative rope_theta": (
+        "llama-biases",
+        lambda p: edit_json(p / "config.json", rope_theta=-10000.0),
+        "theta: it is -10000.0, and must be positive",
+    ),
     "rope without factor": (
         "llama-biases",
         lambda p: edit_json(p / "config.json", rope_scaling={"type": "linear"}),
