@@ -3,6 +3,7 @@
 What calibrates must not judge: an encoder looks better on the text that it was optimised for.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +16,13 @@ from gguf_golf.runtime.session import LoadedModel
 CALIBRATION_SHARE = 0.7
 """Of a text that is too short for all uses, this share calibrates."""
 
-MARGIN = 1.15
-"""Passages are this much longer than their chunk on average, as tokens are not equally long everywhere."""
-
 
 @dataclass(frozen=True)
 class Split:
     """Chunks that the text's beginning has for calibration, and the bytes of two texts that follow it.
 
-    Both are made of passages of about one chunk, evenly spaced over what follows and disjoint.
+    Both are made of passages of one chunk each, evenly spaced over what follows and disjoint. Their tokens start at the
+    boundaries of chunks again, give or take a few, so that no chunk has a break in what is scored.
     """
 
     calibration_chunks: int
@@ -47,33 +46,18 @@ def split(model_path: Path, text_path: Path, n_ctx: int, calibration: int, ranki
                 f"use a text of at least {4 * n_ctx} tokens, better of {(calibration + ranking + control) * n_ctx}"
             )
         calibration = min(calibration, int(CALIBRATION_SHARE * available))
-        start = sum(len(model.piece(int(token))) for token in tokens[: calibration * n_ctx])
-    per_chunk = (len(text) - start) * n_ctx / (len(tokens) - calibration * n_ctx)
-    rest = text[min(start, len(text)) :]
-    n_passages = max(2, min(ranking + control, int(len(rest) / (MARGIN * per_chunk))))
-    n_ranking = max(1, min(ranking, n_passages * ranking // (ranking + control) or 1, n_passages - 1))
-    passages = _passages(rest, n_passages, round(MARGIN * per_chunk))
+        n_passages = min(ranking + control, available - calibration)
+        n_ranking = min(ranking, max(1, n_passages * ranking // (ranking + control)), n_passages - 1)
+        starts = np.linspace(calibration, available - 1, n_passages).astype(int) * n_ctx
+        passages = [b"".join(model.piece(int(token)) for token in tokens[first : first + n_ctx]) for first in starts]
     ranks = {round(index) for index in np.linspace(0, n_passages - 1, n_ranking + 2)[1:-1]}
     return Split(
         calibration,
-        b"\n".join(passage for index, passage in enumerate(passages) if index in ranks),
-        b"\n".join(passage for index, passage in enumerate(passages) if index not in ranks),
+        _joined(passage for index, passage in enumerate(passages) if index in ranks),
+        _joined(passage for index, passage in enumerate(passages) if index not in ranks),
     )
 
 
-def _passages(text: bytes, count: int, size: int) -> list[bytes]:
-    """`count` passages of about `size` bytes, evenly spaced, from the start of a line where there is one nearby."""
-    step = len(text) / count
-    passages = []
-    for index in range(count):
-        first, end = int(index * step), int((index + 1) * step)
-        line = text.find(b"\n", first, max(first, end - size) + 1) + 1
-        first = line or first
-        # whole characters: continuation bytes of UTF-8 look like 10xxxxxx
-        while first < len(text) and text[first] & 0xC0 == 0x80:
-            first += 1
-        last = min(first + size, end)
-        while last < len(text) and text[last] & 0xC0 == 0x80:
-            last += 1
-        passages.append(text[first:last])
-    return passages
+def _joined(passages: Iterable[bytes]) -> bytes:
+    """The passages one after the other; a character that the first or last token has only a part of is left out."""
+    return b"".join(passages).decode("utf-8", "ignore").encode() + b"\n"
