@@ -59,7 +59,7 @@ def main(base: Path, sensitivity: Path, text: Path, chunks: int, threads: int) -
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        Probe(base, text, 512, chunks, Path(folder) / "base", threads) as probe,
+        Probe(base, text, n_ctx=512, n_chunks=chunks, scratch=Path(folder) / "base", threads=threads) as probe,
     ):
         probe.run_base(learn)
         probe._context = probe._model.context(512, threads=threads, cb_eval=round_in_place)
@@ -72,7 +72,7 @@ def main(base: Path, sensitivity: Path, text: Path, chunks: int, threads: int) -
                 spans.clear()
                 spans.update({input_of[weight]: span for weight in weights})
                 predicted = sum(
-                    known[w].coefficient * known[w].rounding[activation] ** known[w].exponent for w in weights
+                    known[w].coefficient * known[w].rounding[activation] for w in weights
                 )
                 print(f"{activation} {name:12} measured {probe.kld().mean():.6f} predicted {predicted:.6f}", flush=True)
 

@@ -66,7 +66,7 @@ def main(base: Path, sensitivity: Path, text: Path, folder: Path, recipes: int, 
 
     rng = np.random.default_rng(2024)
     drawn = [draw(rng, names) for _ in range(recipes)]
-    with Probe(base, text, 512, chunks, folder / "base", threads) as probe:
+    with Probe(base, text, n_ctx=512, n_chunks=chunks, scratch=folder / "base", threads=threads) as probe:
         probe.run_base(lambda chunk, node, ask: False)
         for types_of in tqdm(drawn[len(rows) :], initial=len(rows), total=recipes, desc="recipes"):
             with ExitStack() as stack:

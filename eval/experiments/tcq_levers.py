@@ -223,7 +223,7 @@ def main(base: Path, text: Path, folder: Path, wanted: str, levers: str, chunks:
     done = {(row["lever"], row["type"], row["seed"]) for row in found}
     jobs = [(lever, kind, seed) for kind in wanted.split(",") for seed in range(SEEDS) for lever in levers.split(",")]
     bench = Bench(base, folder, calibration, threads)
-    with Probe(base, held_out, 512, chunks, folder / "base.logits", threads) as probe:
+    with Probe(base, held_out, n_ctx=512, n_chunks=chunks, scratch=folder / "base.logits", threads=threads) as probe:
         probe.run_base(lambda chunk, node, ask: False)
         for lever, kind, seed in jobs:
             if (lever, kind, seed) not in done:
