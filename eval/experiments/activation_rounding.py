@@ -71,9 +71,7 @@ def main(base: Path, sensitivity: Path, text: Path, chunks: int, threads: int) -
             for name, weights in kinds.items():
                 spans.clear()
                 spans.update({input_of[weight]: span for weight in weights})
-                predicted = sum(
-                    known[w].coefficient * known[w].rounding[activation] for w in weights
-                )
+                predicted = sum(known[w].coefficient * known[w].rounding[activation] for w in weights)
                 print(f"{activation} {name:12} measured {probe.kld().mean():.6f} predicted {predicted:.6f}", flush=True)
 
 
