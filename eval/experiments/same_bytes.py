@@ -2,8 +2,8 @@
 
 Makes a git worktree of BASE_REV in a temporary folder and runs both trees' command line on the same inputs: golf-tiny
 (embedded) in every type, plain, with an imatrix and with Hessians; a recipe; a conversion that is killed and resumed;
-and with --model a larger model in tcq3. Prints one line for each file and exits 1 if any SHA-256 differs. Provenance
-is part of the files: gguf_golf.version has to be the same in both trees.
+and with --model a larger model in tcq3. Prints one line for each file and exits 1 if any SHA-256 differs. Where
+metadata was changed on purpose, --metadata-may-differ compares the tensors alone.
 
     python eval/experiments/same_bytes.py BASE_REV --model MODEL --text TEXT
 """
@@ -15,13 +15,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from gguf_golf.formats import types
+from gguf_golf.formats.types import register_with_gguf
+from gguf_golf.models.gguf_file import read_gguf
 from gguf_golf.models.hashing import file_sha256
 
 HERE = Path(__file__).resolve().parents[2]
@@ -45,9 +48,19 @@ Words = list[str]
 @click.option("--text", type=click.Path(path_type=Path, exists=True), default=TEXT, help="Its calibration text.")
 @click.option("--chunks", default=4, show_default=True, metavar="N", help="Calibrate --model on N chunks.")
 @click.option("--only", help="Comma-separated types of golf-tiny instead of all of them.")
+@click.option("--metadata-may-differ", is_flag=True, help="Compare the tensors alone.")
 @click.option("--threads", default=2, show_default=True)
-def main(base_rev: str, model: Path | None, text: Path, chunks: int, only: str | None, threads: int) -> None:
+def main(
+    base_rev: str,
+    model: Path | None,
+    text: Path,
+    chunks: int,
+    only: str | None,
+    metadata_may_differ: bool,
+    threads: int,
+) -> None:
     """Compare what this checkout writes with what BASE_REV writes."""
+    register_with_gguf()
     names = only.split(",") if only else [t.name for t in types.ALL.values() if t.holds_weights and t.is_self_contained]
     with tempfile.TemporaryDirectory() as temporary, worktree(base_rev, Path(temporary) / "tree") as base:
         folder = Path(temporary)
@@ -59,10 +72,11 @@ def main(base_rev: str, model: Path | None, text: Path, chunks: int, only: str |
             run(tree, out, prepare(None, TEXT, chunks, threads)[:2] + jobs)
             kill_and_resume(tree, out, convert(TINY, "resumed.gguf", "tcq4", threads))
         files = sorted({path.name for out in outputs.values() for path in out.glob("*.gguf")})
-        different = [name for name in files if not same(name, *outputs.values())]
-    if different:
-        raise click.ClickException(f"{len(different)} of {len(files)} files differ: {', '.join(different)}")
-    click.echo(f"{len(files)} files, all the same as at {base_rev}")
+        verdicts = Counter(same(name, *outputs.values()) for name in files)
+    words = f"{len(files)} files: " + ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
+    if verdicts["DIFFERENT"] or (verdicts["metadata"] and not metadata_may_differ):
+        raise click.ClickException(words)
+    click.echo(words)
 
 
 def prepare(model: Path | None, text: Path, chunks: int, threads: int) -> list[Words]:
@@ -156,12 +170,28 @@ def kill_and_resume(tree: Path, folder: Path, job: Words) -> None:
     run(tree, folder, [job])
 
 
-def same(name: str, base: Path, here: Path) -> bool:
-    """Whether both trees wrote this file with the same bytes; says so."""
+def same(name: str, base: Path, here: Path) -> str:
+    """ "same", "metadata" (every tensor is the same, byte for byte) or "DIFFERENT"; says so, with what differs."""
     paths = [base / name, here / name]
     hashes = [file_sha256(path) if path.is_file() else "absent" for path in paths]
-    click.echo(f"{'same' if hashes[0] == hashes[1] else 'DIFFERENT'}  {hashes[1][:16]}  {name}")
-    return hashes[0] == hashes[1]
+    if hashes[0] == hashes[1]:
+        verdict, what = "same", ""
+    elif "absent" in hashes:
+        verdict, what = "DIFFERENT", "written by one tree only"
+    else:
+        readers = [read_gguf(path) for path in paths]
+        tensors = [{t.name: (t.tensor_type, bytes(t.data)) for t in reader.tensors} for reader in readers]
+        fields = [{key: repr(field.contents()) for key, field in reader.fields.items()} for reader in readers]
+        keys = differing(*fields)
+        changed = differing(*tensors)
+        verdict, what = ("DIFFERENT", ", ".join(changed[:5])) if changed else ("metadata", ", ".join(keys))
+    click.echo(f"{verdict:<10}{hashes[1][:16]}  {name}  {what}")
+    return verdict
+
+
+def differing(base: Mapping[str, object], here: Mapping[str, object]) -> list[str]:
+    """The names whose values are not the same, or that only one of them has."""
+    return [name for name in dict.fromkeys([*base, *here]) if base.get(name) != here.get(name)]
 
 
 if __name__ == "__main__":
