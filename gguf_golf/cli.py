@@ -111,7 +111,11 @@ def encoding_options(command: Callable[..., None]) -> Callable[..., None]:
     "--type", "type_name", metavar="TYPE", help="Type of the linear layers.  [default: the source's precision]"
 )
 @click.option(
-    "--embedding-type", default="q6_k", show_default=True, metavar="TYPE", help="Type of the embedding and the head."
+    "--embedding-type",
+    default="auto",
+    show_default=True,
+    metavar="TYPE",
+    help="Type of the embedding and the head; auto: one rate above the layers' for a head, theirs for an embedding.",
 )
 @click.option("--verify", is_flag=True, help="Compare the file with MODEL as transformers runs it (gguf-golf verify).")
 @encoding_options

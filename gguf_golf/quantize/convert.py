@@ -9,7 +9,7 @@ from gguf_golf.formats import types
 from gguf_golf.formats.types import QuantType
 from gguf_golf.models import Model
 from gguf_golf.models.roles import is_quantizable
-from gguf_golf.quantize.assignment import Assignment, uniform
+from gguf_golf.quantize.assignment import AUTO, Assignment, uniform
 from gguf_golf.quantize.job import DEFAULT_JOB, Job, made_from
 from gguf_golf.quantize.load_check import check_loads
 from gguf_golf.quantize.stored import OutOfRange, stored_tensors, widened
@@ -26,7 +26,7 @@ class Conversion:
 
 
 def convert(
-    source: Path, out: Path, *, type_name: str | None = None, embedding_type: str = "q6_k", job: Job = DEFAULT_JOB
+    source: Path, out: Path, *, type_name: str | None = None, embedding_type: str = AUTO, job: Job = DEFAULT_JOB
 ) -> Conversion:
     """Convert a Hugging Face directory or a GGUF to a GGUF with one type for the linear layers.
 
