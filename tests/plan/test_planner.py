@@ -1,6 +1,7 @@
 """Plans: optimal, within the budget, exact to the byte, and obedient to every constraint."""
 
 import itertools
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from gguf_golf.models import Model
 from gguf_golf.plan.budget import Budget, n_weights
 from gguf_golf.plan.candidates import tensor_damage
 from gguf_golf.plan.constraints import NEWEST, Constraints, Speed, stock_build
+from gguf_golf.plan.make import explain
 from gguf_golf.plan.planner import Planner
 
 MB = 10**6
@@ -195,3 +197,27 @@ def test_another_model_is_refused(model, sensitivity, source):
     other = Model("llama", model.metadata, [*model.tensors, stranger])
     with pytest.raises(InputError, match="knows no tensor"):
         Planner(other, sensitivity, Constraints(), None, source)
+
+
+def test_explain_after_quick_says_what_the_next_megabyte_saves(model, sensitivity, source):
+    """Damage then has no unit, but it falls all the same."""
+    plan = Planner(model, replace(sensitivity, quick=True), Constraints(), None, source).plan(BUDGETS[1])
+    assert plan.recipe.predicted_kld is None
+    saved = re.search(r"the next MB would save damage ([\d.e+-]+)", explain(model, plan))
+    assert float(saved[1]) > 0
+
+
+def test_where_little_is_known_a_plan_is_cautious(model, sensitivity, source):
+    """The same expected damage with a wide bar is worth more bytes; what is predicted is still what is expected."""
+    name = "blk.2.ffn_down.weight"
+
+    def plan(doubt):
+        tensors = [
+            replace(each, coefficient_sd=doubt if each.name == name else 0.05, anchor=0.05)
+            for each in sensitivity.tensors
+        ]
+        return Planner(model, replace(sensitivity, tensors=tensors), Constraints(), None, source).plan(BUDGETS[1])
+
+    sure, doubtful = plan(0.05), plan(1.5)
+    assert types_of(doubtful)[name].bpw > types_of(sure)[name].bpw
+    assert doubtful.recipe.predicted_kld >= sure.recipe.predicted_kld
