@@ -167,7 +167,7 @@ def convert(
     out: Location,
     *,
     type: str | None = None,
-    embedding_type: str = "q6_k",
+    embedding_type: str = "auto",
     imatrix: Location | None = None,
     hessian: Location | None = None,
     allow_requantize: bool = False,
