@@ -45,4 +45,10 @@ def test_make_installs_nothing_that_the_lock_does_not_name() -> None:
         line for line in (TOP / "Makefile").read_text().splitlines() if "pip install" in line and "uv" not in line
     ]
     assert recipes
-    assert all("--require-hashes" in line or "--no-deps --no-build-isolation" in line for line in recipes)
+    optional = [line for line in recipes if "requirements-hf.txt" in line]
+    for line in {*recipes} - {*optional}:
+        assert "--require-hashes" in line or "--no-deps --no-build-isolation" in line
+    # neither `make demo` nor `make test` installs this one
+    pins = [line for line in (TOP / "requirements-hf.txt").read_text().splitlines() if not line.startswith("#")]
+    assert optional
+    assert all("==" in pin for pin in pins)
