@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         quantize,
         report,
         sensitivity,
+        tune,
     )
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "quantize",
     "report",
     "sensitivity",
+    "tune",
 ]
 
 try:
@@ -52,7 +54,7 @@ try:
 except PackageNotFoundError:  # running from a source tree that was never installed
     __version__ = "0+unknown"
 
-_MODULES = ("evaluate", "fit", "plan", "quantize", "report", "sensitivity")
+_MODULES = ("evaluate", "fit", "plan", "quantize", "report", "sensitivity", "tune")
 """Functions of the API with the name of a module of ours: the module itself is called."""
 
 

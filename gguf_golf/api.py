@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from gguf_golf import notebook, texts
 from gguf_golf.calibrate import imatrix as _imatrix
 from gguf_golf.calibrate.collect import collect
 from gguf_golf.calibrate.imatrix import Imatrix
+from gguf_golf.errors import InputError
 from gguf_golf.evaluate import results as _results
 from gguf_golf.evaluate.evaluate import run_suite
 from gguf_golf.evaluate.generate import Sampling, render_messages, stream
@@ -43,7 +44,12 @@ from gguf_golf.report.verdict import Verdict
 from gguf_golf.runtime.session import LoadedModel
 from gguf_golf.sensitivity.measure import measure
 from gguf_golf.sensitivity.result import Sensitivity
+from gguf_golf.tune import require_extra
+from gguf_golf.tune.settings import Settings as TuneSettings
 from gguf_golf.use.chat import Conversation
+
+if TYPE_CHECKING:
+    from gguf_golf.tune.tune import Tuned
 
 Location = str | PathLike[str]
 
@@ -313,6 +319,50 @@ def fit(
     paths = [Path(outs)] if isinstance(outs, str | PathLike) else [Path(out) for out in outs]
     with reported(progress):
         return _fit(locate(str(model)), wanted, paths, settings or Settings(), constraints or Constraints(), _silent)
+
+
+def tune(
+    model: Location,
+    out: Location,
+    *,
+    recipe: Location | None = None,
+    type: str | None = None,
+    embedding_type: str = "q6_k",
+    text: Location | Sequence[Location] = (),
+    tokens: int = 2_000_000,
+    ctx: int = 512,
+    only_norms: bool = False,
+    seed: int = 0,
+    imatrix: Location | None = None,
+    hessian: Location | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    force: bool = False,
+    progress: Callback | None = None,
+) -> "Tuned":
+    """Quantize MODEL, a Hugging Face folder, by a recipe or to one type, and train what the file holds.
+
+    Without `text` the model writes its own. Raises InputError if the extra `tune` is missing, for a model that cannot
+    be trained, and unless exactly one of `recipe` and `type` is given.
+    """
+    if (recipe is None) == (type is None):
+        raise InputError("give either a recipe or a type")
+    require_extra()
+    from gguf_golf.tune.tune import tune as run  # an extra
+
+    many = [text] if isinstance(text, str | PathLike) else text
+    settings = TuneSettings(tuple(Path(each) for each in many), tokens, ctx, None, only_norms, seed, device)
+    job = Job(_path(imatrix), _path(hessian), device, threads, force=force)
+    with reported(progress):
+        return run(
+            locate(str(model)),
+            Path(out),
+            recipe=_path(recipe),
+            type_name=type,
+            embedding_type=embedding_type,
+            settings=settings,
+            job=job,
+        )
 
 
 def evaluate(

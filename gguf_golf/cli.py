@@ -19,7 +19,7 @@ import click
 
 from gguf_golf import __version__, threads
 from gguf_golf.command import MODEL, PATH, Group, Output, output
-from gguf_golf.errors import DataError, GolfError, InputError, printable
+from gguf_golf.errors import DataError, GolfError, printable
 
 if TYPE_CHECKING:
     from gguf_golf.fit import Settings
@@ -807,10 +807,11 @@ def tune_command(
     """
     if (recipe is None) == (type_name is None):
         raise click.UsageError("give either --recipe or --type")
-    try:
-        from gguf_golf.tune.tune import Settings, tune
-    except ImportError as error:
-        raise InputError(f"tuning needs PyTorch and transformers ({error}): pip install 'gguf-golf[tune]'") from None
+    from gguf_golf.tune import require_extra
+
+    require_extra()
+    from gguf_golf.tune.settings import Settings
+    from gguf_golf.tune.tune import tune
 
     done = tune(
         model,
@@ -862,6 +863,11 @@ def fit_options(command: Callable[..., None]) -> Callable[..., None]:
         "--chunks", type=click.IntRange(min=1), default=40, show_default=True, metavar="N", help="Measure on N chunks."
     )
     @click.option("--feedback", is_flag=True, help="Use error feedback for TCQ types; Hessians take disk space.")
+    @click.option(
+        "--tune",
+        type=click.Choice(["cpu", "cuda"]),
+        help="Train each file before it is measured, there: on a CPU the norms alone.",
+    )
     @THREADS
     @wraps(command)
     def wrapper(
@@ -870,12 +876,19 @@ def fit_options(command: Callable[..., None]) -> Callable[..., None]:
         eval_text: Path | None,
         chunks: int,
         feedback: bool,
+        tune: str | None,
         threads: int,
         **others: object,
     ) -> None:
         from gguf_golf.fit import Settings
+        from gguf_golf.tune.settings import Settings as TuneSettings
 
-        settings = Settings(text, eval_text, eval_chunks=chunks, feedback=feedback, threads=threads)
+        tuning = {
+            None: None,
+            "cpu": TuneSettings(tokens=100_000, batch_tokens=2048, only_norms=True),
+            "cuda": TuneSettings(device="cuda"),
+        }[tune]
+        settings = Settings(text, eval_text, eval_chunks=chunks, feedback=feedback, threads=threads, tune=tuning)
         command(settings=settings, **others)
 
     return wrapper
@@ -931,7 +944,7 @@ def _fit(model: Path, budgets: list[str], outs: list[Path], settings: "Settings"
             "files": [
                 {
                     "file": str(each.path),
-                    "bytes": each.plan.file_bytes,
+                    "bytes": each.path.stat().st_size,
                     "predicted_kld": each.plan.recipe.predicted_kld,
                     "kld_mean": each.result.measures and each.result.measures.kld_mean,
                     "kld_se": each.result.measures and each.result.measures.kld_se,

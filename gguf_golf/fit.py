@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gguf_golf import __version__
@@ -18,24 +18,29 @@ from gguf_golf.calibrate.collect import collect
 from gguf_golf.calibrate.split import split
 from gguf_golf.container.metadata import KEY_RECIPE
 from gguf_golf.control import Control, Verdict
+from gguf_golf.errors import InputError
 from gguf_golf.evaluate.evaluate import evaluate
 from gguf_golf.evaluate.on_text import TextSettings
 from gguf_golf.evaluate.results import ModelResult, document, write_json
-from gguf_golf.files import check_output
+from gguf_golf.files import check_output, write_text
 from gguf_golf.journal import open_journal
 from gguf_golf.models import Model, open_model
 from gguf_golf.models.fingerprint import fingerprint
 from gguf_golf.models.hashing import file_sha256
 from gguf_golf.models.roles import is_quantizable
-from gguf_golf.plan.budget import n_weights, parse
+from gguf_golf.plan.budget import Budget, n_weights, parse
 from gguf_golf.plan.constraints import Constraints
 from gguf_golf.plan.inputs import load
 from gguf_golf.plan.planner import Plan, Planner
 from gguf_golf.quantize.convert import convert, source_precision
 from gguf_golf.quantize.job import Job
 from gguf_golf.report import write_report
+from gguf_golf.runtime.header import GgufHeader
 from gguf_golf.sensitivity.measure import measure
 from gguf_golf.texts import CALIBRATION, EVALUATION
+from gguf_golf.tune import require_extra
+from gguf_golf.tune.settings import KEY_TUNED, METADATA_BYTES
+from gguf_golf.tune.settings import Settings as TuneSettings
 
 Say = Callable[[str], None]
 
@@ -45,7 +50,8 @@ class Settings:
     """What to calibrate and to evaluate on; None means the texts that come with gguf-golf. Chunks are of `n_ctx`.
 
     The beginning of `text` calibrates; other passages of it rank the tensors and control the plans. `feedback`
-    collects Hessians as well, and encodes TCQ types with error feedback.
+    collects Hessians as well, and encodes TCQ types with error feedback. `tune` says how to train the files that were
+    chosen; None does not.
     """
 
     text: Path | None = None
@@ -57,6 +63,7 @@ class Settings:
     eval_chunks: int = 40
     feedback: bool = False
     threads: int | None = None
+    tune: TuneSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -89,8 +96,12 @@ def fit(
     that is too small is found before anything is written for it.
     """
     model = open_model(model_path)
+    if settings.tune is not None:
+        require_extra()
+    if settings.tune is not None and not model_path.is_dir():
+        raise InputError(f"{model_path} cannot be tuned: training needs the Hugging Face folder that it was made from")
     for budget in budgets:
-        parse(budget, model)
+        _budget(budget, model, settings)
     for out in outs:
         check_output(out, [model_path, settings.text, settings.eval_text], mark=KEY_RECIPE.encode())
     with ExitStack() as stack:
@@ -105,7 +116,9 @@ def fit(
         sensitivity = _ranked(base, imatrix, hessian, texts, work, clock, settings)
         inputs = load(base, sensitivity, imatrix, work)
         planner = Planner(inputs.model, inputs.sensitivity, constraints, inputs.imatrix, inputs.source)
-        plans = [planner.plan(parse(budget, model)) for budget in budgets]  # what cannot be is said before any is tried
+        plans = [
+            planner.plan(_budget(budget, model, settings)) for budget in budgets
+        ]  # what cannot be is said before any is tried
         job = Job(imatrix=imatrix, hessian=hessian, threads=settings.threads)
         controlled = TextSettings(texts.control, settings.n_ctx, settings.control_chunks)
         journal = stack.enter_context(open_journal(work / "control.measured", controlled.to_json()))
@@ -115,7 +128,11 @@ def fit(
             clock.step(
                 "control", f"planning {budget}: writing and measuring candidates of {plan.file_bytes / 1e6:.2f} MB"
             )
-            verdicts.append(control.best(parse(budget, model), out))
+            chosen = out if settings.tune is None else work / f"untuned-{out.name}"
+            verdicts.append(control.best(_budget(budget, model, settings), chosen))
+            if settings.tune is not None:
+                clock.step("tune", f"tuning {out.name}")
+                _tune(model_path, verdicts[-1].best.plan, out, work, job, settings.tune, say)
         clock.step("evaluate", f"measuring on {settings.eval_chunks} chunks of {eval_text.name}")
         scored = TextSettings(eval_text, settings.n_ctx, settings.eval_chunks)
         results = evaluate(base, outs, scored, threads=settings.threads, noise_floor=True)
@@ -125,6 +142,29 @@ def fit(
         clock.done()
     measured = [result for result in results if result.role == "quant"]
     return [Fitted(*each) for each in zip(outs, verdicts, measured, strict=True)]
+
+
+def _budget(text: str, model: Model, settings: Settings) -> Budget:
+    """The budget, less what a tuned file says of its tuning."""
+    budget = parse(text, model)
+    if settings.tune is None or budget.file_bytes is None:
+        return budget
+    return replace(budget, file_bytes=budget.file_bytes - METADATA_BYTES)
+
+
+def _tune(model_path: Path, plan: Plan, out: Path, work: Path, job: Job, settings: TuneSettings, say: Say) -> None:
+    """Write the plan's file with tuned content, unless `out` is that file already."""
+    from gguf_golf.tune.tune import tune  # an extra
+
+    if out.is_file():
+        with GgufHeader(out) as header:
+            if header.text(KEY_RECIPE) == plan.text and header.text(f"{KEY_TUNED}text") is not None:
+                return
+    recipe = work / f"{out.stem}.toml"
+    write_text(recipe, plan.text)
+    done = tune(model_path, out, recipe=recipe, settings=settings, job=replace(job, device=settings.device), say=say)
+    for note in done.notes:
+        say(f"note: {note}")
 
 
 def beside(out: Path, suffix: str) -> Path:
@@ -140,7 +180,7 @@ def describe(fits: Sequence[Fitted]) -> str:
         assert measures is not None and measures.kld_mean is not None
         error = "" if measures.kld_se is None else f" +- {measures.kld_se:.2g}"
         lines.append(
-            f"{each.path}: {each.plan.file_bytes:,} bytes, predicted KLD {each.plan.recipe.predicted_kld:.3g}, "
+            f"{each.path}: {each.path.stat().st_size:,} bytes, predicted KLD {each.plan.recipe.predicted_kld:.3g}, "
             f"measured {measures.kld_mean:.3g}{error}"
         )
         lines.append(f"  {each.verdict.summary()}")
@@ -244,9 +284,11 @@ class _Clock:
             "calibrate": settings.calibration_chunks * chunk * (3 if settings.feedback else 1),
             "rank": n_tensors * (1.2 * settings.ranking_chunks * chunk + 0.3) + 1.3 * encode,
             "control": 3 * (encode * (1.5 if settings.feedback else 1) + settings.control_chunks * chunk),
+            "tune": 0.0 if settings.tune is None else 4 * settings.tune.tokens * chunk / settings.n_ctx,
             "evaluate": settings.eval_chunks * chunk * (2 + n_files),  # the base twice, for the noise floor
         }
-        self._todo = ["convert", "calibrate", "rank", *["control"] * n_files, "evaluate"]
+        each = ["control"] if settings.tune is None else ["control", "tune"]
+        self._todo = ["convert", "calibrate", "rank", *each * n_files, "evaluate"]
         self._say, self._n = say, len(self._todo)
         self._spent = self._spent_expected = 0.0
         self._current: tuple[str, float] | None = None

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,10 @@ from gguf_golf.errors import InputError
 from gguf_golf.fit import Settings, describe, fit
 from gguf_golf.formats import types
 from gguf_golf.plan.constraints import Constraints
+from gguf_golf.runtime.header import GgufHeader
 from gguf_golf.sensitivity import distortion
+from gguf_golf.texts import DATA
+from gguf_golf.tune.settings import Settings as TuneSettings
 
 SETTINGS = Settings(n_ctx=64, calibration_chunks=2, control_chunks=3, eval_chunks=2, threads=1)
 BUDGETS = ["1.9MB", "2.6bpw"]
@@ -98,6 +102,30 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(whole, tiny_dir, t
     for ours, theirs in zip(outs, whole[0], strict=True):
         assert ours.read_bytes() == theirs.read_bytes()
     assert not [path.name for path in tmp_path.rglob("*") if path.name.endswith((".partial", ".journal", ".base"))]
+
+
+def test_a_tuned_file_keeps_within_the_budget_and_is_not_tuned_again(tiny_dir, tmp_path, monkeypatch):
+    pytest.importorskip("torch", reason="needs the tune extra")
+    text = tmp_path / "text.txt"
+    text.write_text((DATA / "demo" / "calibration.txt").read_text(encoding="utf-8")[:12000], encoding="utf-8")
+    tuning = TuneSettings((text,), tokens=512, n_ctx=32, batch_tokens=256, only_norms=True)
+    out, said = tmp_path / "tuned.gguf", []
+    settings = replace(SETTINGS, tune=tuning)
+    fits = fit(tiny_dir, ["1.9MB"], [out], settings, Constraints(), said.append)
+    assert fits[0].plan.file_bytes < out.stat().st_size <= 1_900_000
+    with GgufHeader(out) as header:
+        assert header.text("gguf_golf.recipe") == fits[0].plan.text
+        assert header.text("gguf_golf.tune.text") == "text.txt"
+    assert any(words.startswith("step 2 of 2") for words in said)
+    monkeypatch.setattr("gguf_golf.tune.tune.tune", lambda *arguments, **options: pytest.fail("done twice"))
+    fit(tiny_dir, ["1.9MB"], [out], settings, Constraints(), lambda words: None)
+
+
+def test_tuning_needs_a_checkpoint(tiny, tmp_path):
+    pytest.importorskip("torch", reason="needs the tune extra")
+    settings = replace(SETTINGS, tune=TuneSettings())
+    with pytest.raises(InputError, match="training needs the Hugging Face folder"):
+        fit(tiny("f32"), ["1.9MB"], [tmp_path / "out.gguf"], settings, Constraints(), lambda words: None)
 
 
 def test_an_impossible_budget_names_the_smallest(whole, tiny_dir):

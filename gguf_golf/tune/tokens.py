@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from numpy.typing import NDArray
 
 from gguf_golf.calibrate.chunks import text_chunks, with_bos
@@ -51,19 +52,18 @@ def sampled(model: Any, start: int, n_chunks: int, n_ctx: int, *, seed: int, dev
     `start` is the first token of each. The same seed gives the same tokens on the same device.
     """
     n = n_chunks + max(1, min(HELD_OUT_TOKENS // n_ctx, n_chunks // _HELD_OUT_SHARE))
-    generator = torch.Generator(device).manual_seed(seed)
+    # no end of text: what would end one goes on as the next text, as in the chunks of a corpus
+    model.generation_config = transformers.GenerationConfig(
+        do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=n_ctx - 1, pad_token_id=start
+    )
     chunks = []
-    with ProgressBar(total=n * n_ctx, desc="sampling", unit="token") as bar, torch.no_grad():
+    with ProgressBar(total=n, desc="sampling", unit="chunk") as bar, torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
         for first in range(0, n, _SAMPLED_AT_ONCE):
-            latest = torch.full((min(_SAMPLED_AT_ONCE, n - first), 1), start, dtype=torch.long, device=device)
-            written, cache = [latest], None
-            for _ in range(n_ctx - 1):
-                step = model(input_ids=latest, past_key_values=cache, use_cache=True)
-                cache = step.past_key_values
-                latest = torch.multinomial(torch.softmax(step.logits[:, -1].float(), -1), 1, generator=generator)
-                written.append(latest)
-                bar.update(len(latest))
-            chunks.append(torch.cat(written, 1).cpu().numpy().astype(np.int32))
+            begun = torch.full((min(_SAMPLED_AT_ONCE, n - first), 1), start, dtype=torch.long, device=device)
+            written = model.generate(begun, attention_mask=torch.ones_like(begun))
+            chunks.append(written.cpu().numpy().astype(np.int32))
+            bar.update(len(begun))
     return _split(np.concatenate(chunks), "sampled from the model")
 
 

@@ -16,9 +16,9 @@ from gguf_golf.progress import ProgressBar
 from gguf_golf.tune.tokens import Tokens, batches
 from gguf_golf.tune.weights import Content, Matrix, Student
 
-MATRIX_RATE = 2e-3
-"""Adam's rate for latents, in units of the rms of the encoding error: about how far a weight moves in a step. It needs
-hundreds of steps to cross to the next code, so that the encoder sees slow changes (faster, training diverges)."""
+MATRIX_RATE = 4e-3
+"""Adam's rate for latents, in units of the rms of the encoding error, which fits every type: a weight needs hundreds of
+steps to cross to the next code, so that the encoder sees slow changes (rates ten times higher diverge)."""
 
 NORM_RATE = 2e-3
 """The rate for norms, in units of their rms."""

@@ -26,6 +26,7 @@ from gguf_golf.quantize.writer import Written, write
 from gguf_golf.runtime.session import LoadedModel
 from gguf_golf.tune import tokens as tokens_module
 from gguf_golf.tune.mapping import link_matrices, link_norms
+from gguf_golf.tune.settings import KEY_TUNED, TEXT_CHARACTERS, Settings
 from gguf_golf.tune.tokens import Tokens
 from gguf_golf.tune.train import Divergence, Say, Schedule, Trained, train
 from gguf_golf.tune.weights import Content, Matrix, Student
@@ -37,22 +38,8 @@ STEPS = 400
 BATCH_TOKENS = (4096, 32768)
 """Tokens of a batch are what gives STEPS steps, between these bounds: more steps are better than larger batches."""
 
-KEY_TUNED = "gguf_golf.tune."
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to tune. `texts` empty: text that the model writes itself. `tokens` is how many are trained on, in chunks of
-    `n_ctx`; a text that has fewer is used again. `batch_tokens` None: what gives STEPS steps, between BATCH_TOKENS.
-    `only_norms` leaves the matrices as `quantize` makes them."""
-
-    texts: tuple[Path, ...] = ()
-    tokens: int = 2_000_000
-    n_ctx: int = 512
-    batch_tokens: int | None = None
-    only_norms: bool = False
-    seed: int = 0
-    device: str = "cpu"
+ENCODE_EVERY, SLOW_ENCODE_EVERY = 2, 12
+"""Steps between two encodings; ggml's encoders of IQ types take a hundred times as long as the others."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +84,7 @@ def tune(
     matrices, norms, links = _links(made, teacher)
     teacher.to(settings.device)
     tokens = _tokens(source, teacher, settings)
-    schedule = _schedule(tokens, settings)
+    schedule = _schedule(settings, made)
     say(f"{tokens.source}: {len(tokens.train)} chunks to train on, {len(tokens.held_out)} held out")
     guide = made.guide if settings.only_norms else made.guide.without_hessians()
     notes = [*made.notes, *encoding_notes]
@@ -179,11 +166,12 @@ def _tokens(source: Path, teacher: Any, settings: Settings) -> Tokens:
     )
 
 
-def _schedule(tokens: Tokens, settings: Settings) -> Schedule:
+def _schedule(settings: Settings, made: Prepared) -> Schedule:
     wanted = settings.batch_tokens or min(max(settings.tokens // STEPS, BATCH_TOKENS[0]), BATCH_TOKENS[1])
     batch = max(1, wanted // settings.n_ctx)
     steps = max(1, settings.tokens // (batch * settings.n_ctx))
-    encode_every = 4
+    slow = any(quant_type.family == "iq" for quant_type in made.types.values())
+    encode_every = SLOW_ENCODE_EVERY if slow else ENCODE_EVERY
     measure_every = max(1, steps // (20 * encode_every)) * encode_every
     return Schedule(steps, batch, encode_every, measure_every, settings.seed)
 
@@ -213,7 +201,7 @@ def _provenance(tokens: Tokens, schedule: Schedule, settings: Settings, best: Tr
     """How the content came to be, under gguf_golf.tune."""
     text, count, number = GGUFValueType.STRING, GGUFValueType.UINT64, GGUFValueType.FLOAT32
     entries: list[tuple[str, object, GGUFValueType]] = [
-        ("text", tokens.source, text),
+        ("text", tokens.source[:TEXT_CHARACTERS], text),
         ("text_sha256", tokens.sha256, text),
         ("trained", "norms" if settings.only_norms else "weights and norms", text),
         ("tokens", best.best_step * schedule.batch * settings.n_ctx, count),

@@ -14,8 +14,9 @@ from gguf_golf.quantize.convert import convert
 from gguf_golf.quantize.job import Job
 from gguf_golf.runtime.session import LoadedModel
 from gguf_golf.tune import train
+from gguf_golf.tune.settings import METADATA_BYTES, Settings
 from gguf_golf.tune.tokens import from_files
-from gguf_golf.tune.tune import Settings, tune
+from gguf_golf.tune.tune import tune
 
 JOB = Job(threads=1, progress=False)
 
@@ -43,6 +44,7 @@ def test_a_tuned_file_has_the_size_of_the_untuned_one_and_less_divergence(
     assert done.kld < done.kld_before
     before, after = tensors(plain), tensors(out)
     assert {name: len(data) for name, data in before.items()} == {name: len(data) for name, data in after.items()}
+    assert 0 < out.stat().st_size - plain.stat().st_size < METADATA_BYTES
     assert before["token_embd.weight"] == after["token_embd.weight"]
     assert before["blk.0.attn_q.weight"] != after["blk.0.attn_q.weight"]
     assert before["blk.0.attn_norm.weight"] != after["blk.0.attn_norm.weight"]

@@ -1,0 +1,28 @@
+"""How to tune, and what of it a file names; nothing here needs PyTorch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+KEY_TUNED = "gguf_golf.tune."
+"""Prefix of the metadata that a tuned file has."""
+
+METADATA_BYTES = 1024
+"""More than that metadata takes."""
+
+TEXT_CHARACTERS = 200
+"""Of the texts' names, at most so many are kept."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to tune. `texts` empty: text that the model writes itself. `tokens` is how many are trained on, in chunks of
+    `n_ctx`; a text that has fewer is used again. `batch_tokens` None: what gives 400 steps, within bounds.
+    `only_norms` leaves the matrices as `quantize` makes them. `device` is cpu or cuda."""
+
+    texts: tuple[Path, ...] = ()
+    tokens: int = 2_000_000
+    n_ctx: int = 512
+    batch_tokens: int | None = None
+    only_norms: bool = False
+    seed: int = 0
+    device: str = "cpu"
