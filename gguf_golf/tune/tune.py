@@ -38,6 +38,9 @@ STEPS = 400
 BATCH_TOKENS = (4096, 32768)
 """Tokens of a batch are what gives STEPS steps, between these bounds: more steps are better than larger batches."""
 
+MEASURING, MEASURES = 0.1, (4, 20)
+"""Share of the time that goes into measuring on the held-out text, within these numbers of measurements."""
+
 ENCODE_EVERY, SLOW_ENCODE_EVERY = 2, 12
 """Steps between two encodings; ggml's encoders of IQ types take a hundred times as long as the others."""
 
@@ -84,7 +87,7 @@ def tune(
     matrices, norms, links = _links(made, teacher)
     teacher.to(settings.device)
     tokens = _tokens(source, teacher, settings)
-    schedule = _schedule(settings, made)
+    schedule = _schedule(tokens, settings, made)
     say(f"{tokens.source}: {len(tokens.train)} chunks to train on, {len(tokens.held_out)} held out")
     guide = made.guide if settings.only_norms else made.guide.without_hessians()
     notes = [*made.notes, *encoding_notes]
@@ -166,13 +169,15 @@ def _tokens(source: Path, teacher: Any, settings: Settings) -> Tokens:
     )
 
 
-def _schedule(settings: Settings, made: Prepared) -> Schedule:
+def _schedule(tokens: Tokens, settings: Settings, made: Prepared) -> Schedule:
     wanted = settings.batch_tokens or min(max(settings.tokens // STEPS, BATCH_TOKENS[0]), BATCH_TOKENS[1])
     batch = max(1, wanted // settings.n_ctx)
     steps = max(1, settings.tokens // (batch * settings.n_ctx))
     slow = any(quant_type.family == "iq" for quant_type in made.types.values())
     encode_every = SLOW_ENCODE_EVERY if slow else ENCODE_EVERY
-    measure_every = max(1, steps // (20 * encode_every)) * encode_every
+    # a training step runs both models forward and one backward, a measurement both forward
+    n_measures = min(max(settings.tokens * 4 * MEASURING // (tokens.held_out.size * 2), MEASURES[0]), MEASURES[1])
+    measure_every = max(1, steps // int(n_measures * encode_every)) * encode_every
     return Schedule(steps, batch, encode_every, measure_every, settings.seed)
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+import torch
+import transformers
 from numpy.typing import NDArray
 
 from gguf_golf.formats import types
@@ -102,7 +104,7 @@ def test_an_interrupted_run_resumes_with_the_same_file(one_layer: Path, short: S
         tune(one_layer, out, type_name="tcq2", settings=short, job=JOB, say=interrupt)
     assert not out.exists()
     tune(one_layer, out, type_name="tcq2", settings=short, job=JOB, say=said.append)
-    assert "resuming at step 4 of 8" in said
+    assert "resuming at step 6 of 8" in said
     assert tensors(out) == tensors(whole)
     assert not out.with_name("out.gguf.tune").exists()
 
@@ -117,6 +119,34 @@ def test_a_file_that_training_made_worse_is_not_handed_over(
     assert done.kld == done.kld_before
     assert any("the file is the untuned one" in note for note in done.notes)
     assert tensors(out) == tensors(plain)
+
+
+def test_experts_are_tuned(tmp_path: Path, tiny_dir: Path, short: Settings) -> None:
+    """A random mixture of experts, whose gates and ups transformers keeps in one parameter."""
+    torch.manual_seed(0)
+    config = transformers.Qwen3MoeConfig(
+        hidden_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        vocab_size=4096,
+        max_position_embeddings=64,
+        moe_intermediate_size=64,
+        num_experts=4,
+        num_experts_per_tok=2,
+        norm_topk_prob=True,
+        initializer_range=0.3,
+    )
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "tokenizer.model").write_bytes((tiny_dir / "tokenizer.model").read_bytes())
+    plain, out = tmp_path / "plain.gguf", tmp_path / "tuned.gguf"
+    convert(tmp_path / "model", plain, type_name="q4_0", job=JOB)
+    done = tune(tmp_path / "model", out, type_name="q4_0", settings=replace(short, tokens=4 * 512), job=JOB)
+    assert done.kld < done.kld_before
+    before, after = tensors(plain), tensors(out)
+    for name in ("gate", "up", "down"):
+        assert before[f"blk.0.ffn_{name}_exps.weight"] != after[f"blk.0.ffn_{name}_exps.weight"]
 
 
 def test_without_a_text_the_model_writes_its_own(one_layer: Path, tmp_path: Path) -> None:
