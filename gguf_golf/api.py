@@ -177,6 +177,7 @@ def convert(
     imatrix: Location | None = None,
     hessian: Location | None = None,
     allow_requantize: bool = False,
+    keep_lattice: bool = True,
     device: str = "cpu",
     threads: int | None = None,
     force: bool = False,
@@ -184,9 +185,18 @@ def convert(
 ) -> File:
     """Convert MODEL to a GGUF whose linear layers have one type; None keeps the source's precision.
 
-    Raises InputError for a model, type or imatrix that cannot be used.
+    `keep_lattice` stores a tensor exactly if its weights are those of a quantized type of no more bits. Raises
+    InputError for a model, type or imatrix that cannot be used.
     """
-    job = Job(_path(imatrix), _path(hessian), device, threads, allow_requantize=allow_requantize, force=force)
+    job = Job(
+        _path(imatrix),
+        _path(hessian),
+        device,
+        threads,
+        allow_requantize=allow_requantize,
+        force=force,
+        keep_lattice=keep_lattice,
+    )
     with reported(progress):
         done = _convert.convert(locate(str(model)), Path(out), type_name=type, embedding_type=embedding_type, job=job)
     chosen = {name: quant_type.name for name, quant_type in done.assignment.types.items()}

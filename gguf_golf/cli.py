@@ -55,6 +55,13 @@ CTX = click.option(
     "--ctx", type=click.IntRange(min=2), default=512, show_default=True, metavar="N", help="Tokens per chunk."
 )
 
+KEEP_LATTICE = click.option(
+    "--keep-lattice/--no-keep-lattice",
+    default=True,
+    show_default=True,
+    help="Store a tensor exactly if its weights are those of a quantized type of no more bits.",
+)
+
 
 def _command_line() -> str:
     """What the user typed, to reproduce the results: absolute paths by their last part, as they are nobody else's."""
@@ -118,9 +125,17 @@ def encoding_options(command: Callable[..., None]) -> Callable[..., None]:
     help="Type of the embedding and the head; auto: one rate above the layers' for a head, theirs for an embedding.",
 )
 @click.option("--verify", is_flag=True, help="Compare the file with MODEL as transformers runs it (gguf-golf verify).")
+@KEEP_LATTICE
 @encoding_options
 def convert_command(
-    *, model: Path, out: Path, type_name: str | None, embedding_type: str, verify: bool, job: "Job"
+    *,
+    model: Path,
+    out: Path,
+    type_name: str | None,
+    embedding_type: str,
+    verify: bool,
+    keep_lattice: bool,
+    job: "Job",
 ) -> None:
     """Convert MODEL to a GGUF whose linear layers all have one type.
 
@@ -130,6 +145,7 @@ def convert_command(
     """
     from gguf_golf.quantize.convert import convert
 
+    job = replace(job, keep_lattice=keep_lattice)
     done = convert(model, out, type_name=type_name, embedding_type=embedding_type, job=job)
     for note in done.assignment.notes:
         output().say(f"note: {note}")
@@ -741,8 +757,9 @@ def plan_command(
 @click.argument("model", type=MODEL)
 @click.option("--recipe", type=PATH, required=True, help="The type of each tensor (gguf-golf plan).")
 @click.option("-o", "--out", type=PATH, required=True, help="The GGUF to write.")
+@KEEP_LATTICE
 @encoding_options
-def quantize_command(*, model: Path, recipe: Path, out: Path, job: "Job") -> None:
+def quantize_command(*, model: Path, recipe: Path, out: Path, keep_lattice: bool, job: "Job") -> None:
     """Write the GGUF of MODEL that a recipe describes.
 
     The recipe names its own imatrix and Hessians; --imatrix and --hessian say where they are now.
@@ -752,7 +769,7 @@ def quantize_command(*, model: Path, recipe: Path, out: Path, job: "Job") -> Non
     """
     from gguf_golf.quantize.from_recipe import quantize
 
-    done = quantize(model, recipe, out, job=job)
+    done = quantize(model, recipe, out, job=replace(job, keep_lattice=keep_lattice))
     for note in done.notes:
         output().say(f"note: {note}")
     output().result(

@@ -203,7 +203,7 @@ def _base(model_path: Path, model: Model, work: Path, clock: "_Clock", settings:
     base = work / "base.gguf"
     clock.step("convert", f"converting {model_path} to {source_precision(model).upper()}")
     if not base.exists():
-        convert(model_path, base, job=Job(threads=settings.threads))
+        convert(model_path, base, job=Job(threads=settings.threads, keep_lattice=False))
     return base
 
 

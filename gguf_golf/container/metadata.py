@@ -1,5 +1,6 @@
 """The metadata of a quantized file: the model's own, with the file type and the provenance of the new file."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from gguf import GGUFValueType, LlamaFileType
@@ -8,6 +9,7 @@ from gguf_golf import __version__
 from gguf_golf.calibrate.imatrix import Imatrix
 from gguf_golf.formats.types import QuantType
 from gguf_golf.models import MetadataField, Model
+from gguf_golf.models.gguf_file import KEY_KEPT
 from gguf_golf.models.roles import is_quantizable
 
 # What the source says of these is not true of the new file.
@@ -30,15 +32,22 @@ MARK = KEY_VERSION.encode()
 
 
 def output_metadata(
-    model: Model, chosen: dict[str, QuantType], imatrix: Imatrix | None, imatrix_path: Path | None
+    model: Model,
+    chosen: dict[str, QuantType],
+    imatrix: Imatrix | None,
+    imatrix_path: Path | None,
+    kept: Collection[str] = (),
 ) -> list[MetadataField]:
-    """The model's metadata with the file type and the provenance of the new file."""
-    kept = [field for field in model.metadata if not field.key.startswith(_REPLACED)]
+    """The model's metadata with the file type and the provenance of the new file; `kept` are the tensors that were on
+    their type's lattice already."""
+    own = [field for field in model.metadata if not field.key.startswith(_REPLACED)]
     added = [
         MetadataField("general.file_type", file_type(model, chosen), GGUFValueType.UINT32),
         MetadataField("general.quantization_version", 2, GGUFValueType.UINT32),
         MetadataField(KEY_VERSION, __version__, GGUFValueType.STRING),
     ]
+    if kept:
+        added.append(MetadataField(KEY_KEPT, sorted(kept), GGUFValueType.ARRAY, GGUFValueType.STRING))
     if imatrix is not None and imatrix_path is not None:
         added += [
             MetadataField("quantize.imatrix.file", imatrix_path.name, GGUFValueType.STRING),
@@ -46,7 +55,7 @@ def output_metadata(
             MetadataField("quantize.imatrix.entries_count", len(imatrix.entries), GGUFValueType.UINT32),
             MetadataField("quantize.imatrix.chunks_count", imatrix.chunk_count, GGUFValueType.UINT32),
         ]
-    return kept + added
+    return own + added
 
 
 def recipe_metadata(
@@ -58,9 +67,10 @@ def recipe_metadata(
     imatrix: Imatrix | None,
     imatrix_name: str,
     imatrix_sha256: str,
+    kept: Collection[str] = (),
 ) -> list[MetadataField]:
     """Metadata of a file made from a recipe: `output_metadata`, the recipe, and hashes of what it was made of."""
-    fields = output_metadata(model, chosen, imatrix, Path(imatrix_name))
+    fields = output_metadata(model, chosen, imatrix, Path(imatrix_name), kept)
     fields.append(MetadataField(KEY_FINGERPRINT, fingerprint, GGUFValueType.STRING))
     if imatrix is not None:
         fields.append(MetadataField(KEY_IMATRIX, imatrix_sha256, GGUFValueType.STRING))

@@ -18,6 +18,10 @@ from gguf_golf.models.model import FloatArray, LazyTensor, MetadataField, Model
 
 PART_NAME = re.compile(r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf")
 
+KEY_KEPT = "gguf_golf.kept_lattice"
+"""The names of the tensors whose weights were on the lattice of a quantized type already: they hold the source exactly,
+so they count as full precision."""
+
 INTEGERS = frozenset({"I8", "I16", "I32", "I64"})
 
 
@@ -50,7 +54,9 @@ def open_gguf(path: Path, *, allow_requantize: bool) -> Model:
     architecture = next((field.value for field in metadata if field.key == gguf.Keys.General.ARCHITECTURE), None)
     if not isinstance(architecture, str) or not tensors:
         raise InputError(f"{path} names no architecture or holds no tensors: it is not a model")
-    quantized = sorted({t.source_type for t in tensors} - FLOAT_DTYPES.keys())
+    kept = next((field.value for field in metadata if field.key == KEY_KEPT), None)
+    exact = set(kept) if isinstance(kept, list) else set()
+    quantized = sorted({t.source_type for t in tensors if t.name not in exact} - FLOAT_DTYPES.keys())
     if quantized and not allow_requantize:
         raise InputError(
             f"{path} is already quantized ({', '.join(quantized)}): start from full precision, the F32, F16 or BF16 "

@@ -6,6 +6,7 @@ from pathlib import Path
 from gguf_golf import __version__
 from gguf_golf.models.gguf_file import PART_NAME
 from gguf_golf.quantize.convert import convert
+from gguf_golf.quantize.job import Job
 from gguf_golf.runtime.cache import cache_dir, make_room, mark_used
 
 
@@ -20,7 +21,7 @@ def as_gguf(path: Path) -> Path:
     target = cache_dir() / "converted" / f"{path.resolve().name}-{_key(path)}.gguf"
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
-        convert(path, target, type_name=None)
+        convert(path, target, type_name=None, job=Job(keep_lattice=False))  # products with a quantized type round more
         make_room()
     mark_used(target)
     return target

@@ -9,6 +9,7 @@ from gguf_golf.formats import types
 from gguf_golf.formats.types import QuantType
 from gguf_golf.models import Model
 from gguf_golf.models.roles import is_quantizable
+from gguf_golf.quantize import lattice
 from gguf_golf.quantize.assignment import AUTO, Assignment, uniform
 from gguf_golf.quantize.job import DEFAULT_JOB, Job, made_from
 from gguf_golf.quantize.load_check import check_loads
@@ -31,8 +32,9 @@ def convert(
     """Convert a Hugging Face directory or a GGUF to a GGUF with one type for the linear layers.
 
     `type_name` None keeps the precision of the source. Where it is F32, F16 or BF16 the embeddings take it too. Tensors
-    whose weights a type cannot hold keep the source's. Raises InputError as `open_model`, `uniform`, `write` and
-    `check_loads` do.
+    whose weights a type cannot hold keep the source's, and those that lie on the lattice of a type of no more bits are
+    stored in that, exactly, if the job's `keep_lattice` is set. Raises InputError as `open_model`, `uniform`, `write`
+    and `check_loads` do.
     """
     inputs = [source, job.imatrix, job.hessian]
     files.check_output(out, inputs, mark=MARK, force=job.force)
@@ -40,14 +42,16 @@ def convert(
     type_name = type_name or source_precision(model)
     plain = not types.get(type_name).is_quantized
     assignment = uniform(model, type_name, type_name if plain else embedding_type)
+    kept = job.lattice(model, assignment.types)
+    assignment = Assignment(assignment.types | kept, [*assignment.notes, *lattice.note(kept)])
     guide, encoder = job.guide(), job.encoder()
     assignment.notes.extend(guide.notes(assignment.types))
 
     def write_as(chosen: dict[str, QuantType]) -> Written:
         return write(
-            stored_tensors(model, chosen, guide, encoder),
+            stored_tensors(model, chosen, guide, encoder, kept),
             out,
-            metadata=output_metadata(model, chosen, guide.imatrix, job.imatrix),
+            metadata=output_metadata(model, chosen, guide.imatrix, job.imatrix, kept),
             made_from=made_from(source, model, guide),
             inputs=inputs,
             force=job.force,
@@ -57,7 +61,7 @@ def convert(
     try:
         written = write_as(assignment.types)
     except OutOfRange:
-        chosen, notes = widened(model, assignment.types, guide, encoder)
+        chosen, notes = widened(model, assignment.types, guide, encoder, kept)
         assignment = Assignment(chosen, [*assignment.notes, *notes])
         written = write_as(chosen)
     assignment.notes.extend(check_loads(out))

@@ -30,7 +30,7 @@ def quantize(source: Path, recipe_path: Path, out: Path, *, job: Job = DEFAULT_J
     """
     made, recipe = by_recipe(source, recipe_path, out, job)
     written = write(
-        stored_tensors(made.model, made.types, made.guide, made.encoder),
+        stored_tensors(made.model, made.types, made.guide, made.encoder, made.kept),
         out,
         metadata=made.metadata,
         made_from=made.made_from,
@@ -39,7 +39,7 @@ def quantize(source: Path, recipe_path: Path, out: Path, *, job: Job = DEFAULT_J
         progress=job.progress,
     )
     notes = [*made.notes, *check_loads(out)]
-    if recipe.predicted_bytes not in (None, written.file_bytes):
+    if not made.kept and recipe.predicted_bytes not in (None, written.file_bytes):
         notes.append(
             f"the recipe was edited: it predicts {recipe.predicted_bytes:,} bytes, the file has {written.file_bytes:,}"
         )

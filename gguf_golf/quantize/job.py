@@ -1,6 +1,7 @@
 """What `convert` and `quantize` share: how to encode, and what may be taken as a source."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ import numpy as np
 
 from gguf_golf import __version__
 from gguf_golf.encode import Encoder, Guide, open_encoder
+from gguf_golf.formats.types import QuantType
 from gguf_golf.models import Model, open_model
 from gguf_golf.models.fingerprint import fingerprint
 from gguf_golf.models.gguf_file import split_parts
 from gguf_golf.models.hashing import stamp
+from gguf_golf.quantize import lattice
 from gguf_golf.runtime import library
 
 
@@ -22,7 +25,8 @@ class Job:
 
     `imatrix` and `hessian` are files of `gguf-golf imatrix`. `allow_requantize` takes a source that is already
     quantized, `trust_remote_code` one whose own Python code llama.cpp's converter needs; `force` replaces a file that
-    gguf-golf did not write. `progress` shows a bar.
+    gguf-golf did not write. `keep_lattice` stores tensors exactly whose weights lie on a type's lattice already (see
+    lattice.py). `progress` shows a bar.
     """
 
     imatrix: Path | None = None
@@ -32,6 +36,7 @@ class Job:
     allow_requantize: bool = False
     trust_remote_code: bool = False
     force: bool = False
+    keep_lattice: bool = True
     progress: bool = True
 
     def open(self, source: Path) -> Model:
@@ -41,6 +46,10 @@ class Job:
     def guide(self) -> Guide:
         """What the job's files say of the inputs. Raises InputError and DataError as their readers do."""
         return Guide.open(self.imatrix, self.hessian)
+
+    def lattice(self, model: Model, chosen: Mapping[str, QuantType]) -> dict[str, QuantType]:
+        """The tensors to keep on their lattice, and its type. Raises DataError as `lattice.find` does."""
+        return lattice.find(model, chosen) if self.keep_lattice else {}
 
     def encoder(self) -> Encoder:
         """The device's encoder. Raises InputError and BuildError as `open_encoder` does."""

@@ -14,16 +14,19 @@ from gguf_golf.models.fingerprint import fingerprint
 from gguf_golf.models.hashing import file_sha256
 from gguf_golf.plan import recipe as recipe_file
 from gguf_golf.plan.recipe import Recipe
+from gguf_golf.quantize import lattice
 from gguf_golf.quantize.assignment import uniform
 from gguf_golf.quantize.job import Job, made_from
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that is decided before the first weight is read; `inputs` are the files that the output must not replace."""
+    """All that is decided before the first weight is read; `kept` are the tensors that are stored on their lattice,
+    and `inputs` the files that the output must not replace."""
 
     model: Model
     types: dict[str, QuantType]
+    kept: dict[str, QuantType]
     guide: Guide
     encoder: Encoder
     metadata: list[MetadataField]
@@ -46,7 +49,9 @@ def by_recipe(source: Path, recipe_path: Path, out: Path, job: Job) -> tuple[Pre
             f"{planned[:12]}, and {source} has {found[:12]}: plan again, or delete its fingerprint line to proceed"
         )
     chosen, notes = recipe.types_for(model)
-    notes = [*model.notes, *notes]
+    kept = job.lattice(model, chosen)
+    notes = [*model.notes, *notes, *lattice.note(kept)]
+    chosen = chosen | kept
     imatrix_path, imatrix_sha256 = _input(recipe, "imatrix", recipe_path, job.imatrix)
     hessian_path, _ = _input(recipe, "hessian", recipe_path, job.hessian)
     job = replace(job, imatrix=imatrix_path, hessian=hessian_path)
@@ -59,26 +64,28 @@ def by_recipe(source: Path, recipe_path: Path, out: Path, job: Job) -> tuple[Pre
         imatrix=guide.imatrix,
         imatrix_name=recipe.source.get("imatrix", str(imatrix_path)),
         imatrix_sha256=imatrix_sha256,
+        kept=kept,
     )
     inputs = [source, recipe_path, imatrix_path, hessian_path]
-    return _prepared(model, chosen, guide, job, metadata, inputs, notes), recipe
+    return _prepared(model, chosen, kept, guide, job, metadata, inputs, notes), recipe
 
 
 def by_type(source: Path, type_name: str, embedding_type: str, out: Path, job: Job) -> Prepared:
-    """Every linear layer in one type, the vocabulary's tables in another. Raises InputError as `uniform` does, and for
-    an output that cannot be written."""
+    """Every linear layer in one type, the vocabulary's tables in another, none on its own lattice. Raises InputError as
+    `uniform` does, and for an output that cannot be written."""
     inputs = [source, job.imatrix, job.hessian]
     files.check_output(out, inputs, mark=MARK, force=job.force)
     model = job.open(source)
     assignment = uniform(model, type_name, embedding_type)
     guide = job.guide()
     metadata = output_metadata(model, assignment.types, guide.imatrix, job.imatrix)
-    return _prepared(model, assignment.types, guide, job, metadata, inputs, assignment.notes)
+    return _prepared(model, assignment.types, {}, guide, job, metadata, inputs, assignment.notes)
 
 
 def _prepared(
     model: Model,
     chosen: dict[str, QuantType],
+    kept: dict[str, QuantType],
     guide: Guide,
     job: Job,
     metadata: list[MetadataField],
@@ -88,7 +95,7 @@ def _prepared(
     source = inputs[0]
     assert source is not None
     notes = [*notes, *guide.notes(chosen)]
-    return Prepared(model, chosen, guide, job.encoder(), metadata, made_from(source, model, guide), inputs, notes)
+    return Prepared(model, chosen, kept, guide, job.encoder(), metadata, made_from(source, model, guide), inputs, notes)
 
 
 def _input(recipe: Recipe, what: str, recipe_path: Path, given: Path | None) -> tuple[Path | None, str]:

@@ -1,6 +1,6 @@
 """A model's weights as the tensors of a file: read, encoded and handed on a slab of rows at a time."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from gguf_golf.container.tensors import Stored
 from gguf_golf.encode import Encoder, Guide
 from gguf_golf.encode.magnitude import HARMLESS, OutOfRangeError, encode_in_range, largest, within
-from gguf_golf.errors import InputError
+from gguf_golf.errors import DataError, InputError
 from gguf_golf.formats import types
 from gguf_golf.formats.types import QuantType
 from gguf_golf.models import LazyTensor, Model
+from gguf_golf.quantize import lattice
 from gguf_golf.quantize.assignment import check_imatrix
 
 SLAB_WEIGHTS = 1 << 23
@@ -29,8 +30,10 @@ class OutOfRange(InputError):
         self.name, self.quant_type, self.peak = name, quant_type, peak
 
 
-def stored_tensors(model: Model, chosen: Mapping[str, QuantType], guide: Guide, encoder: Encoder) -> list[Stored]:
-    """Every weight as one tensor of its name, in its chosen type.
+def stored_tensors(
+    model: Model, chosen: Mapping[str, QuantType], guide: Guide, encoder: Encoder, kept: Collection[str] = ()
+) -> list[Stored]:
+    """Every weight as one tensor of its name, in its chosen type; those of `kept` lie on that type's lattice.
 
     Raises InputError for types that need an imatrix where the guide has nothing about their tensors, and for a guide
     that was collected on another model.
@@ -38,7 +41,12 @@ def stored_tensors(model: Model, chosen: Mapping[str, QuantType], guide: Guide, 
     check_imatrix(chosen, guide.imatrix)
     for tensor in model.tensors:
         guide.check(tensor.name, tensor.shape[-1], tensor.n_experts)
-    return [stored(tensor, chosen[tensor.name], guide, encoder) for tensor in model.tensors]
+    return [
+        stored_exactly(tensor, chosen[tensor.name])
+        if tensor.name in kept
+        else stored(tensor, chosen[tensor.name], guide, encoder)
+        for tensor in model.tensors
+    ]
 
 
 def stored(tensor: LazyTensor, quant_type: QuantType, guide: Guide, encoder: Encoder) -> Stored:
@@ -61,8 +69,23 @@ def stored(tensor: LazyTensor, quant_type: QuantType, guide: Guide, encoder: Enc
     return Stored(tensor.name, tensor.shape, quant_type, parts)
 
 
+def stored_exactly(tensor: LazyTensor, quant_type: QuantType) -> Stored:
+    """A weight that lies on the type's lattice. Reading its parts raises DataError if it does not (any more)."""
+
+    def parts() -> Iterator[NDArray[np.uint8]]:
+        step = max(1, SLAB_WEIGHTS // tensor.shape[-1])
+        for first in range(0, tensor.n_rows, step):
+            rows = tensor.load_rows(first, min(first + step, tensor.n_rows))
+            data = lattice.encode(rows, quant_type, tensor.source_type)
+            if data is None:
+                raise DataError(f"{tensor.name} changed while it was being read: run the command again")
+            yield data
+
+    return Stored(tensor.name, tensor.shape, quant_type, parts)
+
+
 def widened(
-    model: Model, chosen: Mapping[str, QuantType], guide: Guide, encoder: Encoder
+    model: Model, chosen: Mapping[str, QuantType], guide: Guide, encoder: Encoder, kept: Collection[str] = ()
 ) -> tuple[dict[str, QuantType], list[str]]:
     """The types with those that cannot hold their weights replaced by the source's own, and a note for each.
 
@@ -71,7 +94,7 @@ def widened(
     new_types, notes = dict(chosen), []
     for tensor in model.tensors:
         try:
-            if not _is_harmless(tensor):
+            if tensor.name not in kept and not _is_harmless(tensor):
                 for _ in stored(tensor, chosen[tensor.name], guide, encoder).parts():
                     pass
         except OutOfRange as error:

@@ -76,7 +76,7 @@ def tune(
     if not source.is_dir():
         raise InputError(f"{source} cannot be tuned: training needs the Hugging Face folder that it was made from")
     _check_device(settings.device)
-    job, encoding_notes = _encoding_on(job)
+    job, encoding_notes = _encoding_on(replace(job, keep_lattice=False))  # what is trained leaves its lattice
     if recipe is not None:
         made, _ = by_recipe(source, recipe, out, job)
     else:
