@@ -337,7 +337,7 @@ def tune(
     *,
     recipe: Location | None = None,
     type: str | None = None,
-    embedding_type: str = "q6_k",
+    embedding_type: str = "auto",
     text: Location | Sequence[Location] = (),
     tokens: int = 2_000_000,
     ctx: int = 512,

@@ -789,7 +789,7 @@ def quantize_command(*, model: Path, recipe: Path, out: Path, keep_lattice: bool
 @click.option("--recipe", type=PATH, help="The type of each tensor (gguf-golf plan).")
 @click.option("--type", "type_name", metavar="TYPE", help="One type for all linear layers, instead of a recipe.")
 @click.option(
-    "--embedding-type", default="q6_k", show_default=True, metavar="TYPE", help="With --type: of embedding and head."
+    "--embedding-type", default="auto", show_default=True, metavar="TYPE", help="With --type: as in gguf-golf convert."
 )
 @click.option("-o", "--out", type=PATH, required=True, help="The GGUF to write.")
 @click.option(

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gguf_golf import files
 from gguf_golf.progress import ProgressBar
+from gguf_golf.quantize.stored import OutOfRange
 from gguf_golf.tune.tokens import Tokens, batches
 from gguf_golf.tune.weights import Content, Matrix, Student
 
@@ -127,35 +128,48 @@ def train(
         student.refresh(trained)
         say(f"resuming at step {begun} of {schedule.steps}")
     say(f"held-out KLD before tuning: {before:.5f}")
-    loss = math.nan
     with ProgressBar(total=schedule.steps, initial=begun, desc="tuning", unit="step") as bar:
         for step in range(begun, schedule.steps):
-            if step % schedule.encode_every == 0 and step > begun:
-                student.refresh(trained)
+            if step % schedule.encode_every == 0 and step > begun and not _refreshed(student, trained, say):
+                break
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * _share(step, schedule.steps)
             optimizer.zero_grad()
             loss = divergence.train(batch(step))
+            if not math.isfinite(loss):
+                say(f"stopping: the loss is not a number at step {step + 1}")
+                break
             student.pass_gradients()
             optimizer.step()
             bar.update()
             done = step + 1
             if done % schedule.measure_every and done < schedule.steps:
                 continue
-            student.refresh(trained)
+            if not _refreshed(student, trained, say):
+                break
             kld, seconds = divergence.measure(tokens.held_out), time.monotonic() - started
             left = seconds / done * (schedule.steps - done)
             say(f"step {done} of {schedule.steps}: loss {loss:.5f}, held-out KLD {kld:.5f}, {left:.0f} s left")
             if kld < best.kld:
                 best = Trained(student.content(), kld, before, done, done, seconds)
-            best = Trained(best.content, best.kld, before, best.best_step, done, seconds)
-            hopeless = not math.isfinite(kld) or done - best.best_step >= PATIENCE * schedule.measure_every
-            if hopeless and done < schedule.steps:
+            best = replace(best, steps=done, seconds=seconds)
+            if done < schedule.steps and done - best.best_step >= PATIENCE * schedule.measure_every:
                 say("stopping early: the held-out KLD no longer falls")
-            _save(state, job, schedule.steps if hopeless else done, best, optimizer)
-            if hopeless:
                 break
+            if done < schedule.steps:
+                _save(state, job, done, best, optimizer)
+    _save(state, job, schedule.steps, best, optimizer)
     return best
+
+
+def _refreshed(student: Student, trained: Sequence[Matrix], say: Say) -> bool:
+    """Whether the latents could be encoded: where training has diverged, they cannot."""
+    try:
+        student.refresh(trained)
+    except OutOfRange as error:
+        say(f"stopping: {error}")
+        return False
+    return True
 
 
 def _kl(expected: torch.Tensor, found: torch.Tensor) -> torch.Tensor:

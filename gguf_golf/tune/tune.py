@@ -13,10 +13,12 @@ from gguf import GGUFValueType
 from numpy.typing import NDArray
 
 from gguf_golf import files
+from gguf_golf.container.metadata import MARK
 from gguf_golf.container.tensors import Stored
 from gguf_golf.errors import BuildError, InputError
 from gguf_golf.models import MetadataField
 from gguf_golf.models.roles import is_quantizable
+from gguf_golf.quantize.assignment import AUTO
 from gguf_golf.quantize.cached import as_gguf
 from gguf_golf.quantize.job import DEFAULT_JOB, Job
 from gguf_golf.quantize.load_check import check_loads
@@ -63,7 +65,7 @@ def tune(
     *,
     recipe: Path | None = None,
     type_name: str | None = None,
-    embedding_type: str = "q6_k",
+    embedding_type: str = AUTO,
     settings: Settings,
     job: Job = DEFAULT_JOB,
     say: Say = lambda words: None,
@@ -75,6 +77,7 @@ def tune(
     """
     if not source.is_dir():
         raise InputError(f"{source} cannot be tuned: training needs the Hugging Face folder that it was made from")
+    files.check_output(out, settings.texts, mark=MARK, force=job.force)
     _check_device(settings.device)
     job, encoding_notes = _encoding_on(replace(job, keep_lattice=False))  # what is trained leaves its lattice
     if recipe is not None:
@@ -142,6 +145,7 @@ def _encoding_on(job: Job) -> tuple[Job, list[str]]:
 
 def _load(source: Path) -> Any:
     """The transformers model in f32 on the CPU."""
+    transformers.utils.logging.disable_progress_bar()
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, local_files_only=True)
     except Exception as error:  # transformers raises what it likes for what it does not know

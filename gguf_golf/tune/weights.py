@@ -13,8 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from gguf_golf.encode import Encoder, Guide
+from gguf_golf.encode.magnitude import OutOfRangeError, encode_in_range
 from gguf_golf.formats.types import QuantType
 from gguf_golf.models import LazyTensor
+from gguf_golf.quantize.stored import OutOfRange
 from gguf_golf.tune.decode import decode
 from gguf_golf.tune.mapping import MatrixLink, NormLink
 
@@ -53,14 +55,20 @@ class Matrix:
         self.latent = torch.from_numpy(rows).to(self._device).requires_grad_(True)
 
     def encode(self, guide: Guide, encoder: Encoder) -> torch.Tensor:
-        """Encode the latents, or the original weights, and give back what they are stored as, f32 [n_rows, k]."""
+        """Encode the latents, or the original weights, and give back what they are stored as, f32 [n_rows, k].
+
+        Raises OutOfRange for weights that the type cannot hold, or that are not numbers.
+        """
         rows = self._rows()
         n_experts = self.tensor.n_experts
         each = self.shape[0] // n_experts
         for expert in range(n_experts):
             span = slice(expert * each, (expert + 1) * each)
             guidance = guide.of(self.tensor.name, self.quant_type, self.shape[1], expert, n_experts)
-            self.data[span] = encoder.encode(rows[span], self.quant_type, guidance)
+            try:
+                self.data[span] = encode_in_range(encoder, rows[span], self.quant_type, guidance)
+            except OutOfRangeError as error:
+                raise OutOfRange(self.tensor.name, self.quant_type, error.peak) from error
         stored = decode(torch.from_numpy(self.data), self.quant_type, self.shape, self._device, encoder.threads)
         if self.latent is None:
             self.error_rms = float((torch.from_numpy(rows).to(self._device) - stored).square().mean().sqrt())
