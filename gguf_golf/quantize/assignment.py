@@ -30,7 +30,7 @@ def uniform(model: Model, type_name: str, embedding_type: str) -> Assignment:
     The `embedding_type` AUTO is what measurement says is worth its bytes. A head, and an embedding that is also the
     head, costs about six times as much per weight as the layers do (golf-88m), which is worth one bit and a third: it
     takes the next rate of TCQ, and q6_k otherwise, as with llama-quantize. An embedding that is only looked up costs no
-    more than the layers: it takes their type.
+    more than the layers: it takes their type, or, as no imatrix knows it, the nearest one that needs none.
 
     Rows that a type's block does not divide take the fallback of `types.type_for_row`, which the notes name.
     Raises InputError for a name that is not a type.
@@ -38,11 +38,20 @@ def uniform(model: Model, type_name: str, embedding_type: str) -> Assignment:
     untied = any(tensor.name == "output.weight" for tensor in model.tensors)
 
     def wanted(tensor: LazyTensor) -> str:
-        if tensor.name not in EMBEDDINGS or (embedding_type == AUTO and untied and tensor.name == "token_embd.weight"):
+        if tensor.name not in EMBEDDINGS:
             return type_name
+        if embedding_type == AUTO and untied and tensor.name == "token_embd.weight":
+            return _looked_up_type(type_name)
         return _head_type(type_name) if embedding_type == AUTO else embedding_type
 
     return assign(model, wanted)
+
+
+def _looked_up_type(type_name: str) -> str:
+    """The type itself, or what llama-quantize gives the embedding where the type needs an imatrix."""
+    if not types.get(type_name).needs_imatrix:
+        return type_name
+    return "iq3_s" if types.get(type_name).bpw > types.get("q2_k").bpw else "q2_k"
 
 
 def _head_type(type_name: str) -> str:

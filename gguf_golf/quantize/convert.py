@@ -64,7 +64,7 @@ def convert(
         chosen, notes = widened(model, assignment.types, guide, encoder, kept)
         assignment = Assignment(chosen, [*assignment.notes, *notes])
         written = write_as(chosen)
-    assignment.notes.extend(check_loads(out))
+    assignment.notes.extend(check_loads(out, model))
     return Conversion(written, assignment, bits_per_weight(model, written))
 
 

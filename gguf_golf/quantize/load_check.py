@@ -1,31 +1,58 @@
-"""The last look before success is said: llama.cpp loads the file, and decodes a token of one that is not too large.
-
-It runs in a process of its own (`python -m gguf_golf.quantize.load_check FILE`), as llama.cpp ends the process when it
-meets what it takes for impossible.
-"""
+"""The last look before success is said: llama.cpp loads the file, and decodes a token of one that is not too large."""
 
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import numpy as np
-
-from gguf_golf.errors import GolfError, InputError
-from gguf_golf.runtime.session import LoadedModel
+from gguf_golf.container.metadata import output_metadata
+from gguf_golf.encode import Guide, open_encoder
+from gguf_golf.errors import InputError
+from gguf_golf.formats import types
+from gguf_golf.models import Model
+from gguf_golf.quantize.stored import stored_tensors
+from gguf_golf.quantize.writer import write
 
 DECODED_BYTES = 1 << 27
 """Larger files are loaded without their weights: converting a model must not take the memory that running it takes."""
 
 
-def check_loads(path: Path) -> list[str]:
-    """Load the file that was just written, and decode one token; notes, if the result is not finite.
+def check_loads(path: Path, model: Model) -> list[str]:
+    """Load the file that was just written of `model`, and decode one token.
 
-    A file that fails is renamed to NAME.broken. Raises InputError if llama.cpp cannot load it or decode with it.
+    A file that fails is renamed to NAME.broken. Raises InputError if llama.cpp cannot load it or decode with it, or
+    computes numbers that are not finite; where the source's own weights make it do so, that is a note.
     """
+    found = _examine(path, decode=path.stat().st_size <= DECODED_BYTES)
+    if found.get("overflow") and not _overflows(model, path.parent):
+        found["error"] = f"{found['overflow']}, which the source's own weights do not do: give it larger types"
+    if "error" in found:
+        broken = path.with_name(path.name + ".broken")
+        path.replace(broken)
+        raise InputError(f"{path} was written, but does not run; it is now {broken.name}: {found['error']}")
+    if "overflow" in found:
+        return [
+            f"WARNING: {found['overflow']}; the source's own weights in F32 do that too, so llama.cpp cannot run it"
+        ]
+    return []
+
+
+def _overflows(model: Model, folder: Path) -> bool:
+    """Whether the model's own weights, as F32, make llama.cpp compute numbers that are not finite."""
+    chosen = dict.fromkeys((tensor.name for tensor in model.tensors), types.get("f32"))
+    with TemporaryDirectory(dir=folder, prefix=".") as temporary:
+        path = Path(temporary) / "source.gguf"
+        tensors = stored_tensors(model, chosen, Guide(), open_encoder())
+        write(tensors, path, metadata=output_metadata(model, chosen, None, None), made_from=None, progress=False)
+        return "overflow" in _examine(path, decode=True)
+
+
+def _examine(path: Path, *, decode: bool) -> dict[str, str]:
+    """What examine.py finds: "error" says why llama.cpp cannot run the file, "overflow" which logits are not finite."""
     done = subprocess.run(
-        [sys.executable, "-m", "gguf_golf.quantize.load_check", str(path)],
+        [sys.executable, "-m", "gguf_golf.quantize.examine", str(path), *(["--decode"] if decode else [])],
         capture_output=True,
         text=True,
         errors="replace",
@@ -34,48 +61,6 @@ def check_loads(path: Path) -> list[str]:
     )
     lines = done.stdout.strip().splitlines()
     if done.returncode == 0 and lines:
-        found = json.loads(lines[-1])
-    else:
-        said = [line for line in done.stderr.splitlines() if "GGML_ASSERT" in line] or done.stderr.splitlines()
-        found = {"error": f"llama.cpp ended with status {done.returncode} ({said[-1] if said else 'it says nothing'})"}
-    if "error" in found:
-        broken = path.with_name(path.name + ".broken")
-        path.replace(broken)
-        raise InputError(f"{path} was written, but does not run; it is now {broken.name}: {found['error']}")
-    return list(found["notes"])
-
-
-def main() -> None:
-    """Examine the file that the command line names; the finding as JSON, on the last line."""
-    path = Path(sys.argv[1])
-    small = path.stat().st_size <= DECODED_BYTES
-    try:
-        with LoadedModel(path, without_weights=not small) as model:
-            print(json.dumps({"notes": _check_token(model) if small and _generates(model) else []}))
-    except GolfError as error:
-        print(json.dumps({"error": str(error)}))
-
-
-def _generates(model: LoadedModel) -> bool:
-    """Whether it predicts tokens; an embedding model does not."""
-    architecture = model.metadata("general.architecture")
-    return (
-        model.metadata(f"{architecture}.pooling_type") is None
-        and model.metadata(f"{architecture}.attention.causal") != "false"
-    )
-
-
-def _check_token(model: LoadedModel) -> list[str]:
-    token = max(model.text_start, 0)
-    with model.context(8, threads=1) as context:
-        logits = context.decode(np.array([token], np.int32), np.zeros(1, np.int32), np.ones(1, bool))
-        if bad := int(logits.size - np.count_nonzero(np.isfinite(logits))):
-            return [
-                f"WARNING: {bad} of {logits.size} logits of the first token are NaN or infinite though all weights are "
-                "finite: the model's values overflow in llama.cpp (its caches are F16)"
-            ]
-    return []
-
-
-if __name__ == "__main__":
-    main()
+        return dict(json.loads(lines[-1]))
+    said = [line for line in done.stderr.splitlines() if "GGML_ASSERT" in line] or done.stderr.splitlines()
+    return {"error": f"llama.cpp ended with status {done.returncode} ({said[-1] if said else 'it says nothing'})"}

@@ -14,6 +14,9 @@ from gguf_golf.threads import resolve
 # weights per slab: large enough that the call costs nothing, small enough that threads finish together
 _SLAB = 1 << 16
 
+# importances up to 2^40, and down to 2^-40, change no type's bytes by their size
+_HARMLESS_EXPONENT = 40
+
 
 def quantize(
     type_id: int,
@@ -92,8 +95,13 @@ def as_rows(array: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def as_importance(importance: NDArray[np.float32], k: int) -> NDArray[np.float32]:
-    """The importance of `k` columns as ggml wants it. Raises InputError for another length."""
+    """The importance of `k` columns as ggml wants it. Raises InputError for another length.
+
+    Only ratios matter, but some of ggml's quantizers compute in F32 with products of an importance and squared weights:
+    values of extreme size are multiplied by a power of two.
+    """
     importance = np.ascontiguousarray(importance, np.float32)
     if importance.shape != (k,):
         raise InputError(f"importance has shape {importance.shape}, and the rows have {k} columns")
-    return importance
+    exponent = int(np.frexp(importance.max(initial=0))[1])
+    return importance if abs(exponent) <= _HARMLESS_EXPONENT else np.ldexp(importance, -exponent)

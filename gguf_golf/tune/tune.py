@@ -122,7 +122,7 @@ def tune(
             force=job.force,
             progress=job.progress,
         )
-        notes += check_loads(out)
+        notes += check_loads(out, made.model)
         state.unlink(missing_ok=True)
     return Tuned(written, best.kld_before, best.kld, best.steps, best.seconds, notes)
 

@@ -29,3 +29,13 @@ def test_a_head_takes_the_rate_above_and_an_embedding_that_is_only_looked_up_the
 def test_a_named_type_is_taken_for_both_tables() -> None:
     untied = uniform(model_of("token_embd.weight", "output.weight"), "tcq2", "q8_0").types
     assert {t.name for t in untied.values()} == {"q8_0"}
+
+
+@pytest.mark.parametrize(("body", "embedding"), [("iq1_s", "q2_k"), ("iq2_s", "q2_k"), ("iq3_xxs", "iq3_s")])
+def test_an_embedding_that_no_imatrix_knows_takes_a_type_that_needs_none(body: str, embedding: str) -> None:
+    untied = uniform(model_of("token_embd.weight", "blk.0.attn_q.weight", "output.weight"), body, AUTO).types
+    assert {name: t.name for name, t in untied.items()} == {
+        "token_embd.weight": embedding,
+        "blk.0.attn_q.weight": body,
+        "output.weight": "q6_k",
+    }

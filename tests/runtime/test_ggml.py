@@ -62,6 +62,13 @@ def test_importance_shifts_the_error_to_columns_that_do_not_matter() -> None:
     assert errors[0].sum() < errors[1].sum()
 
 
+@pytest.mark.parametrize("kind", [T.IQ1_S, T.IQ2_XS, T.IQ3_XXS, T.Q2_K, T.Q5_K], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("exponent", [-120, -90, 90, 120])
+def test_only_ratios_of_importances_matter(kind: T, exponent: int) -> None:
+    scaled = ggml.quantize(kind, rows(), np.ldexp(importance(), exponent))
+    np.testing.assert_array_equal(scaled, ggml.quantize(kind, rows(), importance()))
+
+
 def test_columns_of_a_wider_matrix_are_copied_not_misread() -> None:
     wide = rows(N, 2 * K)
     np.testing.assert_array_equal(ggml.quantize(T.Q8_0, wide[:, ::2]), ggml.quantize(T.Q8_0, wide[:, ::2].copy()))
