@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="needs the [tune] extra")
+
 import torch
 
 from gguf_golf.formats import tcq, types

@@ -1,14 +1,21 @@
 """`tune` end to end: what is measured of the file is what was trained, nothing gets worse, and a run resumes."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
+pytest.importorskip("torch", reason="needs the [tune] extra")
+pytest.importorskip("transformers", reason="needs the [tune] extra")
+
 import torch
 import transformers
-from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 
 from gguf_golf.formats import types
 from gguf_golf.quantize.cached import as_gguf
@@ -21,6 +28,20 @@ from gguf_golf.tune.tokens import from_files
 from gguf_golf.tune.tune import tune
 
 JOB = Job(threads=1, progress=False)
+
+
+@pytest.fixture(scope="session")
+def one_layer(tmp_path_factory: pytest.TempPathFactory, tiny_dir: Path) -> Path:
+    """A model that trains in seconds: the first layer of golf-tiny, as a Hugging Face folder."""
+    folder = tmp_path_factory.mktemp("one-layer") / "model"
+    folder.mkdir()
+    weights = load_file(tiny_dir / "model.safetensors")
+    kept = {n: w for n, w in weights.items() if not n.startswith("model.layers.") or n.startswith("model.layers.0.")}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((tiny_dir / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
+    shutil.copy(tiny_dir / "tokenizer.model", folder)
+    return folder
 
 
 @pytest.fixture
