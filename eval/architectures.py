@@ -3,20 +3,31 @@
     python -m eval.architectures               # all, into docs/architectures.md (takes the [hf] extra; half an hour)
     python -m eval.architectures llama gemma3  # some, printed only
 
+Finished rows are kept, so an interrupted run resumes, and one after a run of some classes makes the others; a change of
+gguf_golf/models, of this file, or of the versions of llama.cpp and transformers makes all of them again.
+
 Each class is made tiny and random by transformers, saved, converted, and compared: tokens, logits, an imatrix, a
 conversion to tcq3 with it, and whether that loads. "saved" is the layout that transformers writes, "published" an older
 one that most checkpoints on the Hub have: keys of config.json as they were called before transformers 5.
 """
 
 import argparse
+import hashlib
+import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from gguf_golf.journal import open_journal
+from gguf_golf.runtime import pin
+from gguf_golf.runtime.cache import cache_dir
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "architectures.md"
@@ -175,23 +186,44 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CLASSES)}; all by default")
     parser.add_argument("--layout", choices=LAYOUTS, help="one of the two layouts; both by default")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="classes at a time")
     parser.add_argument("--json", type=Path, help="also write the rows here")
     parser.add_argument("--one", nargs=2, metavar=("NAME", "LAYOUT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(vars(examine(*arguments.one))))
         return
-    rows = []
-    for name in arguments.names or CLASSES:
-        for layout in [arguments.layout] if arguments.layout else LAYOUTS:
-            rows.append(examine_alone(name, layout))
-            print(as_line(rows[-1]), flush=True)
+    layouts = [arguments.layout] if arguments.layout else LAYOUTS
+    rows = all_rows([(name, layout) for name in arguments.names or CLASSES for layout in layouts], arguments.jobs)
     if arguments.json:
         arguments.json.write_text(json.dumps([vars(row) for row in rows], indent=1) + "\n", encoding="utf-8")
-    if not arguments.names:
+    if not arguments.names and not arguments.layout:
         PAGE.write_text(page(rows), encoding="utf-8")
         print(f"written: {PAGE}")
     sys.exit(any(row.verdict == "WRONG" for row in rows))
+
+
+def all_rows(wanted: list[tuple[str, str]], jobs: int) -> list[Row]:
+    """A row for each class and layout, printed: those of the journal, and the others made `jobs` at a time."""
+    with open_journal(cache_dir() / "architectures.journal", made_with()) as journal, ThreadPoolExecutor(jobs) as pool:
+        finished = {(record["name"], record["layout"]): Row(**record) for record in journal.records}
+        missing = [each for each in wanted if each not in finished]
+        for row in [finished[each] for each in wanted if each in finished]:
+            print(as_line(row), flush=True)
+        for row in pool.map(lambda each: examine_alone(*each), missing):
+            print(as_line(row), flush=True)
+            finished[row.name, row.layout] = row
+            journal.add(vars(row))
+    return [finished[each] for each in wanted]
+
+
+def made_with() -> dict[str, str]:
+    """What a row depends on, apart from its class."""
+    code = hashlib.sha256()
+    for path in [Path(__file__), *sorted((ROOT / "gguf_golf" / "models").rglob("*.py"))]:
+        code.update(path.read_bytes())
+    versions = {name: importlib.metadata.version(name) for name in ("transformers", "torch")}
+    return {"code": code.hexdigest(), "llama.cpp": pin.SHA256} | versions
 
 
 def examine_alone(name: str, layout: str) -> Row:
@@ -247,12 +279,12 @@ def examine(name: str, layout: str) -> Row:
 
 
 def golf(*arguments: object) -> tuple[int, str]:
-    """Run a command of gguf-golf: (status, its last lines without progress bars)."""
+    """Run a command of gguf-golf: (status, its last lines without progress bars and the temporary folder's name)."""
     command = [sys.executable, "-m", "gguf_golf", *map(str, arguments), "--threads", "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace", check=False, timeout=500)
     lines = (done.stdout + done.stderr).replace("\r", "\n").splitlines()
     said = [line for line in lines if line.strip() and "%|" not in line and line.startswith(("error", "note"))]
-    return done.returncode, "\n".join(said or lines[-1:])
+    return done.returncode, re.sub(rf"{re.escape(tempfile.gettempdir())}/[^/\s]+/", "", "\n".join(said or lines[-1:]))
 
 
 def make(tiny: Tiny, path: Path) -> str:
