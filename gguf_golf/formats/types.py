@@ -79,6 +79,11 @@ class QuantType:
             return "q8_k"
         return "q8_64" if self.tcq else "q8_0"
 
+    @property
+    def encodes_slowly(self) -> bool:
+        """Whether ggml's encoder searches a codebook, which takes ten to a hundred times as long as the others'."""
+        return self.family == "iq"
+
     def divides(self, row_length: int) -> bool:
         """Whether rows of this length can be stored in this type."""
         return row_length % self.block_size == 0
@@ -188,6 +193,14 @@ TCQ_FORMATS: dict[str, TcqFormat] = {t.name: t.tcq for t in TCQ.values() if t.tc
 
 ALL: dict[str, QuantType] = {**MAINLINE, **TCQ}
 _BY_ID = {t.id: t for t in ALL.values()}
+
+
+def one_more_bit(quant_type: QuantType) -> QuantType | None:
+    """The TCQ type of the next rate; None for the highest rate, and for other families."""
+    if quant_type.tcq is None:
+        return None
+    rate = quant_type.tcq.rate + 1
+    return next((each for each in TCQ.values() if each.tcq and each.tcq.rate == rate), None)
 
 
 def get(name_or_id: str | int) -> QuantType:

@@ -58,8 +58,8 @@ def _head_type(type_name: str) -> str:
     body = types.get(type_name)
     if body.bpw >= types.get("q6_k").bpw:
         return type_name
-    above = [each for each in types.TCQ.values() if each.tcq and body.tcq and each.tcq.rate == body.tcq.rate + 1]
-    return above[0].name if above else "q6_k"
+    above = types.one_more_bit(body)
+    return "q6_k" if above is None else above.name
 
 
 def assign(model: Model, wanted: Callable[[LazyTensor], str]) -> Assignment:

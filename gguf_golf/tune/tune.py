@@ -177,7 +177,7 @@ def _schedule(tokens: Tokens, settings: Settings, made: Prepared) -> Schedule:
     wanted = settings.batch_tokens or min(max(settings.tokens // STEPS, BATCH_TOKENS[0]), BATCH_TOKENS[1])
     batch = max(1, wanted // settings.n_ctx)
     steps = max(1, settings.tokens // (batch * settings.n_ctx))
-    slow = any(quant_type.family == "iq" for quant_type in made.types.values())
+    slow = any(quant_type.encodes_slowly for quant_type in made.types.values())
     encode_every = SLOW_ENCODE_EVERY if slow else ENCODE_EVERY
     # a training step runs both models forward and one backward, a measurement both forward
     n_measures = min(max(settings.tokens * 4 * MEASURING // (tokens.held_out.size * 2), MEASURES[0]), MEASURES[1])

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from gguf_golf.formats import types
+from gguf_golf.quantize.convert import convert
+from gguf_golf.quantize.job import Job
 from tests.docs.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "other-programs.md").read_text(encoding="utf-8")
@@ -47,8 +49,10 @@ def test_llama_cpps_words(unknown: Path) -> None:
     assert all(line in said for line in masked), run.stderr
 
 
-def test_gguf_pys_words(tiny: Callable[[str], Path]) -> None:
+def test_gguf_pys_words(tiny_dir: Path, tmp_path: Path) -> None:
+    file = tmp_path / "tcq3.gguf"
+    convert(tiny_dir, file, type_name="tcq3", embedding_type="q6_k", job=Job(threads=2, progress=False))
     program = "import sys, gguf; gguf.GGUFReader(sys.argv[1])"
-    run = subprocess.run([sys.executable, "-c", program, tiny("tcq3")], capture_output=True, text=True, check=False)
+    run = subprocess.run([sys.executable, "-c", program, file], capture_output=True, text=True, check=False)
     assert run.stderr.splitlines()[-1] in PAGE
     assert types.get("tcq3").id == 114

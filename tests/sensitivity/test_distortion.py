@@ -25,8 +25,9 @@ IMPORTANCE = RNG.uniform(0.1, 4, (2, 256)).astype(np.float32)
 
 
 def guide_of(importance):
-    """A guide that knows this importance, f32 [n_experts, k], of the experts' inputs."""
-    return Guide(Imatrix({NAME: ImatrixEntry(importance, np.ones(len(importance), np.int64))}))
+    """A guide that knows this importance, f32 [n_experts, k], of the experts' inputs, from many tokens."""
+    counts = np.full(len(importance), 10**9)  # so that none is shrunk towards its siblings'
+    return Guide(Imatrix({NAME: ImatrixEntry(importance * np.float64(10**9), counts)}))
 
 
 GUIDE, NOTHING_KNOWN = guide_of(IMPORTANCE), Guide()
