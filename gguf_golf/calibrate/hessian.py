@@ -185,6 +185,8 @@ class Hessians:
         ):
             raise InputError(f"{path}: does not say which weight has which Hessian: it is damaged")
         self._input_of: dict[str, str] = dict(zip(weights, inputs, strict=True))
+        if foreign := set(inputs) - {*weights}:
+            raise InputError(f"{path}: the input {min(foreign)} is not named after one of its weights: it is damaged")
         for name in set(self._input_of.values()):
             self._check(name)
 
@@ -193,7 +195,7 @@ class Hessians:
         sums, counts = (self._tensors.get(name + suffix) for suffix in (SUFFIX_SUM, SUFFIX_COUNT))
         if sums is None or counts is None:
             raise InputError(f"{self.path}: {name} lacks its sums or its counts: the file is damaged")
-        square = sums.ndim in (2, 3) and sums.shape[-1] == sums.shape[-2]
+        square = sums.size and sums.ndim in (2, 3) and sums.shape[-1] == sums.shape[-2]
         if sums.dtype != np.float32 or counts.dtype != np.float32 or not square:
             raise InputError(f"{self.path}: {name} is not a square matrix of F32 for each expert: the file is damaged")
         if counts.size != sums.size // sums.shape[-1] ** 2:

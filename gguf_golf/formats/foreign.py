@@ -33,7 +33,7 @@ def foreign_type(path: Path) -> str | None:
                     "a fork of it, such as ik_llama.cpp, or for a newer version; take a file of the same model in "
                     "llama.cpp's types"
                 )
-    except (OSError, ValueError, KeyError, struct.error):
+    except (OSError, ValueError, KeyError, IndexError, OverflowError, struct.error):
         pass  # damaged: what called this says so
     return None
 

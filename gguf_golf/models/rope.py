@@ -45,6 +45,8 @@ class Rope:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0) and not (name == "trained_context" and value == 0):
                 raise ValueError(f"{name}: it is {value}, and must be positive")
+        if not 0 < self.low_freq_factor < self.high_freq_factor < math.inf:
+            raise ValueError(f"high_freq_factor: {self.high_freq_factor}, against a low one of {self.low_freq_factor}")
 
     @property
     def needs_frequencies(self) -> bool:

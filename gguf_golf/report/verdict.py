@@ -222,7 +222,11 @@ def describe(model: Model, results: Results) -> str:
 
 def _headline(pick: Step, results: Results, axis: Axis) -> str:
     model, base = pick.model, results.base
-    share = f", {100 * model.bytes / base.bytes:.0f}% of the original's {words.size(base.bytes)}" if base else ""
+    share = (
+        f", {100 * model.bytes / base.bytes:.0f}% of the original's {words.size(base.bytes)}"
+        if base and base.bytes
+        else ""
+    )
     opening = "Take"
     if axis.key == "kld_mean" and pick.loss > CLOSE:
         opening = "No file here stays close to the original; the least damaged is"

@@ -152,11 +152,20 @@ def read(path: Path) -> Sensitivity:
         tensors = [tensor_from_json(tensor) for tensor in document.pop("tensors")]
         supers = [SuperWeight(**weight) for weight in document.pop("super_weights")]
         return Sensitivity(**document, tensors=tensors, super_weights=supers)
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: damaged sensitivity file ({error}); measure again") from error
 
 
 def tensor_from_json(document: dict[str, Any]) -> TensorSensitivity:
-    """The inverse of `asdict` for one tensor."""
+    """The inverse of `asdict` for one tensor. Raises TypeError and KeyError for one that cannot be calculated with."""
     measured = [Measurement(**measurement) for measurement in document["measured"]]
-    return TensorSensitivity(**{**document, "measured": measured})
+    made = TensorSensitivity(**{**document, "measured": measured})
+    numbers = [made.proxy, made.coefficient, made.anchor, made.exponent, made.exponent_sd]
+    optional = [made.coefficient_sd, made.row_stability, made.channel_stability]
+    tables = [made.errors, made.rounding, made.row_share, made.channel_share]
+    numbers += [value for value in optional if value is not None] + [v for table in tables for v in table.values()]
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
+        raise TypeError(f"{made.name} holds something that is not a finite number")
+    if made.anchor <= 0 or min([*made.errors.values(), *made.rounding.values()], default=0) < 0:
+        raise TypeError(f"{made.name} holds a negative error")
+    return made
