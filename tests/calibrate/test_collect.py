@@ -98,6 +98,7 @@ def test_experts_are_counted_apart_as_llama_imatrix_does(
 
 def press_ctrl_c(monkeypatch: pytest.MonkeyPatch, chunk: int, times: int = 1) -> None:
     """Ctrl-C while the given chunk, counted from 1, is in the model."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is born with it ignored
     decode, calls = Context.decode, []
 
     def pressed(self: Context, *arguments: Any) -> Any:
