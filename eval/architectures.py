@@ -238,14 +238,15 @@ def examine_alone(name: str, layout: str) -> Row:
 
 def examine(name: str, layout: str) -> Row:
     """Make the model, convert it by the command line, and compare."""
+    from gguf_golf.evaluate.transformers_engine import TransformersEngine
     from gguf_golf.models.families import family_of
-    from gguf_golf.verify import compare, file_logits, load_reference, other_tokens, reference_logits, token_ids
+    from gguf_golf.verify import compare, file_logits, other_tokens, token_ids
 
     tiny = CLASSES[name]
     with tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
         checkpoint, work = Path(folder) / name, Path(folder)
         class_name = make(tiny, checkpoint)
-        model, tokenizer = load_reference(checkpoint)
+        reference = TransformersEngine(checkpoint)
         if layout == "published":
             publish(name, checkpoint)
         base, imatrix, small = work / "base.gguf", work / "imatrix.gguf", work / "small.gguf"
@@ -255,11 +256,11 @@ def examine(name: str, layout: str) -> Row:
         if status:
             named = said.startswith("error: ")
             return Row(**row, convert="refused", verdict="refused" if named else "WRONG", remark=said[-400:])
-        ids = token_ids(tokenizer, 256)
+        ids = token_ids(reference, 256)
         other = other_tokens(checkpoint, base)
         row |= {"convert": "yes", "tokens": f"{len(other)} texts differ" if other else "same"}
         own = file_logits(base, ids, threads=1)
-        kl, _ = compare(reference_logits(model, ids), own)
+        kl, _ = compare(reference.logits(ids), own)
         row |= {"logits": f"{kl:.1e}", "remark": said if said.startswith("note") else ""}
         failures = []
         for step, arguments in (

@@ -30,12 +30,14 @@ if TYPE_CHECKING:
         sensitivity,
         tune,
     )
+    from gguf_golf.evaluate.engine import Peer
 
 __all__ = [
     "BuildError",
     "DataError",
     "GolfError",
     "InputError",
+    "Peer",
     "convert",
     "evaluate",
     "fit",

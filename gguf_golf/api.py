@@ -20,6 +20,7 @@ from gguf_golf.calibrate.collect import collect
 from gguf_golf.calibrate.imatrix import Imatrix
 from gguf_golf.errors import InputError
 from gguf_golf.evaluate import results as _results
+from gguf_golf.evaluate.engine import Peer
 from gguf_golf.evaluate.evaluate import run_suite
 from gguf_golf.evaluate.generate import Sampling, render_messages, stream
 from gguf_golf.evaluate.on_text import TextSettings
@@ -384,12 +385,14 @@ def evaluate(
     ctx: int = 512,
     suite: Location | None = None,
     noise_floor: bool = False,
+    peers: Sequence[Peer] = (),
     threads: int | None = None,
     progress: Callback | None = None,
 ) -> Evaluation:
     """Measure what `quants` lost against `base`, on a text (None: the embedded one) or by a suite.
 
-    Raises InputError for files and texts that do not fit together, DataError for logits that are not numbers.
+    `peers` are the same model in other engines, which stay open; they are measured on the texts alone. Raises
+    InputError for files and texts that do not fit together, DataError for logits that are not numbers.
     """
     if suite is None:
         measured = TextSettings(_path(text) or texts.EVALUATION, ctx, chunks)
@@ -398,8 +401,9 @@ def evaluate(
         wanted = read_suite(Path(suite))
     many = [quants] if isinstance(quants, str | PathLike) else quants
     files = [as_gguf(locate(str(quant))) for quant in many]
+    base_file = as_gguf(locate(str(base)))
     with reported(progress):
-        return Evaluation(run_suite(wanted, as_gguf(locate(str(base))), files, threads=threads), wanted.to_json())
+        return Evaluation(run_suite(wanted, base_file, files, peers=peers, threads=threads), wanted.to_json())
 
 
 def report(

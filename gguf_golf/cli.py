@@ -371,6 +371,13 @@ def imatrix_command(
 @click.option("--suite", type=PATH, help="What to measure, as a TOML file, instead of --text.")
 @THREADS
 @click.option("--noise-floor", is_flag=True, help="Also measure BASE against itself with another batch size.")
+@click.option(
+    "--engine",
+    "peers",
+    multiple=True,
+    metavar="ENGINE:PATH",
+    help="Also judge a model in another engine: transformers, or a Python module.",
+)
 def eval_command(
     base: Path,
     quants: tuple[Path, ...],
@@ -380,6 +387,7 @@ def eval_command(
     suite: Path | None,
     threads: int,
     noise_floor: bool,
+    peers: tuple[str, ...],
 ) -> None:
     """Measure what QUANTS lost against BASE: perplexity, KL divergence, top-1 agreement; with --suite more.
 
@@ -388,8 +396,10 @@ def eval_command(
 
     \b
     gguf-golf eval base.gguf small.gguf --text test.txt --chunks 40 --json results.json
+    gguf-golf eval base.gguf small.gguf --engine transformers:./MyModel-AWQ
     """
     from gguf_golf import texts
+    from gguf_golf.evaluate.engine import open_peers
     from gguf_golf.evaluate.evaluate import run_suite
     from gguf_golf.evaluate.on_text import TextSettings
     from gguf_golf.evaluate.results import document
@@ -407,7 +417,9 @@ def eval_command(
         wanted = replace(wanted, noise_floor=wanted.noise_floor or noise_floor)
     else:
         wanted = Suite(None, (TextSettings(text or texts.EVALUATION, ctx, chunks),), noise_floor=noise_floor)
-    results = run_suite(wanted, as_gguf(base), [as_gguf(quant) for quant in quants], threads=threads)
+    with open_peers(peers, threads) as opened:
+        files = [as_gguf(quant) for quant in quants]
+        results = run_suite(wanted, as_gguf(base), files, peers=opened, threads=threads)
     output().result(results_table(results), document(results, wanted.to_json(), _command_line()))
 
 

@@ -3,8 +3,6 @@
 Not a measure of quantization: that is `gguf-golf eval`. It takes the [hf] extra, and memory for the checkpoint in F32.
 """
 
-import importlib.util
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gguf_golf.errors import InputError
+from gguf_golf.evaluate.transformers_engine import TransformersEngine
 from gguf_golf.models import open_model
-from gguf_golf.models.upstream import INSTALL
 from gguf_golf.runtime.session import LoadedModel
 
 MAX_KL = 0.01
@@ -61,36 +58,13 @@ def verify(
 
     Raises InputError where the extra is missing or either cannot be loaded.
     """
-    model, tokenizer = load_reference(checkpoint, trust_remote_code=trust_remote_code)
+    reference = TransformersEngine(checkpoint, trust_remote_code=trust_remote_code)
     other = other_tokens(checkpoint, file)
-    ids = token_ids(tokenizer, n_tokens)
-    kl, agreement = compare(reference_logits(model, ids), file_logits(file, ids, threads=threads))
+    ids = token_ids(reference, n_tokens)
+    kl, agreement = compare(reference.logits(ids), file_logits(file, ids, threads=threads))
     plain = {tensor.source_type for tensor in open_model(file, allow_requantize=True).tensors if len(tensor.shape) > 1}
     limit = MAX_KL if plain <= {"F32", "F16", "BF16"} else MAX_KL_QUANTIZED
     return Verdict(other, kl, agreement, len(ids), limit)
-
-
-def load_reference(checkpoint: Path, *, trust_remote_code: bool = False) -> tuple[Any, Any]:
-    """(model in F32, tokenizer) by transformers. Raises InputError where it cannot."""
-    if missing := [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]:
-        raise InputError(f"comparing with the original takes {' and '.join(missing)}; {INSTALL}")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    import torch
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    settings = {"dtype": torch.float32, "attn_implementation": "eager", "trust_remote_code": trust_remote_code}
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=trust_remote_code)
-        try:
-            model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint, **settings)
-        except ValueError:  # a class that sees images too
-            model = transformers.AutoModelForImageTextToText.from_pretrained(checkpoint, **settings)
-    except Exception as error:  # whatever a checkpoint can make transformers raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise InputError(f"{checkpoint}: transformers cannot load it ({reason})") from error
-    return model.eval(), tokenizer
 
 
 def other_tokens(checkpoint: Path, file: Path) -> list[str]:
@@ -100,23 +74,14 @@ def other_tokens(checkpoint: Path, file: Path) -> list[str]:
     return check.compare(checkpoint, file)
 
 
-def token_ids(tokenizer: Any, n_tokens: int) -> npt.NDArray[np.int32]:
+def token_ids(reference: TransformersEngine, n_tokens: int) -> npt.NDArray[np.int32]:
     """`n_tokens` ids of awkward texts, first as one text and then backwards, until there are enough."""
     from gguf_golf.models.tokens import check
 
-    ids = list(tokenizer("\n".join(check.AWKWARD))["input_ids"])
+    ids = list(reference.tokenize("\n".join(check.AWKWARD)))
     while len(ids) < n_tokens:
         ids += ids[::-1]
     return np.array(ids[:n_tokens], np.int32)
-
-
-def reference_logits(model: Any, ids: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-    """Logits of every position by transformers: f32 (n, vocab)."""
-    import torch
-
-    with torch.no_grad():
-        logits = model(input_ids=torch.from_numpy(ids[None].astype(np.int64)), use_cache=False).logits
-    return np.asarray(logits[0].float().numpy())
 
 
 def file_logits(file: Path, ids: npt.NDArray[np.int32], *, threads: int | None = None) -> npt.NDArray[np.float32]:

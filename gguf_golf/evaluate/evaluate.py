@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gguf_golf.errors import InputError
 from gguf_golf.evaluate import perplexity, speed
+from gguf_golf.evaluate.engine import Peer
 from gguf_golf.evaluate.file_result import file_result
 from gguf_golf.evaluate.on_text import BaseOnText, TextSettings
 from gguf_golf.evaluate.results import ModelResult, TextMeasures, base_measures, chunk_means, model_measures
@@ -40,12 +41,18 @@ def evaluate(
 
 
 def run_suite(
-    suite: Suite, base: str | Path, quants: Sequence[str | Path], *, threads: int | None = None
+    suite: Suite,
+    base: str | Path,
+    quants: Sequence[str | Path],
+    *,
+    peers: Sequence[Peer] = (),
+    threads: int | None = None,
 ) -> list[ModelResult]:
     """Measure the base, the noise floor if asked for, and each model; one result each, in this order.
 
-    Where a suite has texts alone, `base` may be a file of base log-probabilities (then no base row). Raises InputError
-    for files and texts that do not fit together, DataError for logits that are NaN.
+    Where a suite has texts alone, `base` may be a file of base log-probabilities (then no base row). `peers` are models
+    in other engines: they come last, and are measured on the texts alone. Raises InputError for files and texts that do
+    not fit together, DataError for logits that are NaN.
     """
     threads = resolve(threads)
     base, paths = Path(base), [Path(quant) for quant in quants]
@@ -69,7 +76,15 @@ def run_suite(
     tested = [(result, file) for result, file in zip(results, files, strict=True) if result.role != "noise-floor"]
     _run_tasks(suite, tested, cache, threads)
     _measure_cost(suite, tested, cache)
-    return results
+    return results + [_judge(peer, texts, results[0].parameters, threads) for peer in peers]
+
+
+def _judge(peer: Peer, texts: dict[str, BaseOnText], parameters: int, threads: int) -> ModelResult:
+    """A model in another engine: of the base's number of parameters, as it is the same model."""
+    result = ModelResult(peer.name, "quant", peer.sha256, peer.bytes, 8 * peer.bytes / parameters, parameters)
+    if texts:
+        _fill(result, {name: on_text.judge(peer, threads) for name, on_text in texts.items()}, texts, model_measures)
+    return result
 
 
 def _measure_texts(result: ModelResult, file: Path, texts: dict[str, BaseOnText], threads: int) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_golf.calibrate.chunks import read_text, text_chunks
+from gguf_golf.calibrate.chunks import Tokenizer, read_text, text_chunks
 from gguf_golf.errors import InputError
-from gguf_golf.evaluate import perplexity
+from gguf_golf.evaluate import engine, perplexity
+from gguf_golf.evaluate.engine import Peer, WithBos
 from gguf_golf.evaluate.logits_file import LogitsFile, is_logits_file
 from gguf_golf.files import locked
 from gguf_golf.models.hashing import file_sha256
@@ -78,6 +79,7 @@ class BaseOnText:
             self._compute(base, threads)
         with LoadedModel(tokenizer, vocab_only=True) as model:
             self.text_bytes = perplexity.scored_bytes(model, self.logits)
+            self._bos = model.bos if model.add_bos else None
         self._digest = None if self.foreign else tokenizer_digest(base)
 
     def compare(self, path: Path, threads: int, n_ubatch: int = perplexity.UBATCH) -> NDArray[np.void]:
@@ -89,6 +91,13 @@ class BaseOnText:
         with locked(cached, wait=True), LoadedModel(path) as model:
             self._check_tokens(model)
             scores = perplexity.score(model, self.logits, cached, threads, n_ubatch)
+        scores["nll_base"] = self.nll
+        return scores
+
+    def judge(self, peer: Peer, threads: int) -> NDArray[np.void]:
+        """The same of a model in another engine. Raises InputError as `compare` does, and as `engine.score`."""
+        self._require_same(peer.name, WithBos(peer.engine, self._bos))
+        scores = engine.score(peer, self.logits, self._bos, threads)
         scores["nll_base"] = self.nll
         return scores
 
@@ -108,14 +117,19 @@ class BaseOnText:
     def _check_tokens(self, model: LoadedModel) -> None:
         if tokenizer_digest(model.path) == self._digest:
             return
+        self._require_same(str(model.path), model, model.n_vocab)
+
+    def _require_same(self, name: str, tokenizer: Tokenizer, n_vocab: int | None = None) -> None:
+        """Raise InputError unless the text has the base's tokens, and the vocabulary its size if it is known."""
         shape = self.logits.shape
-        if model.n_vocab == shape.n_vocab:
-            chunks = text_chunks(model, self.text.file, shape.n_ctx, shape.n_chunk)
+        if n_vocab in (None, shape.n_vocab):
+            chunks = text_chunks(tokenizer, self.text.file, shape.n_ctx, shape.n_chunk)
             if np.array_equal(chunks, self.logits.tokens):
                 return
         what = "the text that the log-probabilities were made from" if self.foreign else "the base"
+        sizes = "" if n_vocab is None else f" (vocabulary of {n_vocab})"
         raise InputError(
-            f"{model.path}: its tokens of {self.text.file} (vocabulary of {model.n_vocab}) are not those of {what} "
+            f"{name}: its tokens of {self.text.file}{sizes} are not those of {what} "
             f"(vocabulary of {shape.n_vocab}); compare only files of one model, on one text"
         )
 
