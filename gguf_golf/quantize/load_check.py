@@ -14,6 +14,7 @@ from gguf_golf.formats import types
 from gguf_golf.models import Model
 from gguf_golf.quantize.stored import stored_tensors
 from gguf_golf.quantize.writer import write
+from gguf_golf.runtime.session import GAVE_UP
 
 DECODED_BYTES = 1 << 27
 """Larger files are loaded without their weights: converting a model must not take the memory that running it takes."""
@@ -57,10 +58,12 @@ def _examine(path: Path, *, decode: bool) -> dict[str, str]:
         text=True,
         errors="replace",
         check=False,
-        env=os.environ | {"GGML_NO_BACKTRACE": "1"},
+        env=os.environ | {"GGML_NO_BACKTRACE": "1"},  # of exceptions that nothing catches
     )
     lines = done.stdout.strip().splitlines()
     if done.returncode == 0 and lines:
         return dict(json.loads(lines[-1]))
-    said = [line for line in done.stderr.splitlines() if "GGML_ASSERT" in line] or done.stderr.splitlines()
-    return {"error": f"llama.cpp ended with status {done.returncode} ({said[-1] if said else 'it says nothing'})"}
+    said = done.stderr.splitlines() or ["it says nothing"]
+    if done.returncode == GAVE_UP:
+        return {"error": said[-1].removeprefix("error: ")}
+    return {"error": f"llama.cpp ended with status {done.returncode} ({said[-1]})"}

@@ -12,6 +12,7 @@ MAX_DIMS, MAX_SRC, MAX_NAME, MAX_OP_PARAMS = 4, 10, 64, 64
 
 ToFloat = ctypes.CFUNCTYPE(None, c_void_p, c_void_p, c_int64)
 FromFloat = ctypes.CFUNCTYPE(None, c_void_p, c_void_p, c_int64)
+AbortCallback = ctypes.CFUNCTYPE(None, c_char_p)
 
 
 class GgmlTensor(ctypes.Structure):
@@ -102,6 +103,7 @@ Signature = tuple[Any, tuple[Any, ...]]
 """Result type and argument types; a pointer to anything is c_void_p, unless Python reads what it points to."""
 
 GGML: dict[str, Signature] = {
+    "ggml_set_abort_callback": (AbortCallback, (AbortCallback,)),
     # types
     "ggml_type_name": (c_char_p, (c_int,)),
     "ggml_get_type_traits": (POINTER(TypeTraits), (c_int,)),

@@ -7,6 +7,8 @@ sampling of its own.
 import ctypes
 import logging
 import os
+import re
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,17 +20,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_golf.errors import DataError, InputError
+from gguf_golf.errors import DataError, InputError, printable
 from gguf_golf.formats.foreign import foreign_type
 from gguf_golf.runtime import library
+from gguf_golf.runtime.abi import AbortCallback
 from gguf_golf.threads import resolve
 
 GGUF_MAGIC = b"GGUF"
+
+GAVE_UP = 3
+"""Exit status of a process that llama.cpp cannot go on in."""
 
 _log = logging.getLogger("llama.cpp")
 _log_tail: deque[str] = deque(maxlen=40)
 _log_listeners: list[list[str]] = []
 _kept_alive: list[Any] = []  # ctypes callbacks that C still points to
+_latest: deque[Path] = deque(maxlen=1)  # the file that was loaded last
 
 
 @lru_cache(maxsize=1)
@@ -43,11 +50,22 @@ def bindings() -> ModuleType:
         for listener in _log_listeners:
             listener.append(line)
 
-    callback = llama_cpp.llama_log_callback(keep)
-    llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
-    _kept_alive.append(callback)
+    log, abort = llama_cpp.llama_log_callback(keep), AbortCallback(_give_up)
+    llama_cpp.llama_log_set(log, ctypes.c_void_p(0))
+    library.libggml().ggml_set_abort_callback(abort)
+    _kept_alive.extend((log, abort))
     llama_cpp.llama_backend_init()
     return llama_cpp
+
+
+def _give_up(reason: bytes) -> None:
+    """End the process, which ggml would do by a signal with a debugger's output: it cannot go on after an assertion."""
+    words = re.sub(r"^\S*/", "", reason.decode("utf-8", "replace"))
+    file = f"{_latest[0]}: " if _latest else ""
+    what = f"{file}llama.cpp cannot go on ({words}); the file is damaged, or of a kind that this runtime does not know"
+    sys.stderr.write(f"\nerror: {printable(what)}\n")
+    sys.stderr.flush()
+    os._exit(GAVE_UP)
 
 
 @contextmanager
@@ -96,6 +114,7 @@ class LoadedModel:
             params.load_mode = llama.LLAMA_LOAD_MODE_NONE
             params.no_alloc = True
         _log_tail.clear()
+        _latest.append(self.path)
         self._model = llama.llama_model_load_from_file(os.fsencode(self.path), params)
         if not self._model:
             if foreign := foreign_type(self.path):

@@ -24,7 +24,8 @@ from pathlib import Path
 import click
 
 from gguf_golf.errors import GolfError
-from tests.fuzz import mutate
+from gguf_golf.runtime.session import GAVE_UP
+from tests.fuzz import llama, mutate
 from tests.fuzz.targets import TARGETS, Target
 
 CPU_SECONDS = 10
@@ -34,6 +35,9 @@ MEMORY = 4 << 30
 """Address space that a reader of inputs of a few kilobytes may take beside what the process has already."""
 
 BATCH = 500
+
+LLAMA = Target("llama.cpp", "model.gguf", llama.make, llama.damage, llama.read)
+ALL = [*TARGETS, LLAMA]
 
 
 class Hang(BaseException):
@@ -93,7 +97,10 @@ def _raise_hang(*_: object) -> None:
 
 
 def _run_batch(target: Target, first: int, count: int, tally: Tally) -> None:
-    """Run seeds first..first+count-1 in a forked process; a process that dies is a crash of the seed it was at."""
+    """Run seeds first..first+count-1 in a forked process.
+
+    One that dies is a crash of the seed it was at, unless it ended as it does where llama.cpp cannot go on.
+    """
     while count > 0:
         read_end, write_end = os.pipe()
         child = os.fork()
@@ -109,7 +116,9 @@ def _run_batch(target: Target, first: int, count: int, tally: Tally) -> None:
                 done += 1
         _, status = os.waitpid(child, 0)
         if done < count:
-            tally.add("crash", f"the process ended with {os.waitstatus_to_exitcode(status)}", first + done)
+            end = os.waitstatus_to_exitcode(status)
+            outcome, fault = ("refused", "") if end == GAVE_UP else ("crash", f"the process ended with {end}")
+            tally.add(outcome, fault, first + done)
             done += 1
         first, count = first + done, count - done
 
@@ -137,7 +146,7 @@ def main(minutes: float | None, count: int | None, seed: int, names: tuple[str, 
     """Feed damaged inputs to every reader."""
     if (minutes is None) == (count is None):
         raise click.UsageError("give either --minutes or --count")
-    targets = [target for target in TARGETS if not names or target.name in names]
+    targets = [target for target in ALL if not names or target.name in names]
     tallies = {target.name: Tally() for target in targets}
     end, first = time.monotonic() + 60 * (minutes or 0), seed
     while first - seed < count if count is not None else time.monotonic() < end:

@@ -184,17 +184,18 @@ def write_tokenizer(path: Path, tokenizer: dict[str, Any], **settings: Any) -> N
 def random_weights(config: dict[str, Any]) -> dict[str, np.ndarray]:
     """f32 weights by their transformers names, the same for the same config."""
     rng = np.random.default_rng(7)
+    hidden, feed_forward, vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
-    head_dim = config.get("head_dim", HIDDEN // heads)
+    head_dim = config.get("head_dim", hidden // heads)
     q, kv = heads * head_dim, kv_heads * head_dim
     linears = {
-        "self_attn.q_proj": (q, HIDDEN),
-        "self_attn.k_proj": (kv, HIDDEN),
-        "self_attn.v_proj": (kv, HIDDEN),
-        "self_attn.o_proj": (HIDDEN, q),
-        "mlp.gate_proj": (FEED_FORWARD, HIDDEN),
-        "mlp.up_proj": (FEED_FORWARD, HIDDEN),
-        "mlp.down_proj": (HIDDEN, FEED_FORWARD),
+        "self_attn.q_proj": (q, hidden),
+        "self_attn.k_proj": (kv, hidden),
+        "self_attn.v_proj": (kv, hidden),
+        "self_attn.o_proj": (hidden, q),
+        "mlp.gate_proj": (feed_forward, hidden),
+        "mlp.up_proj": (feed_forward, hidden),
+        "mlp.down_proj": (hidden, feed_forward),
     }
     biased = set()
     if config["model_type"] == "qwen2":
@@ -203,11 +204,11 @@ def random_weights(config: dict[str, Any]) -> dict[str, np.ndarray]:
         biased = {name for name in linears if name.startswith("self_attn")}
     if config.get("mlp_bias"):
         biased |= {name for name in linears if name.startswith("mlp")}
-    norms = {"input_layernorm": HIDDEN, "post_attention_layernorm": HIDDEN}
+    norms = {"input_layernorm": hidden, "post_attention_layernorm": hidden}
     if config["model_type"] == "qwen3":
         norms |= {"self_attn.q_norm": head_dim, "self_attn.k_norm": head_dim}
-    weights = {"model.embed_tokens.weight": rng.normal(0, 0.5, (VOCAB, HIDDEN))}
-    for block in range(BLOCKS):
+    weights = {"model.embed_tokens.weight": rng.normal(0, 0.5, (vocab, hidden))}
+    for block in range(config["num_hidden_layers"]):
         prefix = f"model.layers.{block}"
         for norm, size in norms.items():
             weights[f"{prefix}.{norm}.weight"] = rng.normal(1, 0.2, size)
@@ -215,9 +216,9 @@ def random_weights(config: dict[str, Any]) -> dict[str, np.ndarray]:
             weights[f"{prefix}.{linear}.weight"] = rng.normal(0, 0.12, shape)
             if linear in biased:
                 weights[f"{prefix}.{linear}.bias"] = rng.normal(0, 0.2, shape[0])
-    weights["model.norm.weight"] = rng.normal(1, 0.2, HIDDEN)
+    weights["model.norm.weight"] = rng.normal(1, 0.2, hidden)
     if not config["tie_word_embeddings"]:
-        weights["lm_head.weight"] = rng.normal(0, 0.12, (VOCAB, HIDDEN))
+        weights["lm_head.weight"] = rng.normal(0, 0.12, (vocab, hidden))
     return {name: values.astype(np.float32) for name, values in weights.items()}
 
 

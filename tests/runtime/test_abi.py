@@ -28,6 +28,7 @@ SCALARS = {
     "int64_t": ctypes.c_int64,
     "size_t": ctypes.c_size_t,
     "void": None,
+    "ggml_abort_callback_t": abi.AbortCallback,
     **{name: struct for struct, (_, name) in STRUCTS.items()},
 }
 
