@@ -247,10 +247,11 @@ def check_after(shop: Workshop, command: Command, wanted: dict[str, str], output
 
 
 def killed(shop: Workshop, command: Command, points: int, rng: random.Random) -> Iterator[str]:
-    """Faults after kills: before every operation on files (or evenly chosen ones), and at random times."""
+    """Faults after kills: before every operation on files (or ones at even distances), and at random times."""
     wanted, operations, seconds = reference(shop, command)
     step = max(1.0, operations / max(1, points // 2))
-    chosen = [1 + int(i * step) for i in range(points // 2) if int(i * step) < operations]
+    first = rng.random() * step
+    chosen = [1 + int(first + i * step) for i in range(points // 2) if int(first + i * step) < operations]
     for point in chosen:
         shop.clean()
         status, output = run(command.arguments, kill_before=point)
@@ -289,25 +290,17 @@ def pairs(shop: Workshop, command: Command, count: int, rng: random.Random) -> I
             yield ""
 
 
-def full_disk(shop: Workshop, command: Command, count: int, _: random.Random) -> Iterator[str]:
+def full_disk(shop: Workshop, command: Command, count: int, rng: random.Random) -> Iterator[str]:
     """Faults when files cannot grow beyond a limit, from nothing to the size of the largest output."""
     wanted, _, _ = reference(shop, command)
     largest = max((shop.folder / name).stat().st_size for name in command.outputs)
     for number in range(count):
         shop.clean()
-        status, output = run(command.arguments, limit=largest * number // count)
-        lines = [line for line in output.strip().splitlines() if line.startswith("error:")]
-        if status < 0:
-            yield f"the process ended with signal {-status}"
-        elif status == 0 and shop.contents(command) != wanted:
-            yield "says success and has not written what was asked"
-        elif status != 0 and len(lines) != 1:
-            yield f"no line of error: {output.strip().splitlines()[-1] if output.strip() else status}"
-        else:
-            yield check_after(shop, command, wanted, output)
+        status, output = run(command.arguments, limit=int(largest * (number + rng.random()) / count))
+        yield check_full(shop, command, wanted, status, output)
 
 
-def mounted(shop: Workshop, command: Command, count: int, _: random.Random) -> Iterator[str]:
+def mounted(shop: Workshop, command: Command, count: int, rng: random.Random) -> Iterator[str]:
     """Faults on a small file system that is full, where a write into mapped memory ends a process; takes root."""
     disk = shop.folder / "disk"
     moved = Command(
@@ -320,20 +313,26 @@ def mounted(shop: Workshop, command: Command, count: int, _: random.Random) -> I
     for number in range(count):
         shop.clean()
         disk.mkdir()
-        size = max(1, total * number // count // 4096) * 4096
+        size = max(1, int(total * (number + rng.random()) / count) // 4096) * 4096
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], check=True)
         try:
             status, output = run(moved.arguments)
-            lines = [line for line in output.strip().splitlines() if line.startswith("error:")]
-            if status < 0:
-                yield f"the process ended with signal {-status}"
-            elif status != 0 and len(lines) != 1:
-                yield f"no line of error: {output.strip().splitlines()[-1] if output.strip() else status}"
-            else:
-                subprocess.run(["mount", "-o", "remount,size=1g", str(disk)], check=True)  # somebody made room
-                yield check_after(shop, moved, wanted, output)
+            subprocess.run(["mount", "-o", "remount,size=1g", str(disk)], check=True)  # somebody made room
+            yield check_full(shop, moved, wanted, status, output)
         finally:
             subprocess.run(["umount", str(disk)], check=True)
+
+
+def check_full(shop: Workshop, command: Command, wanted: dict[str, str], status: int, output: str) -> str:
+    """What is wrong after a run on a full disk that has room again, or nothing: it must say so in one line of error."""
+    lines = [line for line in output.strip().splitlines() if line.startswith("error:")]
+    if status < 0:
+        return f"the process ended with signal {-status}"
+    if status == 0 and shop.contents(command) != wanted:
+        return "says success and has not written what was asked"
+    if status != 0 and len(lines) != 1:
+        return f"no line of error: {output.strip().splitlines()[-1] if output.strip() else status}"
+    return check_after(shop, command, wanted, output)
 
 
 TRIALS: dict[str, Callable[[Workshop, Command, int, random.Random], Iterator[str]]] = {
