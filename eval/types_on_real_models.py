@@ -16,6 +16,7 @@ import click
 
 from gguf_golf.calibrate import imatrix
 from gguf_golf.calibrate.collect import collect
+from gguf_golf.errors import DataError
 from gguf_golf.evaluate.evaluate import TextSettings, evaluate
 from gguf_golf.evaluate.results import ModelResult, document, write_json
 from gguf_golf.quantize.convert import convert
@@ -94,13 +95,15 @@ def converted(
 
 
 def mixed(base: Path, path: Path, mix: str, importance: Path) -> Path:
-    """llama-quantize's own mix of types."""
+    """llama-quantize's own mix of types. Raises DataError with its last words where it refuses."""
     if not path.exists():
         click.echo(f"making {path.name}")
-        command = [tool("llama-quantize"), "--imatrix", importance, base, path, mix]
-        subprocess.run(
-            [str(word) for word in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        partial = path.with_suffix(".partial")
+        command = [tool("llama-quantize"), "--imatrix", importance, base, partial, mix]
+        done = subprocess.run([str(word) for word in command], check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise DataError(f"{path.name}: llama-quantize failed: {done.stderr.strip().splitlines()[-1]}")
+        partial.rename(path)
     return path
 
 

@@ -6,7 +6,6 @@ number of threads of their BLAS can still be set.
 
 import json
 import secrets
-import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gguf_golf import __version__, threads
-from gguf_golf.command import MODEL, PATH, Group, Output, output
+from gguf_golf.command import MODEL, PATH, Group, Output, command_line, output
 from gguf_golf.errors import DataError, GolfError, printable
 
 if TYPE_CHECKING:
@@ -61,11 +60,6 @@ KEEP_LATTICE = click.option(
     show_default=True,
     help="Store a tensor exactly if its weights are those of a quantized type of no more bits.",
 )
-
-
-def _command_line() -> str:
-    """What the user typed, to reproduce the results: absolute paths by their last part, as they are nobody else's."""
-    return shlex.join(["gguf-golf", *(Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:])])
 
 
 def encoding_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -420,7 +414,7 @@ def eval_command(
     with open_peers(peers, threads) as opened:
         files = [as_gguf(quant) for quant in quants]
         results = run_suite(wanted, as_gguf(base), files, peers=opened, threads=threads)
-    output().result(results_table(results), document(results, wanted.to_json(), _command_line()))
+    output().result(results_table(results), document(results, wanted.to_json(), command_line()))
 
 
 @cli.command("run")
@@ -963,7 +957,7 @@ def sweep_command(*, model: Path, budgets: str, out: Path, settings: "Settings",
 def _fit(model: Path, budgets: list[str], outs: list[Path], settings: "Settings", constraints: "Constraints") -> None:
     from gguf_golf.fit import beside, describe, fit
 
-    fits = fit(model, budgets, outs, settings, constraints, output().say, _command_line())
+    fits = fit(model, budgets, outs, settings, constraints, output().say, command_line())
     report = beside(outs[0], ".html")
     output().result(
         f"{describe(fits)}\nreport: {report}",

@@ -6,6 +6,8 @@ no large library before a command runs.
 
 import json
 import logging
+import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,12 @@ class Output:
 def output() -> Output:
     """The running command's."""
     return click.get_current_context().ensure_object(Output)
+
+
+def command_line(program: str = "gguf-golf") -> str:
+    """What the user typed, to reproduce the results: absolute paths by their last part, as they are nobody else's."""
+    words = (Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:])
+    return f"{program} {shlex.join(words)}"
 
 
 class Command(click.Command):
