@@ -61,6 +61,13 @@ KEEP_LATTICE = click.option(
     help="Store a tensor exactly if its weights are those of a quantized type of no more bits.",
 )
 
+VRAM = click.option(
+    "--vram",
+    metavar="SIZE",
+    help="Also say what stays on the CPU with a GPU of SIZE, '6GB' or '6GB with 8192 tokens of q8_0 context', as "
+    "llama.cpp's arguments.",
+)
+
 
 def encoding_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options of every command that encodes; they arrive as one argument, `job`."""
@@ -692,6 +699,7 @@ def _pairs(values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     "--chunks", type=click.IntRange(min=1), default=16, show_default=True, metavar="N", help="Verify on N chunks."
 )
 @THREADS
+@VRAM
 @click.option("--explain", "explained", is_flag=True, help="Print what each further byte would buy.")
 @click.option("-o", "--out", type=PATH, help="The recipe to write, TOML.  [default: only describe it]")
 @FORCE
@@ -706,6 +714,7 @@ def plan_command(
     verify: Path | None,
     chunks: int,
     threads: int,
+    vram: str | None,
     explained: bool,
     out: Path | None,
     force: bool,
@@ -720,11 +729,14 @@ def plan_command(
     from gguf_golf.control import verified_recipe
     from gguf_golf.evaluate.on_text import TextSettings
     from gguf_golf.models import open_model
+    from gguf_golf.plan.budget import parse_memory
     from gguf_golf.plan.make import explain, make_recipe, summary
+    from gguf_golf.plan.offload import offload
 
     if (budget is None) == (bpw is None):
         raise click.UsageError("give either --budget or --bpw")
     wanted, words, measured = budget or f"{bpw}bpw", [], {}
+    memory = None if vram is None else parse_memory(vram)
     known = {"sensitivity_path": sensitivity_path, "imatrix_path": imatrix}
     if verify is None:
         _, made = make_recipe(model, wanted, out, **known, constraints=constraints, force=force)
@@ -744,6 +756,9 @@ def plan_command(
         measured = {trial.name: trial.kld for trial in verdict.trials}
     if explained:
         words.append(explain(open_model(model), made))
+    division = None if memory is None else offload(open_model(model), made.recipe, memory)
+    if division is not None:
+        words.append(division.summary())
     output().result(
         "\n".join([*words, summary(made)]),
         {
@@ -753,6 +768,7 @@ def plan_command(
             "predicted_kld": made.recipe.predicted_kld,
             "tensors": {name: line.type for name, line in made.recipe.tensors.items()},
             "super_weights": made.recipe.super_weights,
+            "offload": division and division.to_json(),
         },
     )
     if out is not None:
@@ -891,6 +907,7 @@ def fit_options(command: Callable[..., None]) -> Callable[..., None]:
         type=click.Choice(["cpu", "cuda"]),
         help="Train each file before it is measured, there: on a CPU the norms alone.",
     )
+    @VRAM
     @THREADS
     @wraps(command)
     def wrapper(
@@ -900,10 +917,12 @@ def fit_options(command: Callable[..., None]) -> Callable[..., None]:
         chunks: int,
         feedback: bool,
         tune: str | None,
+        vram: str | None,
         threads: int,
         **others: object,
     ) -> None:
         from gguf_golf.fit import Settings
+        from gguf_golf.plan.budget import parse_memory
         from gguf_golf.tune.settings import Settings as TuneSettings
 
         tuning = {
@@ -911,7 +930,10 @@ def fit_options(command: Callable[..., None]) -> Callable[..., None]:
             "cpu": TuneSettings(tokens=100_000, batch_tokens=2048, only_norms=True),
             "cuda": TuneSettings(device="cuda"),
         }[tune]
-        settings = Settings(text, eval_text, eval_chunks=chunks, feedback=feedback, threads=threads, tune=tuning)
+        memory = None if vram is None else parse_memory(vram)
+        settings = Settings(
+            text, eval_text, eval_chunks=chunks, feedback=feedback, threads=threads, tune=tuning, vram=memory
+        )
         command(settings=settings, **others)
 
     return wrapper
@@ -971,6 +993,7 @@ def _fit(model: Path, budgets: list[str], outs: list[Path], settings: "Settings"
                     "predicted_kld": each.plan.recipe.predicted_kld,
                     "kld_mean": each.result.measures and each.result.measures.kld_mean,
                     "kld_se": each.result.measures and each.result.measures.kld_se,
+                    "offload": each.offload and each.offload.to_json(),
                 }
                 for each in fits
             ],

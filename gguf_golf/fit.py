@@ -28,9 +28,10 @@ from gguf_golf.models import Model, open_model
 from gguf_golf.models.fingerprint import fingerprint
 from gguf_golf.models.hashing import file_sha256
 from gguf_golf.models.roles import is_quantizable
-from gguf_golf.plan.budget import Budget, n_weights, parse
+from gguf_golf.plan.budget import Budget, Memory, n_weights, parse
 from gguf_golf.plan.constraints import Constraints
 from gguf_golf.plan.inputs import load
+from gguf_golf.plan.offload import Offload, offload
 from gguf_golf.plan.planner import Plan, Planner
 from gguf_golf.quantize.convert import convert, source_precision
 from gguf_golf.quantize.job import Job
@@ -51,7 +52,7 @@ class Settings:
 
     The beginning of `text` calibrates; other passages of it rank the tensors and control the plans. `feedback`
     collects Hessians as well, and encodes TCQ types with error feedback. `tune` says how to train the files that were
-    chosen; None does not.
+    chosen; None does not. `vram` is a GPU's memory, between which and the host's files are divided (plan/offload.py).
     """
 
     text: Path | None = None
@@ -64,6 +65,7 @@ class Settings:
     feedback: bool = False
     threads: int | None = None
     tune: TuneSettings | None = None
+    vram: Memory | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Fitted:
     path: Path
     verdict: Verdict
     result: ModelResult
+    offload: Offload | None = None
 
     @property
     def plan(self) -> Plan:
@@ -100,8 +103,7 @@ def fit(
         require_extra()
     if settings.tune is not None and not model_path.is_dir():
         raise InputError(f"{model_path} cannot be tuned: training needs the Hugging Face folder that it was made from")
-    for budget in budgets:
-        _budget(budget, model, settings)
+    wanted = [_budget(budget, model, settings) for budget in budgets]
     for out in outs:
         check_output(out, [model_path, settings.text, settings.eval_text], mark=KEY_RECIPE.encode())
     with ExitStack() as stack:
@@ -116,20 +118,19 @@ def fit(
         sensitivity = _ranked(base, imatrix, hessian, texts, work, clock, settings)
         inputs = load(base, sensitivity, imatrix, work)
         planner = Planner(inputs.model, inputs.sensitivity, constraints, inputs.imatrix, inputs.source)
-        plans = [
-            planner.plan(_budget(budget, model, settings)) for budget in budgets
-        ]  # what cannot be is said before any is tried
+        plans = [planner.plan(budget) for budget in wanted]  # what cannot be is said before any is tried
+        _offloads(model, plans, settings)
         job = Job(imatrix=imatrix, hessian=hessian, threads=settings.threads)
         controlled = TextSettings(texts.control, settings.n_ctx, settings.control_chunks)
         journal = stack.enter_context(open_journal(work / "control.measured", controlled.to_json()))
         control = Control(base, planner, controlled, work, journal, job)
         verdicts = []
-        for budget, out, plan in zip(budgets, outs, plans, strict=True):
+        for budget, out, plan in zip(wanted, outs, plans, strict=True):
             clock.step(
-                "control", f"planning {budget}: writing and measuring candidates of {plan.file_bytes / 1e6:.2f} MB"
+                "control", f"planning {budget.text}: writing and measuring candidates of {plan.file_bytes / 1e6:.2f} MB"
             )
             chosen = out if settings.tune is None else work / f"untuned-{out.name}"
-            verdicts.append(control.best(_budget(budget, model, settings), chosen))
+            verdicts.append(control.best(budget, chosen))
             if settings.tune is not None:
                 clock.step("tune", f"tuning {out.name}")
                 _tune(model_path, verdicts[-1].best.plan, out, work, job, settings.tune, say)
@@ -141,7 +142,8 @@ def fit(
         write_report([results_path], report)
         clock.done()
     measured = [result for result in results if result.role == "quant"]
-    return [Fitted(*each) for each in zip(outs, verdicts, measured, strict=True)]
+    offloads = _offloads(model, [verdict.best.plan for verdict in verdicts], settings)
+    return [Fitted(*each) for each in zip(outs, verdicts, measured, offloads, strict=True)]
 
 
 def _budget(text: str, model: Model, settings: Settings) -> Budget:
@@ -172,8 +174,13 @@ def beside(out: Path, suffix: str) -> Path:
     return out.with_name(out.name.removesuffix(".gguf") + suffix)
 
 
+def _offloads(model: Model, plans: Sequence[Plan], settings: Settings) -> list[Offload | None]:
+    """How a GPU's memory and the host's divide each plan's file. Raises InputError where they cannot."""
+    return [None if settings.vram is None else offload(model, plan.recipe, settings.vram) for plan in plans]
+
+
 def describe(fits: Sequence[Fitted]) -> str:
-    """Two lines per file: size, predicted and measured damage, and what it was chosen from."""
+    """Lines on each file: size, predicted and measured damage, what it was chosen from, and what a GPU takes of it."""
     lines = []
     for each in fits:
         measures = each.result.measures
@@ -184,6 +191,8 @@ def describe(fits: Sequence[Fitted]) -> str:
             f"measured {measures.kld_mean:.3g}{error}"
         )
         lines.append(f"  {each.verdict.summary()}")
+        if each.offload is not None:
+            lines.append(f"  {each.offload.summary()}")
     return "\n".join(lines)
 
 

@@ -1,9 +1,5 @@
 """The last look before success is said: llama.cpp loads the file, and decodes a token of one that is not too large."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,7 +10,7 @@ from gguf_golf.formats import types
 from gguf_golf.models import Model
 from gguf_golf.quantize.stored import stored_tensors
 from gguf_golf.quantize.writer import write
-from gguf_golf.runtime.session import GAVE_UP
+from gguf_golf.runtime.apart import ask_apart
 
 DECODED_BYTES = 1 << 27
 """Larger files are loaded without their weights: converting a model must not take the memory that running it takes."""
@@ -52,18 +48,4 @@ def _overflows(model: Model, folder: Path) -> bool:
 
 def _examine(path: Path, *, decode: bool) -> dict[str, str]:
     """What examine.py finds: "error" says why llama.cpp cannot run the file, "overflow" which logits are not finite."""
-    done = subprocess.run(
-        [sys.executable, "-m", "gguf_golf.quantize.examine", str(path), *(["--decode"] if decode else [])],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-        env=os.environ | {"GGML_NO_BACKTRACE": "1"},  # of exceptions that nothing catches
-    )
-    lines = done.stdout.strip().splitlines()
-    if done.returncode == 0 and lines:
-        return dict(json.loads(lines[-1]))
-    said = done.stderr.splitlines() or ["it says nothing"]
-    if done.returncode == GAVE_UP:
-        return {"error": said[-1].removeprefix("error: ")}
-    return {"error": f"llama.cpp ended with status {done.returncode} ({said[-1]})"}
+    return ask_apart("gguf_golf.quantize.examine", path, *(["--decode"] if decode else []))
