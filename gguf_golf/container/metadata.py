@@ -1,12 +1,13 @@
 """The metadata of a quantized file: the model's own, with the file type and the provenance of the new file."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from gguf import GGUFValueType, LlamaFileType
 
 from gguf_golf import __version__
 from gguf_golf.calibrate.imatrix import Imatrix
+from gguf_golf.formats import types
 from gguf_golf.formats.types import QuantType
 from gguf_golf.models import MetadataField, Model
 from gguf_golf.models.gguf_file import KEY_KEPT
@@ -23,6 +24,7 @@ _REPLACED = (
 )
 
 KEY_VERSION = "gguf_golf.version"
+KEY_REQUIRES = "gguf_golf.requires"
 KEY_RECIPE = "gguf_golf.recipe"
 KEY_FINGERPRINT = "gguf_golf.source.fingerprint"
 KEY_IMATRIX = "gguf_golf.imatrix.sha256"
@@ -55,7 +57,18 @@ def output_metadata(
             MetadataField("quantize.imatrix.entries_count", len(imatrix.entries), GGUFValueType.UINT32),
             MetadataField("quantize.imatrix.chunks_count", imatrix.chunk_count, GGUFValueType.UINT32),
         ]
+    if (needed := needs(quant_type.name for quant_type in chosen.values())) is not None:
+        words = (
+            f"{needed}; any other llama.cpp refuses this file. The Python package gguf-golf {__version__} builds it."
+        )
+        added.append(MetadataField(KEY_REQUIRES, words, GGUFValueType.STRING))
     return own + added
+
+
+def needs(type_names: Iterable[str]) -> str | None:
+    """What runs a file with tensors of these types, where that is not any llama.cpp."""
+    ours = sorted({name for name in type_names if name in types.ALL and not types.get(name).is_stock})
+    return f"gguf-golf's llama.cpp, for {', '.join(ours)}" if ours else None
 
 
 def recipe_metadata(

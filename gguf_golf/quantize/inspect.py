@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from gguf_golf.container.metadata import KEY_FINGERPRINT, KEY_IMATRIX, KEY_RECIPE
+from gguf_golf.container.metadata import KEY_FINGERPRINT, KEY_IMATRIX, KEY_RECIPE, needs
 from gguf_golf.errors import InputError
-from gguf_golf.formats import types
 from gguf_golf.models.gguf_file import split_parts
 from gguf_golf.models.hashing import file_sha256
 from gguf_golf.runtime.header import GgufHeader
@@ -80,7 +79,7 @@ def inspect(path: Path) -> Inspected:
             vocabulary=header.length("tokenizer.ggml.tokens"),
             tokenizer=header.text("tokenizer.ggml.model"),
             chat_template=header.text("tokenizer.chat_template"),
-            needs=_needs(tensors),
+            needs=needs(tensor.type for tensor in tensors),
             fingerprint=header.text(KEY_FINGERPRINT),
             imatrix_sha256=header.text(KEY_IMATRIX),
             recipe=header.text(KEY_RECIPE),
@@ -125,14 +124,6 @@ def as_text(found: Inspected, *, every_tensor: bool = False) -> str:
         ]
     missing = "no recipe: this file was not made by `gguf-golf quantize --recipe`"
     return "\n".join([*lines, "", found.recipe.rstrip() if found.recipe else missing])
-
-
-def _needs(tensors: list[Tensor]) -> str | None:
-    """What runs the file, where that is not any llama.cpp."""
-    ours = sorted(
-        {tensor.type for tensor in tensors if tensor.type in types.ALL and not types.get(tensor.type).is_stock}
-    )
-    return f"gguf-golf's llama.cpp, for {', '.join(ours)}" if ours else None
 
 
 def _weights(tensor: Tensor) -> int:

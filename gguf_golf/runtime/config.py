@@ -85,6 +85,8 @@ def cmake_flags(options: Options) -> list[str]:
         f"CMAKE_INSTALL_RPATH_USE_LINK_PATH={_on(options.cuda)}",
         f"GGML_METAL={_on(options.metal)}",
         f"GGML_METAL_EMBED_LIBRARY={_on(options.metal)}",
+        # one file for each library, no links: a wheel cannot hold any
+        *(("CMAKE_PLATFORM_NO_VERSIONED_SONAME=ON",) if options.portable else ()),
     ]
 
 

@@ -18,7 +18,9 @@ from gguf_golf.encode import Guide
 from gguf_golf.errors import InputError
 from gguf_golf.formats import types
 from gguf_golf.models import open_model
+from gguf_golf.quantize.inspect import inspect
 from gguf_golf.quantize.job import made_from
+from gguf_golf.runtime.header import GgufHeader
 
 
 def run(*args: object) -> tuple[int, str, BaseException | None]:
@@ -44,6 +46,19 @@ def test_a_directory_becomes_a_gguf_of_one_type(tmp_path: Path, tiny_dir: Path) 
         relative = ((values - wanted) ** 2).sum() / (wanted**2).sum()
         assert relative < {"F32": 1e-12, "Q8_0": 1e-4, "TCQ3": 0.025}[tensor.tensor_type.name], tensor.name
     assert reader.get_field("general.file_type").contents() == 114
+
+
+@pytest.mark.parametrize(("type_name", "needed"), [("tcq3", "gguf-golf's llama.cpp, for tcq3"), ("q4_k", None)])
+def test_a_file_says_what_it_needs(type_name: str, needed: str | None, tmp_path: Path, tiny_dir: Path) -> None:
+    out = tmp_path / "tiny.gguf"
+    assert run("convert", tiny_dir, "-o", out, "--type", type_name, "--embedding-type", "q6_k")[0] == 0
+    assert inspect(out).needs == needed
+    with GgufHeader(out) as header:
+        said = header.text("gguf_golf.requires")
+    if needed is None:
+        assert said is None
+    else:
+        assert said is not None and said.startswith(f"{needed}; any other llama.cpp refuses this file.")
 
 
 def test_bf16_of_a_bf16_checkpoint_is_exact(tmp_path: Path, tiny_dir: Path) -> None:
