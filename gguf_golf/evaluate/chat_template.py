@@ -28,7 +28,7 @@ SPECIAL_TOKENS = {
 
 
 class ChatTemplate:
-    """The chat template of a file, if `source` is not None. Use as a context manager: it owns a process."""
+    """The chat template of a file, if `source` is not None. Use as a context manager or close it: it owns a process."""
 
     def __init__(self, path: Path, source: str | None, tokens: Mapping[str, str]) -> None:
         self.source = source
@@ -52,6 +52,10 @@ class ChatTemplate:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process, if there is one; another `render` would start a new one."""
         if self._child is not None:
             self._child.kill()
             self._end()

@@ -12,7 +12,8 @@ from types import TracebackType
 import numpy as np
 
 from gguf_golf.errors import GolfError, InputError, printable
-from gguf_golf.evaluate.generate import Sampling, render_messages, stream
+from gguf_golf.evaluate.chat_template import ChatTemplate
+from gguf_golf.evaluate.generate import Sampling, stream
 from gguf_golf.runtime.cache import cache_dir
 from gguf_golf.runtime.session import LoadedModel
 
@@ -56,7 +57,8 @@ class Conversation:
         self.sampling = sampling
         self._model = LoadedModel(path)
         try:
-            if self._model.chat_template() is None:
+            self._template = ChatTemplate.of(self._model)
+            if self._template.source is None:
                 raise InputError(
                     f"{path}: carries no chat template, so it was probably not trained to chat; "
                     f"continue a text with it instead: gguf-golf run {path} --raw -p 'Once upon a time'"
@@ -75,6 +77,7 @@ class Conversation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._template.close()
         self._context.close()
         self._model.close()
 
@@ -123,7 +126,7 @@ class Conversation:
     def _prompt(self, n_predict: int) -> list[int]:
         """The conversation as tokens, with room for an answer: the oldest turns go first."""
         while True:
-            text = render_messages(self._model, self.messages)
+            text = self._template.render(self.messages)
             tokens = [int(token) for token in self._model.tokenize(text, parse_special=True)]
             if len(tokens) + min(n_predict, self.n_ctx // 4) <= self.n_ctx:
                 return tokens

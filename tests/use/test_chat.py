@@ -3,10 +3,12 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gguf_golf.errors import InputError
+from gguf_golf.evaluate.chat_template import ChatTemplate
 from gguf_golf.evaluate.generate import Sampling
 from gguf_golf.runtime.session import Context
 from gguf_golf.use.chat import Conversation, chat
@@ -61,6 +63,22 @@ def test_the_reused_cache_changes_no_answer(conversation: Conversation, chatty: 
     with Conversation(chatty, sampling=Sampling(), threads=1) as fresh:
         fresh.messages = conversation.messages[:2]
         assert "".join(fresh.answer("And then?", 12)) == reused
+
+
+def test_one_process_renders_every_turn(chatty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+    start = ChatTemplate._start
+
+    def counting(self: ChatTemplate) -> Any:
+        started.append(start(self))
+        return started[-1]
+
+    monkeypatch.setattr(ChatTemplate, "_start", counting)
+    with Conversation(chatty, sampling=Sampling(), threads=1) as conversation:
+        for _ in range(3):
+            list(conversation.answer("The city of", 2))
+        assert len(started) == 1 and started[0].poll() is None
+    assert started[0].poll() is not None, "the process ends with the conversation"
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(
