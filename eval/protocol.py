@@ -29,8 +29,8 @@ from gguf_golf.fit import Settings, fit
 from gguf_golf.formats import tcq
 from gguf_golf.models import open_model
 from gguf_golf.plan.constraints import Constraints
-from gguf_golf.quantize.convert import source_precision
 from gguf_golf.quantize.job import Job
+from gguf_golf.quantize.prepare import source_precision
 from gguf_golf.report import write_report
 
 TYPES = ",".join(f"tcq{rate}" for rate in sorted(tcq.RATES, reverse=True))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gguf_golf.fit import Settings
     from gguf_golf.plan.constraints import Constraints
     from gguf_golf.quantize.job import Job
+    from gguf_golf.quantize.prepare import Prepared
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -61,6 +62,7 @@ KEEP_LATTICE = click.option(
     help="Store a tensor exactly if its weights are those of a quantized type of no more bits.",
 )
 
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Say types, bytes and time; write nothing.")
 VRAM = click.option(
     "--vram",
     metavar="SIZE",
@@ -127,6 +129,7 @@ def encoding_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--verify", is_flag=True, help="Compare the file with MODEL as transformers runs it (gguf-golf verify).")
 @KEEP_LATTICE
+@DRY_RUN
 @encoding_options
 def convert_command(
     *,
@@ -136,6 +139,7 @@ def convert_command(
     embedding_type: str,
     verify: bool,
     keep_lattice: bool,
+    dry_run: bool,
     job: "Job",
 ) -> None:
     """Convert MODEL to a GGUF whose linear layers all have one type.
@@ -145,8 +149,12 @@ def convert_command(
     gguf-golf convert base.gguf -o small.gguf --type tcq3 --imatrix imatrix.gguf
     """
     from gguf_golf.quantize.convert import convert
+    from gguf_golf.quantize.prepare import by_type
 
     job = replace(job, keep_lattice=keep_lattice)
+    if dry_run:
+        _forecast(by_type(model, type_name, embedding_type, out, job))
+        return
     done = convert(model, out, type_name=type_name, embedding_type=embedding_type, job=job)
     for note in done.assignment.notes:
         output().say(f"note: {note}")
@@ -775,13 +783,23 @@ def plan_command(
         output().say(f"wrote {out}; next: gguf-golf quantize {model} --recipe {out} -o OUT.gguf")
 
 
+def _forecast(made: "Prepared") -> None:
+    from gguf_golf.quantize.forecast import forecast
+
+    found = forecast(made)
+    for note in found.notes:
+        output().say(f"note: {note}")
+    output().result(str(found), {"schema": "gguf-golf/dry-run", **found.to_json()})
+
+
 @cli.command("quantize")
 @click.argument("model", type=MODEL)
 @click.option("--recipe", type=PATH, required=True, help="The type of each tensor (gguf-golf plan).")
 @click.option("-o", "--out", type=PATH, required=True, help="The GGUF to write.")
 @KEEP_LATTICE
+@DRY_RUN
 @encoding_options
-def quantize_command(*, model: Path, recipe: Path, out: Path, keep_lattice: bool, job: "Job") -> None:
+def quantize_command(*, model: Path, recipe: Path, out: Path, keep_lattice: bool, dry_run: bool, job: "Job") -> None:
     """Write the GGUF of MODEL that a recipe describes.
 
     The recipe names its own imatrix and Hessians; --imatrix and --hessian say where they are now.
@@ -790,8 +808,13 @@ def quantize_command(*, model: Path, recipe: Path, out: Path, keep_lattice: bool
     gguf-golf quantize base.gguf --recipe recipe.toml -o small.gguf
     """
     from gguf_golf.quantize.from_recipe import quantize
+    from gguf_golf.quantize.prepare import by_recipe
 
-    done = quantize(model, recipe, out, job=replace(job, keep_lattice=keep_lattice))
+    job = replace(job, keep_lattice=keep_lattice)
+    if dry_run:
+        _forecast(by_recipe(model, recipe, out, job)[0])
+        return
+    done = quantize(model, recipe, out, job=job)
     for note in done.notes:
         output().say(f"note: {note}")
     output().result(
@@ -908,6 +931,7 @@ def fit_options(command: Callable[..., None]) -> Callable[..., None]:
         help="Train each file before it is measured, there: on a CPU the norms alone.",
     )
     @VRAM
+    @DRY_RUN
     @THREADS
     @wraps(command)
     def wrapper(
@@ -945,13 +969,15 @@ def fit_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("-o", "--out", type=PATH, required=True, help="The GGUF to write; its report is written next to it.")
 @fit_options
 @constraint_options
-def fit_command(*, model: Path, budget: str, out: Path, settings: "Settings", constraints: "Constraints") -> None:
+def fit_command(
+    *, model: Path, budget: str, out: Path, dry_run: bool, settings: "Settings", constraints: "Constraints"
+) -> None:
     """Make the best GGUF of MODEL that fits: convert, calibrate, rank, plan, quantize, evaluate, report.
 
     \b
     gguf-golf fit ./MyModel --budget 60MB -o small.gguf
     """
-    _fit(model, [budget], [out], settings, constraints)
+    _fit(model, [budget], [out], settings, constraints, dry_run=dry_run)
 
 
 @cli.command("sweep")
@@ -960,7 +986,9 @@ def fit_command(*, model: Path, budget: str, out: Path, settings: "Settings", co
 @click.option("-o", "--out", type=PATH, required=True, help="Folder for the files, the results and the report.")
 @fit_options
 @constraint_options
-def sweep_command(*, model: Path, budgets: str, out: Path, settings: "Settings", constraints: "Constraints") -> None:
+def sweep_command(
+    *, model: Path, budgets: str, out: Path, dry_run: bool, settings: "Settings", constraints: "Constraints"
+) -> None:
     """Make a ladder of files of MODEL, one for each budget, and one report on all of them.
 
     \b
@@ -973,12 +1001,41 @@ def sweep_command(*, model: Path, budgets: str, out: Path, settings: "Settings",
         [out / f"{model.resolve().name.removesuffix('.gguf')}-{budget.replace(' ', '-')}.gguf" for budget in wanted],
         settings,
         constraints,
+        dry_run=dry_run,
     )
 
 
-def _fit(model: Path, budgets: list[str], outs: list[Path], settings: "Settings", constraints: "Constraints") -> None:
+def _fit(
+    model: Path,
+    budgets: list[str],
+    outs: list[Path],
+    settings: "Settings",
+    constraints: "Constraints",
+    *,
+    dry_run: bool,
+) -> None:
     from gguf_golf.fit import beside, describe, fit
+    from gguf_golf.fit import dry_run as try_out
 
+    if dry_run:
+        forecast = try_out(model, budgets, outs, settings, constraints)
+        output().result(
+            str(forecast),
+            {
+                "schema": "gguf-golf/dry-run",
+                "files": [
+                    {
+                        "budget": plan.recipe.budget,
+                        "file_bytes": plan.file_bytes,
+                        "types": {name: line.type for name, line in plan.recipe.tensors.items()},
+                    }
+                    for plan in forecast.plans
+                ],
+                "seconds": forecast.seconds,
+                "guessed": forecast.guessed,
+            },
+        )
+        return
     fits = fit(model, budgets, outs, settings, constraints, output().say, command_line())
     report = beside(outs[0], ".html")
     output().result(

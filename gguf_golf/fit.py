@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from gguf_golf import __version__
 from gguf_golf.calibrate import imatrix as imatrix_file
@@ -33,8 +34,10 @@ from gguf_golf.plan.constraints import Constraints
 from gguf_golf.plan.inputs import load
 from gguf_golf.plan.offload import Offload, offload
 from gguf_golf.plan.planner import Plan, Planner
-from gguf_golf.quantize.convert import convert, source_precision
+from gguf_golf.quantize.convert import convert
+from gguf_golf.quantize.forecast import counted
 from gguf_golf.quantize.job import Job
+from gguf_golf.quantize.prepare import source_precision
 from gguf_golf.report import write_report
 from gguf_golf.runtime.header import GgufHeader
 from gguf_golf.sensitivity.measure import measure
@@ -44,6 +47,9 @@ from gguf_golf.tune.settings import KEY_TUNED, METADATA_BYTES
 from gguf_golf.tune.settings import Settings as TuneSettings
 
 Say = Callable[[str], None]
+
+RANKED = "sensitivity.json"
+"""The file of a work folder that planning starts from."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,7 @@ def fit(
     with ExitStack() as stack:
         text, eval_text = settings.text or CALIBRATION, settings.eval_text or EVALUATION
         work = _work_folder(outs[0].parent, model, text, settings)
+        work.mkdir(parents=True, exist_ok=True)
         clock = _Clock(model, settings, len(budgets), say)
         base = _base(model_path, model, work, clock, settings)
         texts = _texts(base, text, work, settings)
@@ -174,6 +181,49 @@ def beside(out: Path, suffix: str) -> Path:
     return out.with_name(out.name.removesuffix(".gguf") + suffix)
 
 
+@dataclass(frozen=True)
+class DryRun:
+    """What `fit` would do: a plan for each budget, and seconds that everything takes.
+
+    Before tensors were ranked on text, plans are by the cheap proxy (`guessed`): the sizes hold, the types may not.
+    """
+
+    plans: list[Plan]
+    seconds: float
+    guessed: bool
+
+    def __str__(self) -> str:
+        lines = [
+            f"{plan.recipe.budget}: {plan.file_bytes:,} bytes; "
+            + counted(line.type for line in plan.recipe.tensors.values())
+            for plan in self.plans
+        ]
+        if self.guessed:
+            lines.append("types are a guess from the weights alone: fit measures before it plans")
+        return "\n".join([*lines, f"all steps take about {_duration(self.seconds)}"])
+
+
+def dry_run(
+    model_path: Path, budgets: Sequence[str], outs: Sequence[Path], settings: Settings, constraints: Constraints
+) -> DryRun:
+    """What `fit` would do; nothing is written. Raises InputError as `fit` does."""
+    model = open_model(model_path)
+    wanted = [_budget(budget, model, settings) for budget in budgets]
+    for out in outs:
+        check_output(out, [model_path, settings.text, settings.eval_text], mark=KEY_RECIPE.encode())
+    work = _work_folder(outs[0].parent, model, settings.text or CALIBRATION, settings)
+    base, guessed = _base_path(model_path, work), not (work / RANKED).exists()
+    with TemporaryDirectory() as folder:
+        if guessed:
+            base, work = model_path, Path(folder)
+            measure(base, work / RANKED, quick=True, threads=settings.threads)
+        inputs = load(base, work / RANKED, None, work)
+        planner = Planner(inputs.model, inputs.sensitivity, constraints, inputs.imatrix, inputs.source)
+        plans = [planner.plan(budget) for budget in wanted]
+    clock = _Clock(model, settings, len(budgets), lambda words: None)
+    return DryRun(plans, clock.left(), guessed)
+
+
 def _offloads(model: Model, plans: Sequence[Plan], settings: Settings) -> list[Offload | None]:
     """How a GPU's memory and the host's divide each plan's file. Raises InputError where they cannot."""
     return [None if settings.vram is None else offload(model, plan.recipe, settings.vram) for plan in plans]
@@ -200,20 +250,22 @@ def _work_folder(parent: Path, model: Model, text: Path, settings: Settings) -> 
     """A folder named by all that its contents depend on, so that nothing stale is ever taken up."""
     numbers = [settings.n_ctx, settings.calibration_chunks, settings.ranking_chunks, settings.feedback]
     key = json.dumps([__version__, fingerprint(model), file_sha256(text), *numbers])
-    work = parent / "gguf-golf-work" / hashlib.sha256(key.encode()).hexdigest()[:16]
-    work.mkdir(parents=True, exist_ok=True)
-    return work
+    return parent / "gguf-golf-work" / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 def _base(model_path: Path, model: Model, work: Path, clock: "_Clock", settings: Settings) -> Path:
     """The model as one GGUF in its own precision."""
-    if model_path.is_file():
-        return model_path
-    base = work / "base.gguf"
+    base = _base_path(model_path, work)
+    if base == model_path:
+        return base
     clock.step("convert", f"converting {model_path} to {source_precision(model).upper()}")
     if not base.exists():
         convert(model_path, base, job=Job(threads=settings.threads, keep_lattice=False))
     return base
+
+
+def _base_path(model_path: Path, work: Path) -> Path:
+    return model_path if model_path.is_file() else work / "base.gguf"
 
 
 @dataclass(frozen=True)
@@ -263,7 +315,7 @@ def _calibrated(
 def _ranked(
     base: Path, imatrix: Path, hessian: Path | None, texts: _Texts, work: Path, clock: "_Clock", settings: Settings
 ) -> Path:
-    path = work / "sensitivity.json"
+    path = work / RANKED
     clock.step("rank", "measuring what each tensor costs")
     if not path.exists():
         measure(
@@ -307,10 +359,13 @@ class _Clock:
         self._finish()
         while self._todo[0] != name:
             self._todo.pop(0)
-        left = sum(self._expected[step] for step in self._todo) * self._pace()
-        self._say(f"[{self._n - len(self._todo) + 1}/{self._n}] {words} (about {_duration(left)} left in all)")
+        self._say(f"[{self._n - len(self._todo) + 1}/{self._n}] {words} (about {_duration(self.left())} left in all)")
         self._todo.pop(0)
         self._current = (name, time.monotonic())
+
+    def left(self) -> float:
+        """Seconds that the steps to come may take."""
+        return sum(self._expected[step] for step in self._todo) * self._pace()
 
     def done(self) -> None:
         self._finish()

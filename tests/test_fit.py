@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from gguf_golf.errors import InputError
-from gguf_golf.fit import Settings, describe, fit
+from gguf_golf.fit import Settings, describe, dry_run, fit
 from gguf_golf.formats import types
+from gguf_golf.plan.budget import Memory
 from gguf_golf.plan.constraints import Constraints
 from gguf_golf.runtime.header import GgufHeader
 from gguf_golf.sensitivity import distortion
@@ -119,6 +120,35 @@ def test_a_tuned_file_keeps_within_the_budget_and_is_not_tuned_again(tiny_dir, t
     assert any(words.startswith("step 2 of 2") for words in said)
     monkeypatch.setattr("gguf_golf.tune.tune.tune", lambda *arguments, **options: pytest.fail("done twice"))
     fit(tiny_dir, ["1.9MB"], [out], settings, Constraints(), lambda words: None)
+
+
+def test_a_dry_run_plans_from_what_was_measured_or_says_that_it_guesses(whole, tiny_dir, tmp_path):
+    outs, fits, _ = whole
+    measured = dry_run(tiny_dir, BUDGETS, outs, SETTINGS, Constraints())
+    assert not measured.guessed
+    assert measured.plans[0].text == fits[0].verdict.trials[0].plan.text
+    guessed = dry_run(tiny_dir, BUDGETS[:1], [tmp_path / "out.gguf"], SETTINGS, Constraints())
+    assert guessed.guessed and guessed.plans[0].file_bytes <= 1_900_000
+    assert "types are a guess" in str(guessed) and "all steps take about" in str(guessed)
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_of_the_evaluation_alone_do_not_start_calibration_over(whole, tiny_dir, monkeypatch):
+    outs, fits, _ = whole
+    for name in ("fit.convert", "fit.collect", "fit.measure", "control.quantize"):
+        monkeypatch.setattr(f"gguf_golf.{name}", lambda *arguments, **options: pytest.fail("done twice"))
+    again, _ = fit(tiny_dir, BUDGETS, outs, replace(SETTINGS, eval_chunks=3), Constraints(), lambda words: None)
+    assert again.result.measures.tokens == 3 * fits[0].result.measures.tokens // 2
+
+
+def test_a_gpu_is_told_what_it_takes(whole, tiny_dir):
+    outs, _, _ = whole
+    settings = replace(SETTINGS, vram=Memory(18_000_000, 512))
+    fits = fit(tiny_dir, BUDGETS, outs, settings, Constraints(), lambda words: None)
+    assert 0 < fits[0].offload.gpu_bytes <= 18_000_000
+    assert "-c 512 -ngl " in describe(fits)
+    with pytest.raises(InputError, match="1 MB of VRAM hold nothing"):
+        fit(tiny_dir, BUDGETS, outs, replace(settings, vram=Memory(10**6)), Constraints(), lambda words: None)
 
 
 def test_tuning_needs_a_checkpoint(tiny, tmp_path):

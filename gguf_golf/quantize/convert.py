@@ -3,16 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from gguf_golf import files
-from gguf_golf.container.metadata import MARK, output_metadata
-from gguf_golf.formats import types
+from gguf_golf.container.metadata import output_metadata
 from gguf_golf.formats.types import QuantType
 from gguf_golf.models import Model
-from gguf_golf.models.roles import is_quantizable
-from gguf_golf.quantize import lattice
-from gguf_golf.quantize.assignment import AUTO, Assignment, uniform
-from gguf_golf.quantize.job import DEFAULT_JOB, Job, made_from
+from gguf_golf.quantize.assignment import AUTO, Assignment
+from gguf_golf.quantize.job import DEFAULT_JOB, Job
 from gguf_golf.quantize.load_check import check_loads
+from gguf_golf.quantize.prepare import by_type
 from gguf_golf.quantize.stored import OutOfRange, stored_tensors, widened
 from gguf_golf.quantize.writer import Written, write
 
@@ -33,45 +30,31 @@ def convert(
 
     `type_name` None keeps the precision of the source. Where it is F32, F16 or BF16 the embeddings take it too. Tensors
     whose weights a type cannot hold keep the source's, and those that lie on the lattice of a type of no more bits are
-    stored in that, exactly, if the job's `keep_lattice` is set. Raises InputError as `open_model`, `uniform`, `write`
-    and `check_loads` do.
+    stored in that, exactly, if the job's `keep_lattice` is set. Raises InputError as `by_type`, `write` and
+    `check_loads` do.
     """
-    inputs = [source, job.imatrix, job.hessian]
-    files.check_output(out, inputs, mark=MARK, force=job.force)
-    model = job.open(source)
-    type_name = type_name or source_precision(model)
-    plain = not types.get(type_name).is_quantized
-    assignment = uniform(model, type_name, type_name if plain else embedding_type)
-    kept = job.lattice(model, assignment.types)
-    assignment = Assignment(assignment.types | kept, [*assignment.notes, *lattice.note(kept)])
-    guide, encoder = job.guide(), job.encoder()
-    assignment.notes.extend(guide.notes(assignment.types))
+    made = by_type(source, type_name, embedding_type, out, job)
+    chosen, notes = made.types, list(made.notes)
 
     def write_as(chosen: dict[str, QuantType]) -> Written:
         return write(
-            stored_tensors(model, chosen, guide, encoder, kept),
+            stored_tensors(made.model, chosen, made.guide, made.encoder, made.kept),
             out,
-            metadata=output_metadata(model, chosen, guide.imatrix, job.imatrix, kept),
-            made_from=made_from(source, model, guide),
-            inputs=inputs,
+            metadata=output_metadata(made.model, chosen, made.guide.imatrix, job.imatrix, made.kept),
+            made_from=made.made_from,
+            inputs=made.inputs,
             force=job.force,
             progress=job.progress,
         )
 
     try:
-        written = write_as(assignment.types)
-    except OutOfRange:
-        chosen, notes = widened(model, assignment.types, guide, encoder, kept)
-        assignment = Assignment(chosen, [*assignment.notes, *notes])
         written = write_as(chosen)
-    assignment.notes.extend(check_loads(out, model))
-    return Conversion(written, assignment, bits_per_weight(model, written))
-
-
-def source_precision(model: Model) -> str:
-    """The type that holds every weight of the source exactly: the one that its matrices have, F32 for anything else."""
-    found = {tensor.source_type.lower() for tensor in model.tensors if is_quantizable(tensor)}
-    return found.pop() if found in ({"f16"}, {"bf16"}) else "f32"
+    except OutOfRange:
+        chosen, wider = widened(made.model, chosen, made.guide, made.encoder, made.kept)
+        notes += wider
+        written = write_as(chosen)
+    notes += check_loads(out, made.model)
+    return Conversion(written, Assignment(chosen, notes), bits_per_weight(made.model, written))
 
 
 def bits_per_weight(model: Model, written: Written) -> float:

@@ -8,10 +8,12 @@ from gguf_golf import files
 from gguf_golf.container.metadata import MARK, output_metadata, recipe_metadata
 from gguf_golf.encode import Encoder, Guide
 from gguf_golf.errors import InputError
+from gguf_golf.formats import types
 from gguf_golf.formats.types import QuantType
 from gguf_golf.models import MetadataField, Model
 from gguf_golf.models.fingerprint import fingerprint
 from gguf_golf.models.hashing import file_sha256
+from gguf_golf.models.roles import is_quantizable
 from gguf_golf.plan import recipe as recipe_file
 from gguf_golf.plan.recipe import Recipe
 from gguf_golf.quantize import lattice
@@ -70,16 +72,26 @@ def by_recipe(source: Path, recipe_path: Path, out: Path, job: Job) -> tuple[Pre
     return _prepared(model, chosen, kept, guide, job, metadata, inputs, notes), recipe
 
 
-def by_type(source: Path, type_name: str, embedding_type: str, out: Path, job: Job) -> Prepared:
-    """Every linear layer in one type, the vocabulary's tables in another, none on its own lattice. Raises InputError as
-    `uniform` does, and for an output that cannot be written."""
+def by_type(source: Path, type_name: str | None, embedding_type: str, out: Path, job: Job) -> Prepared:
+    """Every linear layer in one type, the vocabulary's tables in another; see `convert`. Raises InputError as `uniform`
+    does, and for an output that cannot be written."""
     inputs = [source, job.imatrix, job.hessian]
     files.check_output(out, inputs, mark=MARK, force=job.force)
     model = job.open(source)
-    assignment = uniform(model, type_name, embedding_type)
+    type_name = type_name or source_precision(model)
+    plain = not types.get(type_name).is_quantized
+    assignment = uniform(model, type_name, type_name if plain else embedding_type)
+    kept = job.lattice(model, assignment.types)
+    chosen, notes = assignment.types | kept, [*assignment.notes, *lattice.note(kept)]
     guide = job.guide()
-    metadata = output_metadata(model, assignment.types, guide.imatrix, job.imatrix)
-    return _prepared(model, assignment.types, {}, guide, job, metadata, inputs, assignment.notes)
+    metadata = output_metadata(model, chosen, guide.imatrix, job.imatrix, kept)
+    return _prepared(model, chosen, kept, guide, job, metadata, inputs, notes)
+
+
+def source_precision(model: Model) -> str:
+    """The type that holds every weight of the source exactly: the one that its matrices have, F32 for anything else."""
+    found = {tensor.source_type.lower() for tensor in model.tensors if is_quantizable(tensor)}
+    return found.pop() if found in ({"f16"}, {"bf16"}) else "f32"
 
 
 def _prepared(
