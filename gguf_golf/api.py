@@ -343,6 +343,8 @@ def tune(
     tokens: int = 2_000_000,
     ctx: int = 512,
     only_norms: bool = False,
+    measure: Location | Sequence[Location] = (),
+    start: Location | None = None,
     seed: int = 0,
     imatrix: Location | None = None,
     hessian: Location | None = None,
@@ -353,16 +355,18 @@ def tune(
 ) -> "Tuned":
     """Quantize MODEL, a Hugging Face folder, by a recipe or to one type, and train what the file holds.
 
-    Without `text` the model writes its own. Raises InputError if the extra `tune` is missing, for a model that cannot
-    be trained, and unless exactly one of `recipe` and `type` is given.
+    Without `text` the model writes its own. The texts of `measure` are measured before and after; an untuned file with
+    the same types as `start` saves encoding anew. Raises InputError if the extra `tune` is missing, for a model that
+    cannot be trained, and unless exactly one of `recipe` and `type` is given.
     """
     if (recipe is None) == (type is None):
         raise InputError("give either a recipe or a type")
     require_extra()
     from gguf_golf.tune.tune import tune as run  # an extra
 
-    many = [text] if isinstance(text, str | PathLike) else text
-    settings = TuneSettings(tuple(Path(each) for each in many), tokens, ctx, None, only_norms, seed, device)
+    settings = TuneSettings(
+        _paths(text), _paths(measure), _path(start), tokens, ctx, None, only_norms=only_norms, seed=seed, device=device
+    )
     job = Job(_path(imatrix), _path(hessian), device, threads, force=force)
     with reported(progress):
         return run(
@@ -374,6 +378,10 @@ def tune(
             settings=settings,
             job=job,
         )
+
+
+def _paths(locations: Location | Sequence[Location]) -> tuple[Path, ...]:
+    return tuple(Path(each) for each in ([locations] if isinstance(locations, str | PathLike) else locations))
 
 
 def evaluate(

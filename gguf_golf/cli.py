@@ -845,6 +845,14 @@ def quantize_command(*, model: Path, recipe: Path, out: Path, keep_lattice: bool
 )
 @CTX
 @click.option("--only", type=click.Choice(["norms"]), help="Train the norms alone: minutes on a CPU.")
+@click.option(
+    "--measure",
+    "measured",
+    type=PATH,
+    multiple=True,
+    help="Measure the first 40 chunks of this text before and after; it decides nothing.",
+)
+@click.option("--start", type=PATH, help="An untuned file with the same types, instead of encoding anew.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the order of the text, and of the model's own.")
 @encoding_options
 def tune_command(
@@ -858,6 +866,8 @@ def tune_command(
     tokens: int,
     ctx: int,
     only: str | None,
+    measured: tuple[Path, ...],
+    start: Path | None,
     seed: int,
     job: "Job",
 ) -> None:
@@ -881,12 +891,19 @@ def tune_command(
         recipe=recipe,
         type_name=type_name,
         embedding_type=embedding_type,
-        settings=Settings(texts, tokens, ctx, only_norms=only == "norms", seed=seed, device=job.device),
+        settings=Settings(
+            texts, measured, start, tokens, ctx, only_norms=only == "norms", seed=seed, device=job.device
+        ),
         job=job,
         say=output().say,
     )
     for note in done.notes:
         output().say(f"note: {note}")
+    for each in done.measured:
+        output().say(
+            f"{each.text.name}: KLD {each.before.kld:.4f} ± {each.before.error:.4f} -> "
+            f"{each.after.kld:.4f} ± {each.after.error:.4f}"
+        )
     output().result(
         f"{out}: {done.written.file_bytes:,} bytes, held-out KLD {done.kld_before:.4f} -> {done.kld:.4f}",
         {
@@ -896,7 +913,9 @@ def tune_command(
             "kld_before": done.kld_before,
             "kld": done.kld,
             "steps": done.steps,
+            "tokens": done.tokens,
             "seconds": done.seconds,
+            "measured": [asdict(each) | {"text": str(each.text)} for each in done.measured],
             "notes": done.notes,
         },
     )

@@ -8,6 +8,7 @@ Layout of `cache_dir()`; anything in it may be deleted at any time, and is made 
     runtime/KEY/         what was built: manifest.json, lib/, tools/, tests/; never changed once it is there
     bindings/VERSION/    llama-cpp-python, for Python environments that are read-only
     converted/           checkpoints as GGUF files
+    sampled/             text that models wrote, as tokens
     eval/                base log-probabilities, answers, speeds
 """
 
@@ -32,6 +33,7 @@ ROOMS = {
     "runtime": "builds",
     "bindings": "builds",
     "converted": "converted",
+    "sampled": "converted",
     "eval": "eval",
 }
 """Folders of the cache, and the kind that their entries are shown and cleaned as."""

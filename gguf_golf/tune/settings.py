@@ -12,14 +12,21 @@ METADATA_BYTES = 1024
 TEXT_CHARACTERS = 200
 """Of the texts' names, at most so many are kept."""
 
+MEASURED_CHUNKS = 40
+"""Chunks of a text that is only measured."""
+
 
 @dataclass(frozen=True)
 class Settings:
     """How to tune. `texts` empty: text that the model writes itself. `tokens` is how many are trained on, in chunks of
     `n_ctx`; a text that has fewer is used again. `batch_tokens` None: what gives 400 steps, within bounds.
-    `only_norms` leaves the matrices as `quantize` makes them. `device` is cpu or cuda."""
+    `only_norms` leaves the matrices as `quantize` makes them. `measured` are texts of which MEASURED_CHUNKS chunks
+    are measured before and after, and decide nothing. `start` is an untuned file with the same types, which saves
+    encoding anew. `device` is cpu or cuda."""
 
     texts: tuple[Path, ...] = ()
+    measured: tuple[Path, ...] = ()
+    start: Path | None = None
     tokens: int = 2_000_000
     n_ctx: int = 512
     batch_tokens: int | None = None

@@ -11,6 +11,7 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
+from gguf_golf import files
 from gguf_golf.calibrate.chunks import text_chunks, with_bos
 from gguf_golf.errors import InputError
 from gguf_golf.progress import ProgressBar
@@ -18,7 +19,8 @@ from gguf_golf.runtime.session import LoadedModel
 
 HELD_OUT_TOKENS = 8192
 _HELD_OUT_SHARE = 8  # at most one chunk in so many
-_SAMPLED_AT_ONCE = 256
+_SAMPLED_AT_ONCE = {"cuda": 4096, "cpu": 64}
+"""Chunks: a GPU takes as long for one as for thousands."""
 
 
 @dataclass(frozen=True)
@@ -40,31 +42,58 @@ def from_files(gguf_path: Path, texts: Sequence[Path], n_ctx: int) -> Tokens:
 
     Raises InputError for texts that are too short.
     """
-    with LoadedModel(gguf_path, vocab_only=True) as model:
-        every = [np.stack([with_bos(model, chunk) for chunk in text_chunks(model, text, n_ctx)]) for text in texts]
-    chunks = np.concatenate(every)
+    chunks = np.concatenate([read_chunks(gguf_path, text, n_ctx) for text in texts])
     return _split(chunks, ", ".join(text.name for text in texts))
 
 
-def sampled(model: Any, start: int, n_chunks: int, n_ctx: int, *, seed: int, device: str) -> Tokens:
+def read_chunks(gguf_path: Path, text: Path, n_ctx: int, n_chunks: int | None = None) -> NDArray[np.int32]:
+    """The first chunks int32 [n, n_ctx] of a text, or all, as llama.cpp cuts them. Raises InputError if it has none."""
+    with LoadedModel(gguf_path, vocab_only=True) as model:
+        return np.stack([with_bos(model, chunk) for chunk in text_chunks(model, text, n_ctx, n_chunks)])
+
+
+def sampled(model: Any, start: int, n_chunks: int, n_ctx: int, *, seed: int, device: str, kept: Path) -> Tokens:
     """`n_chunks` chunks and those held out that a transformers model writes by itself, at temperature 1.
 
-    `start` is the first token of each. The same seed gives the same tokens on the same device.
+    `start` is the first token of each. The same seed gives the same tokens on the same device; `kept` is where they are
+    kept for the next time.
     """
     n = n_chunks + max(1, min(HELD_OUT_TOKENS // n_ctx, n_chunks // _HELD_OUT_SHARE))
+    path = kept.with_name(f"{kept.stem}-{start}-{n}x{n_ctx}-{seed}-{device}.npy")
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.replace_file(path) as partial, partial.open("wb") as file:
+            np.save(file, _written(model, start, n, n_ctx, seed, device))
+    return _split(np.load(path), "sampled from the model")
+
+
+def _written(model: Any, start: int, n: int, n_ctx: int, seed: int, device: str) -> NDArray[np.int32]:
+    """Chunks int32 [n, n_ctx]."""
     # no end of text: what would end one goes on as the next text, as in the chunks of a corpus
     model.generation_config = transformers.GenerationConfig(
         do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=n_ctx - 1, pad_token_id=start
     )
-    chunks = []
+    at_once, chunks = _at_once(model, n_ctx, device), []
     with ProgressBar(total=n, desc="sampling", unit="chunk") as bar, torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
-        for first in range(0, n, _SAMPLED_AT_ONCE):
-            begun = torch.full((min(_SAMPLED_AT_ONCE, n - first), 1), start, dtype=torch.long, device=device)
-            written = model.generate(begun, attention_mask=torch.ones_like(begun))
+        for first in range(0, n, at_once):
+            begun = torch.full((min(at_once, n - first), 1), start, dtype=torch.long, device=device)
+            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+                written = model.generate(begun, attention_mask=torch.ones_like(begun))
             chunks.append(written.cpu().numpy().astype(np.int32))
             bar.update(len(begun))
-    return _split(np.concatenate(chunks), "sampled from the model")
+    return np.concatenate(chunks)
+
+
+def _at_once(model: Any, n_ctx: int, device: str) -> int:
+    """Chunks whose keys and values, twice, fit a third of a GPU's free memory."""
+    if device == "cpu":
+        return _SAMPLED_AT_ONCE[device]
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    each = 2 * 4 * 2 * config.num_hidden_layers * heads * width * n_ctx + 16 * config.vocab_size
+    return int(max(1, min(_SAMPLED_AT_ONCE[device], torch.cuda.mem_get_info()[0] // 3 // each)))
 
 
 def batches(tokens: Tokens, n: int, seed: int) -> Callable[[int], NDArray[np.int32]]:

@@ -30,8 +30,8 @@ WARM_UP, LAST = 10, 0.05
 PATIENCE = 6
 """Evaluations without a better held-out KLD after which training stops."""
 
-LOGITS_BYTES = {"cuda": 4 << 30, "cpu": 256 << 20}
-"""Memory for one model's logits at a time."""
+PORTION_BYTES = 2 << 30
+"""Memory for one portion of a batch on a CPU; on a GPU, it is half of what is free."""
 
 Say = Callable[[str], None]
 
@@ -60,16 +60,25 @@ class Trained:
     seconds: float
 
 
-class Divergence:
-    """KL(teacher || student) in nats per token, in portions whose logits fit the memory."""
+@dataclass(frozen=True)
+class Measure:
+    """A mean KLD in nats per token, and its standard error."""
 
-    def __init__(self, teacher: Any, student: Any, n_vocab: int, n_ctx: int, device: str) -> None:
+    kld: float
+    error: float
+
+
+class Divergence:
+    """KL(teacher || student) in nats per token, in portions that fit the memory."""
+
+    def __init__(self, teacher: Any, student: Any, n_ctx: int, device: str) -> None:
         self._teacher, self._student, self._device = teacher, student, device
-        self._portion = max(1, LOGITS_BYTES[device] // (4 * n_vocab * n_ctx))
+        free = torch.cuda.mem_get_info()[0] // 2 if device == "cuda" else PORTION_BYTES
+        self._portion = max(1, free // (_token_bytes(teacher) * n_ctx))
 
     def train(self, chunks: NDArray[np.int32]) -> float:
         """Add the gradients of the mean over all tokens; that mean."""
-        total = 0.0
+        total = torch.zeros((), device=self._device)
         for ids in self._portions(chunks):
             with torch.autocast(self._device, torch.bfloat16, enabled=self._device == "cuda"):
                 with torch.no_grad():
@@ -77,24 +86,31 @@ class Divergence:
                 found = self._student(input_ids=ids, use_cache=False).logits
             loss = _kl(expected, found).sum() / chunks.size
             loss.backward()
-            total += float(loss.detach())
-        return total
+            total += loss.detach()
+        return float(total)
 
-    def measure(self, chunks: NDArray[np.int32]) -> float:
-        """The mean over the second half of each chunk, as `gguf-golf eval` scores it, in full precision."""
-        total, n = 0.0, 0
+    def measure(self, chunks: NDArray[np.int32]) -> Measure:
+        """Over the second half of each chunk, as `gguf-golf eval` scores it, in full precision."""
+        every = []
         for ids in self._portions(chunks):
             first = ids.shape[1] // 2
             with torch.no_grad():
                 expected = self._teacher(input_ids=ids, use_cache=False).logits[:, first:-1]
                 each = _kl(expected, self._student(input_ids=ids, use_cache=False).logits[:, first:-1])
-            total += float(each.double().sum())
-            n += each.numel()
-        return total / n
+            every.append(each.double().flatten())
+        tokens = torch.cat(every)
+        return Measure(float(tokens.mean()), float(tokens.std()) / len(tokens) ** 0.5)
 
     def _portions(self, chunks: NDArray[np.int32]) -> Sequence[torch.Tensor]:
         ids = torch.from_numpy(chunks.astype(np.int64)).to(self._device)
         return list(ids.split(self._portion))
+
+
+def _token_bytes(model: Any) -> int:
+    """About what training keeps for a token: of each layer two dozen vectors, and logits eight times."""
+    config = model.config.get_text_config()
+    wide = int(getattr(config, "intermediate_size", 0) or 4 * config.hidden_size)
+    return int(4 * (config.num_hidden_layers * (24 * config.hidden_size + 6 * wide) + 8 * config.vocab_size))
 
 
 def train(
@@ -112,9 +128,9 @@ def train(
     `state` is a file where an interrupted run of the same `job` resumes, with the same result; it stays.
     """
     norms = student.train_norms()
-    before = divergence.measure(tokens.held_out)
+    before = divergence.measure(tokens.held_out).kld
     best = Trained(student.content(), before, before, 0, 0, 0.0)
-    optimizer = _optimizer(norms, student.train_matrices(trained))
+    optimizer = _optimizer(norms, trained, student.train_matrices(trained))
     rates = [group["lr"] for group in optimizer.param_groups]
     batch = batches(tokens, schedule.batch, schedule.seed)
     begun, started = 0, time.monotonic()
@@ -125,7 +141,7 @@ def train(
             for parameter, value in zip(_parameters(optimizer), found["parameters"], strict=True):
                 parameter.copy_(value)
         optimizer.load_state_dict(found["optimizer"])
-        student.refresh(trained)
+        student.restore(trained, found["data"])
         say(f"resuming at step {begun} of {schedule.steps}")
     say(f"held-out KLD before tuning: {before:.5f}")
     with ProgressBar(total=schedule.steps, initial=begun, desc="tuning", unit="step") as bar:
@@ -147,7 +163,7 @@ def train(
                 continue
             if not _refreshed(student, trained, say):
                 break
-            kld, seconds = divergence.measure(tokens.held_out), time.monotonic() - started
+            kld, seconds = divergence.measure(tokens.held_out).kld, time.monotonic() - started
             left = seconds / done * (schedule.steps - done)
             say(f"step {done} of {schedule.steps}: loss {loss:.5f}, held-out KLD {kld:.5f}, {left:.0f} s left")
             if kld < best.kld:
@@ -157,8 +173,8 @@ def train(
                 say("stopping early: the held-out KLD no longer falls")
                 break
             if done < schedule.steps:
-                _save(state, job, done, best, optimizer)
-    _save(state, job, schedule.steps, best, optimizer)
+                _save(state, job, done, best, optimizer, trained)
+    _save(state, job, schedule.steps, best, optimizer, trained)
     return best
 
 
@@ -178,10 +194,12 @@ def _kl(expected: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
     return torch.sum(p.exp() * (p - q), -1)
 
 
-def _optimizer(norms: Sequence[torch.Tensor], matrices: Sequence[Matrix]) -> torch.optim.Adam:
+def _optimizer(norms: Sequence[torch.Tensor], matrices: Sequence[Matrix], errors: Sequence[float]) -> torch.optim.Adam:
     groups = [{"params": [norm], "lr": NORM_RATE * float(norm.detach().square().mean().sqrt())} for norm in norms]
-    groups += [{"params": [matrix.latent], "lr": MATRIX_RATE * matrix.error_rms} for matrix in matrices]
-    return torch.optim.Adam(groups, betas=(0.9, 0.95))
+    groups += [
+        {"params": [matrix.latent], "lr": MATRIX_RATE * error} for matrix, error in zip(matrices, errors, strict=True)
+    ]
+    return torch.optim.Adam(groups, betas=(0.9, 0.95), fused=True)
 
 
 def _share(step: int, steps: int) -> float:
@@ -193,13 +211,16 @@ def _parameters(optimizer: torch.optim.Adam) -> list[torch.Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _save(state: Path, job: Any, step: int, best: Trained, optimizer: torch.optim.Adam) -> None:
+def _save(
+    state: Path, job: Any, step: int, best: Trained, optimizer: torch.optim.Adam, trained: Sequence[Matrix]
+) -> None:
     record = {
         "job": job,
         "step": step,
         "best": {field.name: getattr(best, field.name) for field in fields(best) if field.name != "content"},
         "content": best.content.tensors(),
         "parameters": [parameter.detach().cpu() for parameter in _parameters(optimizer)],
+        "data": [matrix.data.cpu() for matrix in trained],
         "optimizer": optimizer.state_dict(),
     }
     with files.replace_file(state) as partial:

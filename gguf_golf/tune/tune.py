@@ -1,7 +1,7 @@
 """`gguf-golf tune`: a checkpoint into a GGUF of the types asked for, with the content that training found best."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from gguf_golf import files
 from gguf_golf.container.metadata import MARK
 from gguf_golf.container.tensors import Stored
 from gguf_golf.errors import BuildError, InputError
-from gguf_golf.models import MetadataField
+from gguf_golf.formats.types import QuantType
+from gguf_golf.models import LazyTensor, MetadataField
+from gguf_golf.models.gguf_file import read_gguf
 from gguf_golf.models.roles import is_quantizable
 from gguf_golf.quantize.assignment import AUTO
 from gguf_golf.quantize.cached import as_gguf
@@ -25,12 +27,13 @@ from gguf_golf.quantize.load_check import check_loads
 from gguf_golf.quantize.prepare import Prepared, by_recipe, by_type
 from gguf_golf.quantize.stored import stored_tensors
 from gguf_golf.quantize.writer import Written, write
+from gguf_golf.runtime.cache import cache_dir
 from gguf_golf.runtime.session import LoadedModel
 from gguf_golf.tune import tokens as tokens_module
 from gguf_golf.tune.mapping import link_matrices, link_norms
-from gguf_golf.tune.settings import KEY_TUNED, TEXT_CHARACTERS, Settings
+from gguf_golf.tune.settings import KEY_TUNED, MEASURED_CHUNKS, TEXT_CHARACTERS, Settings
 from gguf_golf.tune.tokens import Tokens
-from gguf_golf.tune.train import Divergence, Say, Schedule, Trained, train
+from gguf_golf.tune.train import Divergence, Measure, Say, Schedule, Trained, train
 from gguf_golf.tune.weights import Content, Matrix, Student
 
 TRAINED_BPW = 6.0
@@ -40,6 +43,9 @@ STEPS = 400
 BATCH_TOKENS = (4096, 32768)
 """Tokens of a batch are what gives STEPS steps, between these bounds: more steps are better than larger batches."""
 
+SAMPLED_TOKENS = 4_000_000
+"""A model writes at most so many tokens; longer training reads them again."""
+
 MEASURING, MEASURES = 0.1, (4, 20)
 """Share of the time that goes into measuring on the held-out text, within these numbers of measurements."""
 
@@ -48,14 +54,26 @@ ENCODE_EVERY, SLOW_ENCODE_EVERY = 2, 12
 
 
 @dataclass(frozen=True)
+class Measured:
+    """The KLD on a text that decided nothing, before and after."""
+
+    text: Path
+    before: Measure
+    after: Measure
+
+
+@dataclass(frozen=True)
 class Tuned:
-    """What was written, the held-out KLD before and after in nats, and what a user should be told."""
+    """What was written, the held-out KLD before and after in nats, the steps, tokens and seconds of training, the texts
+    that were only measured, and what a user should be told."""
 
     written: Written
     kld_before: float
     kld: float
     steps: int
+    tokens: int
     seconds: float
+    measured: list[Measured]
     notes: list[str]
 
 
@@ -77,7 +95,8 @@ def tune(
     """
     if not source.is_dir():
         raise InputError(f"{source} cannot be tuned: training needs the Hugging Face folder that it was made from")
-    files.check_output(out, settings.texts, mark=MARK, force=job.force)
+    read = [*settings.texts, *settings.measured, settings.start]
+    files.check_output(out, read, mark=MARK, force=job.force)
     _check_device(settings.device)
     job, encoding_notes = _encoding_on(replace(job, keep_lattice=False))  # what is trained leaves its lattice
     if recipe is not None:
@@ -102,10 +121,12 @@ def tune(
         norms,
         guide,
         made.encoder,
+        {} if settings.start is None else _started(settings.start, matrices, made.types),
     )
     trained = [] if settings.only_norms else [m for m in student.matrices if m.quant_type.bpw < TRAINED_BPW]
-    n_vocab = int(teacher.get_input_embeddings().weight.shape[0])
-    divergence = Divergence(teacher, student.model, n_vocab, settings.n_ctx, settings.device)
+    divergence = Divergence(teacher, student.model, settings.n_ctx, settings.device)
+    texts = {text: _read(source, text, settings.n_ctx) for text in settings.measured}
+    before = [divergence.measure(chunks) for chunks in texts.values()]
     described = {"schedule": asdict(schedule), "only_norms": settings.only_norms, "text_sha256": tokens.sha256}
     state = out.with_name(out.name + ".tune")
     identity = {**made.made_from, **described, "device": settings.device, "types": _names(made)}
@@ -118,13 +139,24 @@ def tune(
             out,
             metadata=[*made.metadata, *_provenance(tokens, schedule, settings, best)],
             made_from={**made.made_from, **described, "best_step": best.best_step, "kld": best.kld},
-            inputs=[*made.inputs, *settings.texts],
+            inputs=[*made.inputs, *read],
             force=job.force,
             progress=job.progress,
         )
         notes += check_loads(out, made.model)
         state.unlink(missing_ok=True)
-    return Tuned(written, best.kld_before, best.kld, best.steps, best.seconds, notes)
+    student.put(best.content)
+    after = [divergence.measure(chunks) for chunks in texts.values()]
+    return Tuned(
+        written,
+        best.kld_before,
+        best.kld,
+        best.steps,
+        best.steps * schedule.batch * settings.n_ctx,
+        best.seconds,
+        [Measured(*each) for each in zip(texts, before, after, strict=True)],
+        notes,
+    )
 
 
 def _check_device(device: str) -> None:
@@ -167,10 +199,26 @@ def _tokens(source: Path, teacher: Any, settings: Settings) -> Tokens:
         return tokens_module.from_files(converted, settings.texts, settings.n_ctx)
     with LoadedModel(converted, vocab_only=True) as model:
         start = model.text_start
-    n_chunks = max(16, settings.tokens // settings.n_ctx)
+    n_chunks = max(16, min(settings.tokens, SAMPLED_TOKENS) // settings.n_ctx)
+    kept = cache_dir() / "sampled" / converted.name
     return tokens_module.sampled(
-        teacher, max(start, 0), n_chunks, settings.n_ctx, seed=settings.seed, device=settings.device
+        teacher, max(start, 0), n_chunks, settings.n_ctx, seed=settings.seed, device=settings.device, kept=kept
     )
+
+
+def _read(source: Path, text: Path, n_ctx: int) -> NDArray[np.int32]:
+    return tokens_module.read_chunks(as_gguf(source), text, n_ctx, MEASURED_CHUNKS)
+
+
+def _started(path: Path, matrices: Sequence[LazyTensor], types: Mapping[str, QuantType]) -> dict[str, torch.Tensor]:
+    """The bytes of an untuned file. Raises InputError if it has another type or shape for one of these matrices."""
+    stored = {tensor.name: tensor for tensor in read_gguf(path).tensors}
+    for tensor in matrices:
+        wanted, found = types[tensor.name], stored.get(tensor.name)
+        same = found is not None and (int(found.tensor_type), tuple(found.shape)) == (wanted.id, tensor.shape[::-1])
+        if not same:
+            raise InputError(f"{path} cannot be the start: its {tensor.name} is not {wanted.name} of {tensor.shape}")
+    return {tensor.name: torch.tensor(stored[tensor.name].data) for tensor in matrices}
 
 
 def _schedule(tokens: Tokens, settings: Settings, made: Prepared) -> Schedule:

@@ -17,6 +17,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from gguf_golf.errors import InputError
 from gguf_golf.formats import types
 from gguf_golf.quantize.cached import as_gguf
 from gguf_golf.quantize.convert import convert
@@ -95,6 +96,32 @@ def test_llama_cpp_measures_the_divergence_that_training_reports(
     expected, found = held_out_logits(base, chunks), held_out_logits(out, chunks)
     kld = float(np.mean(np.sum(np.exp(expected) * (expected - found), axis=1)))
     assert kld == pytest.approx(done.kld, rel=0.02)
+
+
+def test_texts_that_decide_nothing_are_measured_and_an_untuned_file_is_a_start(
+    one_layer: Path, short: Settings, tmp_path: Path, demo_text: Path
+) -> None:
+    plain = tmp_path / "plain.gguf"
+    convert(one_layer, plain, type_name="q2_k", job=JOB)
+    anew, begun = (
+        tune(one_layer, tmp_path / name, type_name="q2_k", settings=settings, job=JOB)
+        for name, settings in (
+            ("anew.gguf", replace(short, measured=(demo_text,))),
+            ("begun.gguf", replace(short, measured=(demo_text,), start=plain)),
+        )
+    )
+    assert tensors(tmp_path / "anew.gguf") == tensors(tmp_path / "begun.gguf")
+    assert anew.measured == begun.measured
+    (measured,) = anew.measured
+    assert measured.after.kld < measured.before.kld
+    assert 0 < measured.after.error < measured.after.kld
+
+
+def test_a_start_of_other_types_is_refused(one_layer: Path, short: Settings, tmp_path: Path) -> None:
+    plain = tmp_path / "plain.gguf"
+    convert(one_layer, plain, type_name="q3_k", job=JOB)
+    with pytest.raises(InputError, match=r"plain\.gguf cannot be the start: its blk\.0\.\S+ is not q2_k"):
+        tune(one_layer, tmp_path / "out.gguf", type_name="q2_k", settings=replace(short, start=plain), job=JOB)
 
 
 def test_only_norms_leaves_the_matrices_as_quantize_makes_them(

@@ -1,0 +1,53 @@
+"""Stock types encoded again: the bytes mean what is computed with, and they are as near as ggml's or nearer."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="needs the [tune] extra")
+
+import torch
+
+from gguf_golf.formats import types
+from gguf_golf.runtime import ggml
+from gguf_golf.tune.refit import REFITS
+
+N, K = 24, 512
+
+
+def error(stored: np.ndarray, rows: np.ndarray, importance: np.ndarray) -> float:
+    return float((importance * np.square(stored.astype(np.float64) - rows)).sum())
+
+
+@pytest.mark.parametrize("name", REFITS)
+def test_bytes_mean_what_is_computed_with_and_lie_nearer_than_ggml_s(name: str) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.standard_t(5, (N, K)).astype(np.float32)
+    importance = rng.gamma(2.0, 1.0, K).astype(np.float32)
+    quant_type = types.get(name)
+    data = ggml.quantize(quant_type.id, rows, importance, threads=1)
+    before = error(ggml.dequantize(quant_type.id, data, N, K, 1), rows, importance)
+    new, weights = REFITS[name].rows(torch.from_numpy(data), torch.from_numpy(rows), torch.from_numpy(importance))
+    stored = ggml.dequantize(quant_type.id, new.numpy(), N, K, 1)
+    np.testing.assert_allclose(weights.numpy(), stored, rtol=1e-6, atol=1e-7)
+    assert error(stored, rows, importance) < before
+
+
+@pytest.mark.parametrize("name", REFITS)
+def test_rows_that_moved_are_followed(name: str) -> None:
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((N, K)).astype(np.float32)
+    quant_type = types.get(name)
+    data = torch.from_numpy(ggml.quantize(quant_type.id, rows, np.ones(K, np.float32), threads=1))
+    moved = rows + 0.3 * rng.standard_normal((N, K)).astype(np.float32)
+    anew = ggml.dequantize(quant_type.id, ggml.quantize(quant_type.id, moved, np.ones(K, np.float32), 1), N, K, 1)
+    for _ in range(3):
+        data, weights = REFITS[name].rows(data, torch.from_numpy(moved), None)
+    assert error(weights.numpy(), moved, np.ones(K)) < 1.15 * error(anew, moved, np.ones(K))
+
+
+@pytest.mark.parametrize("name", REFITS)
+def test_rows_of_zeros_stay_zeros(name: str) -> None:
+    quant_type = types.get(name)
+    data = ggml.quantize(quant_type.id, np.zeros((2, K), np.float32), np.ones(K, np.float32), threads=1)
+    _, weights = REFITS[name].rows(torch.from_numpy(data), torch.zeros(2, K), None)
+    assert torch.equal(weights, torch.zeros(2, K))
