@@ -31,6 +31,7 @@ from gguf_golf.runtime.cache import cache_dir
 from gguf_golf.runtime.session import LoadedModel
 from gguf_golf.tune import tokens as tokens_module
 from gguf_golf.tune.mapping import link_matrices, link_norms
+from gguf_golf.tune.refit import REFITS
 from gguf_golf.tune.settings import KEY_TUNED, MEASURED_CHUNKS, TEXT_CHARACTERS, Settings
 from gguf_golf.tune.tokens import Tokens
 from gguf_golf.tune.train import Divergence, Measure, Say, Schedule, Trained, train
@@ -225,7 +226,7 @@ def _schedule(tokens: Tokens, settings: Settings, made: Prepared) -> Schedule:
     wanted = settings.batch_tokens or min(max(settings.tokens // STEPS, BATCH_TOKENS[0]), BATCH_TOKENS[1])
     batch = max(1, wanted // settings.n_ctx)
     steps = max(1, settings.tokens // (batch * settings.n_ctx))
-    slow = any(quant_type.encodes_slowly for quant_type in made.types.values())
+    slow = any(each.encodes_slowly and each.name not in REFITS for each in made.types.values())
     encode_every = SLOW_ENCODE_EVERY if slow else ENCODE_EVERY
     # a training step runs both models forward and one backward, a measurement both forward
     n_measures = min(max(settings.tokens * 4 * MEASURING // (tokens.held_out.size * 2), MEASURES[0]), MEASURES[1])
