@@ -11,6 +11,7 @@ from gguf_golf.report.verdict import dominated, frontier
 WIDTH, HEIGHT = 420, 290
 LEFT, RIGHT, TOP, BOTTOM = 50, 14, 14, 36
 FONT = 11
+LABEL = 24  # characters of a file's name, at most
 ROW = 34  # pixels from one row of the distribution plot to the next
 OVERLAP = 1.3  # how far its tallest hill reaches, in rows
 
@@ -25,14 +26,17 @@ class Tick:
 
 @dataclass(frozen=True)
 class Point:
-    """One file. `top`..`bottom` is its 95% interval; the label is left out where there is no room."""
+    """One file. `top`..`bottom` is its 95% interval; the label is left out where there is no room.
+
+    `runs_in` is "ours", "any" llama.cpp, or "another" program (also where the file's tensors are not known).
+    """
 
     x: float
     y: float
     top: float | None
     bottom: float | None
     dominated: bool
-    stock: bool
+    runs_in: str
     tip: str
     label: str
     label_x: float = 0.0
@@ -136,10 +140,14 @@ def _point(results: Results, model: Model, axis: Axis, x: Scale, y: Scale, is_do
         top=None if value.high is None else y(value.high),
         bottom=None if value.low is None else y(value.low),
         dominated=is_dominated,
-        stock=model.is_stock is not False,
+        runs_in={False: "ours", True: "any", None: "another"}[model.is_stock],
         tip="\n".join(tip),
-        label=model.label if len(model.label) <= 24 else model.label[:23] + "…",
+        label=_short(model.label),
     )
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= LABEL else label[: LABEL - 1] + "…"
 
 
 def _with_labels(points: list[Point], levels: list[float]) -> list[Point]:
@@ -213,7 +221,7 @@ def distribution(results: Results) -> Distribution | None:
     shown.sort(key=lambda model: model.bytes)
     used = [i for model in shown for i, count in enumerate(model.histogram) if count > 0.0005 * sum(model.histogram)]
     low, high = edges[min(used)], edges[max(used) + 1]
-    left = min(120, 14 + 0.6 * FONT * max(len(model.label) for model in shown))
+    left = 14 + 0.6 * FONT * max(len(_short(model.label)) for model in shown)
     x = Scale(low, high, left, WIDTH - RIGHT, log=True)
     tallest = max(max(model.histogram) / sum(model.histogram) for model in shown)
     hills = []
@@ -232,7 +240,7 @@ def distribution(results: Results) -> Distribution | None:
             [model.file, *(f"{title}: {words.number(model.measures.get(name))}" for name, title in _HILL_TIP)]
         )
         path = f"M{x(low)},{base}L{line}L{x(high)},{base}Z"
-        hills.append(Hill(model.label, base, path, marks["kld_p50"], marks["kld_mean"], marks["kld_p99"], tip))
+        hills.append(Hill(_short(model.label), base, path, marks["kld_p50"], marks["kld_mean"], marks["kld_p99"], tip))
     return Distribution(hills, [Tick(x(t), f"{t:g}".replace("e-0", "e-")) for t in x.ticks()], hills[-1].y, left)
 
 

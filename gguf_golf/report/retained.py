@@ -63,7 +63,8 @@ def _misleading(model: Model) -> str:
 
 def _prediction(results: Results, model: Model) -> Value | None:
     base = results.base
-    vocabulary = next((t.shape[0] for t in model.tensors if t.name == "token_embd.weight" and t.shape), 0)
+    known = [*model.tensors, *(base.tensors if base else [])]  # another engine's tensors are not listed
+    vocabulary = next((t.shape[0] for t in known if t.name == "token_embd.weight" and t.shape), 0)
     ratio, se = model.measures.get("ln_ppl_ratio"), model.measures.get("ln_ppl_ratio_se")
     if base is None or ratio is None or vocabulary < 2 or "ppl" not in base.measures:
         return None

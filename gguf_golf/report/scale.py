@@ -29,7 +29,7 @@ class Scale:
             first = math.ceil(self.low / step - 1e-9)
             return [round(k * step, 12) for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
         decades = range(math.floor(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)
-        every = max(1, len(decades) // 5)
+        every = math.ceil(len(decades) / 6)
         inner = (1, 2, 5) if len(decades) <= 3 else (1,)
         ticks = [k * 10.0**decade for decade in decades if decade % every == 0 for k in inner]
         return [tick for tick in ticks if self.low <= tick <= self.high]

@@ -139,6 +139,22 @@ def test_no_element_is_wider_than_its_container(page: Any, width: int, scheme: s
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+def test_nothing_is_wider_than_the_paper(page: Any) -> None:
+    """A4 with its margins: 182 mm, and 277 mm for the main table, which is printed sideways; 96 pixels an inch."""
+    for width, where in ((688, "section:not(#table)"), (1047, "#table")):
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        page.refresh()
+        right = (
+            "return Math.max(0, ...[...document.querySelectorAll(arguments[0] + ' *')]"
+            ".filter((e) => !e.closest('svg svg, .target')).map((e) => e.getBoundingClientRect().right))"
+        )
+        assert 0 < page.execute_script(right, where) <= width, where
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_the_main_table_fits_a_laptop_and_the_switch_shows_every_column(page: Any) -> None:
     size = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)

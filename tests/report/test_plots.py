@@ -1,6 +1,7 @@
 """Scales and geometry: inverse of the mapping by hand, everything inside the picture, numbers as people read them."""
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from gguf_golf.report import plots, words
 from gguf_golf.report.axes import axes
 from gguf_golf.report.merge import merge
 from gguf_golf.report.results import Results, read
+from gguf_golf.report.retained import shares
 from gguf_golf.report.scale import Scale, fit
 from gguf_golf.report.typemap import level, type_map
 from tests.report.documents import base, document, ladder, quant
@@ -46,7 +48,7 @@ def test_points_lie_where_their_values_are() -> None:
     other = by_name["tcq3"].y - by_name["tiny"].y
     assert other / one == pytest.approx(math.log(25) / math.log(2), rel=0.02)
     assert [name for name, point in by_name.items() if point.dominated] == ["wasteful"]
-    assert [name for name, point in by_name.items() if not point.stock] == ["tcq3"]
+    assert [name for name, point in by_name.items() if point.runs_in == "ours"] == ["tcq3"]
     assert plot.frontier.count(",") == 4
     assert {point.label for point in plot.points} == set(by_name)
 
@@ -66,6 +68,26 @@ def test_distribution() -> None:
     assert plot is not None
     assert [hill.label for hill in plot.hills] == ["tiny", "tcq3", "wasteful", "q4", "q8"]
     assert plots.distribution(load(base(), quant("q4", 10, 0.1, kld_histogram=[1, 2]))) is None
+
+
+def test_names_fit_beside_the_hills_and_numbers_below_them() -> None:
+    spread = [0] * (len(document()["kld_edges"]) - 1)
+    spread[0] = spread[-1] = 1
+    results = load(base(), quant("a-name-that-is-longer-than-any-plot-is-wide", 10, 0.1, kld_histogram=spread))
+    plot = plots.distribution(results)
+    assert plot is not None
+    assert all(0.58 * plots.FONT * len(hill.label) <= plot.left - 8 for hill in plot.hills)
+    gaps = [other.at - one.at for one, other in pairwise(plot.ticks)]
+    assert min(gaps) > 0.58 * plots.FONT * max(len(tick.text) for tick in plot.ticks)
+
+
+def test_a_model_in_another_engine_is_drawn_as_such_and_retains_what_it_predicts() -> None:
+    peer = quant("peer", 9_000_000, 0.01, tensors=[])
+    results = load(*ladder(), peer)
+    drawn = {point.label: point.runs_in for point in plots.pareto(results, axes(results)[0]).points}
+    assert drawn["peer"] == "another" and drawn["q4"] == "any"
+    predicted = next(share for share in shares(results, axes(results)) if share.title == "Text prediction")
+    assert predicted.values[-1] is not None
 
 
 def test_type_map() -> None:
