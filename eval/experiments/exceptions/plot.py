@@ -1,0 +1,79 @@
+"""The plot of the sweep as SVG: KLD that is left, over the bytes that exceptions take, a panel for each rate."""
+
+import math
+from collections.abc import Sequence
+
+from . import reference, sweep
+from .bench import BASES
+from .comparison import Results
+
+WIDTH, HEIGHT, LEFT, TOP, GAP = 200, 220, 46, 34, 14
+COLOURS = {"plan": "#222", "columns": "#1f77b4", "rows": "#2ca02c", "weights": "#d62728", "low rank": "#9467bd"}
+MOST = 0.105
+"""The right end, as a share of the base's bytes."""
+
+Points = Sequence[tuple[float, float]]
+
+
+def plot(found: Results, model: str) -> str:
+    """One model on its planned bases, with feedback; mean over seeds."""
+    panels = {rate: _lines(found, model, rate) for rate in BASES}
+    values = [y for lines in panels.values() for points in lines.values() for _, y in points]
+    low, high = min(values, default=0.5), max(values, default=1.0)
+    width = LEFT + len(BASES) * (WIDTH + GAP)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {TOP + HEIGHT + 40}" '
+        'font-family="sans-serif" font-size="11">',
+        f'<rect width="{width}" height="{TOP + HEIGHT + 40}" fill="#fff"/>',
+    ]
+    parts += [
+        f'<text x="{LEFT + 110 * i}" y="14" fill="{colour}">{"whole tensors (plan)" if name == "plan" else name}</text>'
+        for i, (name, colour) in enumerate(COLOURS.items())
+    ]
+    for i, (rate, lines) in enumerate(panels.items()):
+        x0 = LEFT + i * (WIDTH + GAP)
+        parts.append(f'<rect x="{x0}" y="{TOP}" width="{WIDTH}" height="{HEIGHT}" fill="none" stroke="#bbb"/>')
+        parts.append(f'<text x="{x0 + 6}" y="{TOP + 14}">{model}, base of {rate} bits</text>')
+        for share in (0, 0.05, 0.1):
+            x = x0 + WIDTH * share / MOST
+            parts.append(f'<text x="{x:.1f}" y="{TOP + HEIGHT + 14}" text-anchor="middle">+{100 * share:g}%</text>')
+        for name, points in lines.items():
+            path = " ".join(f"{x0 + WIDTH * x / MOST:.1f},{_height(y, low, high):.1f}" for x, y in points)
+            parts.append(f'<polyline points="{path}" fill="none" stroke="{COLOURS[name]}" stroke-width="1.6"/>')
+    for y in _ticks(low, high):
+        at = _height(y, low, high)
+        parts.append(f'<text x="{LEFT - 5}" y="{at + 4:.1f}" text-anchor="end">{y:g}</text>')
+    middle = LEFT + (width - LEFT) / 2
+    parts.append(f'<text x="{middle}" y="{TOP + HEIGHT + 32}" text-anchor="middle">bytes added to the file</text>')
+    parts.append(f'<text x="4" y="{TOP - 6}">KLD / base</text>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _lines(found: Results, model: str, rate: int) -> dict[str, Points]:
+    base = found.find(reference.EXPERIMENT, model, plan="planned", rate=rate, fed=True, larger=1.0)
+    if not base:
+        return {}
+    size, kld = base[0]["bytes"], {cell["seed"]: found.mean([cell]) for cell in base}
+    keys = {"plan": (reference.EXPERIMENT, {"plan": "planned", "rate": rate, "fed": True})}
+    for name in sweep.KINDS:
+        keys[name] = (
+            sweep.EXPERIMENT,
+            {"exception": name, "base": "planned", "rate": rate, "fed": True, "bits": 8},
+        )
+    lines: dict[str, Points] = {}
+    for name, (experiment, key) in keys.items():
+        points = sorted(
+            (cell["bytes"] / size - 1, found.mean([cell]) / kld[cell["seed"]])
+            for cell in found.find(experiment, model, **key)
+            if cell["seed"] == base[0]["seed"] and cell["bytes"] <= size * (1 + MOST)
+        )
+        lines[name] = points if name == "plan" else [(0.0, 1.0), *points]
+    return lines
+
+
+def _height(y: float, low: float, high: float) -> float:
+    return TOP + HEIGHT * (1 - (math.log(y) - math.log(low)) / ((math.log(high) - math.log(low)) or 1.0))
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    return [tick for tick in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2) if low <= tick <= high]

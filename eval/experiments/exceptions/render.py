@@ -1,0 +1,267 @@
+"""Write the tables and the plot of docs/byte-roi.md from the journals of the experiments.
+
+    python -m eval.experiments.exceptions.render eval/experiments/exceptions/results.jsonl docs/byte-roi.md
+
+A table stands between <!-- NAME --> and <!-- /NAME -->, and is replaced.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+
+from . import absorbing, axes, codebooks, ranks, reference, rotation, slots, sweep, vocabulary
+from .bench import BASES, RATES
+from .comparison import Results
+from .plot import plot
+
+Lines = Iterator[str]
+
+
+@click.command()
+@click.argument("results", type=click.Path(path_type=Path, exists=True))
+@click.argument("page", type=click.Path(path_type=Path, exists=True))
+def main(results: Path, page: Path) -> None:
+    """Replace every table of the page."""
+    found = Results.read(results)
+    text = page.read_text(encoding="utf-8")
+    for name, table in TABLES.items():
+        body = "\n".join(table(found))
+        text, n = re.subn(
+            rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
+            lambda match, body=body: f"{match[1]}\n{body}\n\n{match[2]}",  # type: ignore[misc]
+            text,
+            flags=re.DOTALL,
+        )
+        if n != 1:
+            raise click.ClickException(f"{page} has {n} places for the table {name}")
+    page.write_text(text, encoding="utf-8")
+    for model in found.models:
+        (page.parent / "byte-roi" / f"{model}.svg").write_text(plot(found, model), encoding="utf-8")
+
+
+def _head(*columns: str) -> Lines:
+    yield "| " + " | ".join(columns) + " |"
+    yield "|" + "---|" * len(columns)
+
+
+def _row(*cells: object) -> str:
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def _references(found: Results) -> Lines:
+    yield from _head("model", "bits", "MB", "KLD plain", "KLD with feedback", "planned, same bytes, with feedback")
+    for model in found.models:
+        for rate in RATES:
+            plain, fed = (
+                found.find(reference.EXPERIMENT, model, base="uniform", rate=rate, fed=f) for f in (False, True)
+            )
+            if fed:
+                kld = [f"{found.mean(cells):.4f}" if cells else "" for cells in (plain, fed)]
+                over = found.ratio(fed, {"plan": "planned", "fed": True})
+                planned = f"{found.mean(fed) / float(over.split()[0]):.4f}" if over else ""
+                yield _row(model, rate, f"{fed[0]['bytes'] / 1e6:.2f}", *kld, planned)
+
+
+def _sweep(found: Results, base: str, fed: bool) -> Lines:
+    yield from _head("model", "exception", "bits", *(f"{100 * share:g}%" for share in sweep.SHARES))
+    for model in found.models:
+        for name in sweep.KINDS:
+            for rate in BASES:
+                against = {"plan": base, "fed": fed, **({"rate": rate} if base == "uniform" else {})}
+                key = {"exception": name, "base": base, "rate": rate, "fed": fed, "bits": 8}
+                cells = [
+                    found.ratio(found.find(sweep.EXPERIMENT, model, share=share, **key), against)
+                    for share in sweep.SHARES
+                ]
+                if any(cells):
+                    yield _row(model, name, rate, *cells)
+
+
+def _bits(found: Results) -> Lines:
+    yield from _head("model", "exception", *(f"{rate} bits, {bits}-bit residual" for rate in BASES for bits in (8, 4)))
+    for model in found.models:
+        for name in list(sweep.KINDS)[:3]:
+            cells = [
+                found.ratio(
+                    found.find(
+                        sweep.EXPERIMENT, model, exception=name, base="planned", rate=r, fed=True, bits=b, share=0.01
+                    ),
+                    {"plan": "planned", "fed": True},
+                )
+                for r in BASES
+                for b in (8, 4)
+            ]
+            if any(cells):
+                yield _row(model, name, *cells)
+
+
+def _where(found: Results) -> Lines:
+    """Where a sweep's bytes went."""
+    kinds = ("vocabulary", "attention", "mlp")
+    yield from _head("model", "exception", *(f"{rate} bits: {', '.join(kinds)}" for rate in BASES))
+    for model in found.models:
+        for name in sweep.KINDS:
+            cells = []
+            for rate in BASES:
+                key = {"exception": name, "base": "planned", "rate": rate, "fed": True, "bits": 8, "share": 0.05}
+                spent = [record["spent"] for record in found.find(sweep.EXPERIMENT, model, **key)]
+                total = sum(sum(each.values()) for each in spent) or 1
+                shares = [100 * sum(each.get(kind, 0) for each in spent) / total for kind in kinds]
+                cells.append(" / ".join(f"{share:.0f}%" for share in shares) if spent else "")
+            yield _row(model, name, *cells)
+
+
+def _absorbing(found: Results) -> Lines:
+    yield from _head("model", "variant", "base", *(f"{r} bits, over the plan" for r in BASES))
+    for model in found.models:
+        for variant in absorbing.VARIANTS:
+            how = {**absorbing.DEFAULTS, **variant}
+            cells = [
+                found.ratio(
+                    found.find(absorbing.EXPERIMENT, model, base="uniform", rate=rate, **how),
+                    {"plan": "uniform", "fed": how["feedback"], "rate": rate},
+                )
+                for rate in BASES
+            ]
+            if any(cells):
+                words = ", ".join(f"{k} {v}" for k, v in variant.items()) or "0.25% by energy, 8 bits, absorbing"
+                yield _row(model, words, "uniform", *cells)
+        for larger in (1.0, 1.01, 1.05):
+            cells = [
+                found.ratio(
+                    found.find(absorbing.EXPERIMENT, model, plan="with columns", rate=rate, larger=larger),
+                    {"plan": "planned", "fed": True},
+                )
+                for rate in BASES
+            ]
+            if any(cells):
+                yield _row(model, "as candidates of the plan", f"planned, {larger:g} of its size", *cells)
+
+
+def _rotation(found: Results) -> Lines:
+    yield from _head("model", "bits", "block", "feedback", "over uniform", "slots free to drop", "scales as well")
+    for model in found.models:
+        for cell in _once(found, rotation.EXPERIMENT, model):
+            key = cell["key"]
+            cells = found.find(rotation.EXPERIMENT, model, **key)
+            line = {"base": "uniform", "fed": key["fed"]}
+            ratios = [found.ratio(cells, line, size) for size in ("bytes", "bytes_without_slots", "bytes_by_row")]
+            yield _row(model, key["rate"], key["block"], "yes" if key["fed"] else "no", *ratios)
+
+
+def _slots(found: Results) -> Lines:
+    yield from _head("model", "bits", *(f"{n}, {word}" for n in (1, 2, 4) for word in ("paid", "added")))
+    for model in found.models:
+        for rate in BASES:
+            cells = [
+                found.ratio(
+                    found.find(slots.EXPERIMENT, model, rate=rate, outliers=n, paid=paid),
+                    {"plan": "uniform", "rate": rate, "fed": False},
+                )
+                for n in (1, 2, 4)
+                for paid in (True, False)
+            ]
+            if any(cells):
+                yield _row(model, rate, *cells)
+
+
+def _codebooks(found: Results) -> Lines:
+    yield from _head("model", "codebook", "bits", "of them codebooks", "MB", "KLD", "over uniform TCQ, plain", "fed")
+    for model in found.models:
+        for cell in sorted(_once(found, codebooks.EXPERIMENT, model), key=lambda c: (c["key"]["rate"], c["bytes"])):
+            key = cell["key"]
+            cells = found.find(codebooks.EXPERIMENT, model, **key)
+            kind = "k-means" if key["books"] == 1 else "sum"
+            name = f"{kind} {key['books']}x{key['bits']}, groups of {key['group']}{', shared' * key['shared']}"
+            ratios = [found.ratio(cells, {"base": "uniform", "fed": fed}) for fed in (False, True)]
+            share = f"{100 * cell['codebooks'] / cell['bytes']:.1f}%"
+            yield _row(
+                model,
+                name,
+                f"{key['rate']:g}",
+                share,
+                f"{cell['bytes'] / 1e6:.2f}",
+                f"{found.mean(cells):.4f}",
+                *ratios,
+            )
+
+
+def _vocabulary(found: Results) -> Lines:
+    yield from _head("model", "base", "rows chosen by", *(f"{100 * share:g}%" for share in vocabulary.SHARES))
+    for model in found.models:
+        for name in ("tcq1", "tcq2", "tcq3"):
+            for by in ("gain", "frequency", "head", "lookup"):
+                cells = [
+                    found.ratio(
+                        found.find(vocabulary.EXPERIMENT, model, type=name, by=by, share=share),
+                        {"experiment": vocabulary.EXPERIMENT},
+                    )
+                    for share in vocabulary.SHARES
+                ]
+                if any(cells):
+                    yield _row(model, name, by, *cells)
+
+
+def _ranks(found: Results) -> Lines:
+    tails = [f"damage in the worst {100 * tail:g}%" for tail in ranks.TAILS]
+    yield from _head("model", "level", "items", *tails, "Spearman between halves", "top 1% in both halves")
+    for model in found.models:
+        for cell in found.find(ranks.EXPERIMENT, model, ranks="tcq2")[:1]:
+            for level in ("tensor", "row", "channel", "weight"):
+                about = cell["ranks"][level]
+                shares = [f"{100 * share:.0f}%" for share in about["share of damage"].values()]
+                overlap = f"{100 * about['overlap of the top 1%']:.0f}%"
+                yield _row(model, level, about["items"], *shares, f"{about['spearman']:.2f}", overlap)
+
+
+def _removed(found: Results) -> Lines:
+    yield from _head("model", "weight", "KLD without it, predicted", "measured")
+    for model in found.models:
+        cells = [c for c in _once(found, ranks.EXPERIMENT, model) if "removed" in c["key"] and c["seed"] == 0]
+        for cell in sorted(cells, key=lambda c: -found.mean([c]))[:4]:
+            where = f"{cell['matrix']} [{cell['row']}, {cell['channel']}]"
+            yield _row(model, where, f"{cell['predicted']:.2g}", f"{found.mean([cell]):.2g}")
+
+
+def _axes(found: Results) -> Lines:
+    texts = {"wiki": "wiki.test", "second": "LAMBADA"}
+    columns = [f"{text}: {what}" for text in texts.values() for what in ("KLD", "same top token", "loss added")]
+    yield from _head("model", "type", "MB", *columns)
+    for model in found.models:
+        exact = found.find(axes.EXPERIMENT, model, type="16 bit")
+        for name in axes.TYPES[1:]:
+            for cell in found.find(axes.EXPERIMENT, model, type=name)[:1] if exact else ():
+                values = []
+                for text in texts:
+                    added = cell[text]["loss"] - exact[0][text]["loss"]
+                    values += [f"{found.mean([cell], text):.4f}", f"{100 * cell[text]['top']:.1f}%", f"{added:.4f}"]
+                yield _row(model, name, f"{cell['bytes'] / 1e6:.2f}", *values)
+
+
+def _once(found: Results, experiment: str, model: str) -> list:  # type: ignore[type-arg]
+    """One cell of each key."""
+    return list({str(cell["key"]): cell for cell in reversed(found.find(experiment, model))}.values())[::-1]
+
+
+TABLES: dict[str, Callable[[Results], Lines]] = {
+    "references": _references,
+    "planned sweep": lambda found: _sweep(found, "planned", True),
+    "uniform sweep": lambda found: _sweep(found, "uniform", True),
+    "plain sweep": lambda found: _sweep(found, "planned", False),
+    "residual bits": _bits,
+    "where": _where,
+    "absorbing": _absorbing,
+    "rotation": _rotation,
+    "slots": _slots,
+    "codebooks": _codebooks,
+    "vocabulary": _vocabulary,
+    "ranks": _ranks,
+    "removed": _removed,
+    "axes": _axes,
+}
+
+
+if __name__ == "__main__":
+    main()
