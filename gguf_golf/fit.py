@@ -17,7 +17,7 @@ from gguf_golf import __version__
 from gguf_golf.calibrate import imatrix as imatrix_file
 from gguf_golf.calibrate.collect import collect
 from gguf_golf.calibrate.split import split
-from gguf_golf.container.metadata import KEY_RECIPE
+from gguf_golf.container.metadata import KEY_RECIPE, tuned_words
 from gguf_golf.control import Control, Verdict
 from gguf_golf.errors import InputError
 from gguf_golf.evaluate.evaluate import evaluate
@@ -27,6 +27,7 @@ from gguf_golf.files import check_output, write_text
 from gguf_golf.journal import open_journal
 from gguf_golf.models import Model, open_model
 from gguf_golf.models.fingerprint import fingerprint
+from gguf_golf.models.gguf_file import KEY_KEPT
 from gguf_golf.models.hashing import file_sha256
 from gguf_golf.models.roles import is_quantizable
 from gguf_golf.plan.budget import Budget, Memory, n_weights, parse
@@ -43,7 +44,7 @@ from gguf_golf.runtime.header import GgufHeader
 from gguf_golf.sensitivity.measure import measure
 from gguf_golf.texts import CALIBRATION, EVALUATION
 from gguf_golf.tune import require_extra
-from gguf_golf.tune.settings import KEY_TUNED, METADATA_BYTES
+from gguf_golf.tune.settings import METADATA_BYTES
 from gguf_golf.tune.settings import Settings as TuneSettings
 
 Say = Callable[[str], None]
@@ -136,7 +137,7 @@ def fit(
             clock.step(
                 "control", f"planning {budget.text}: writing and measuring candidates of {plan.file_bytes / 1e6:.2f} MB"
             )
-            chosen = out if settings.tune is None else work / f"untuned-{out.name}"
+            chosen = out if settings.tune is None else _untuned(work, out)
             verdicts.append(control.best(budget, chosen))
             if settings.tune is not None:
                 clock.step("tune", f"tuning {out.name}")
@@ -167,13 +168,22 @@ def _tune(model_path: Path, plan: Plan, out: Path, work: Path, job: Job, setting
 
     if out.is_file():
         with GgufHeader(out) as header:
-            if header.text(KEY_RECIPE) == plan.text and header.text(f"{KEY_TUNED}text") is not None:
+            if header.text(KEY_RECIPE) == plan.text and tuned_words(header) is not None:
                 return
     recipe = work / f"{out.stem}.toml"
     write_text(recipe, plan.text)
+    untuned = _untuned(work, out)
+    with GgufHeader(untuned) as header:
+        if header.length(KEY_KEPT) is None:  # else its types are not all those of the recipe
+            settings = replace(settings, start=untuned)
     done = tune(model_path, out, recipe=recipe, settings=settings, job=replace(job, device=settings.device), say=say)
     for note in done.notes:
         say(f"note: {note}")
+
+
+def _untuned(work: Path, out: Path) -> Path:
+    """Where the file that `out` is tuned from is kept."""
+    return work / f"untuned-{out.name}"
 
 
 def beside(out: Path, suffix: str) -> Path:

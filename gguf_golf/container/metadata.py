@@ -12,6 +12,7 @@ from gguf_golf.formats.types import QuantType
 from gguf_golf.models import MetadataField, Model
 from gguf_golf.models.gguf_file import KEY_KEPT
 from gguf_golf.models.roles import is_quantizable
+from gguf_golf.runtime.header import GgufHeader
 
 # What the source says of these is not true of the new file.
 _REPLACED = (
@@ -28,6 +29,11 @@ KEY_REQUIRES = "gguf_golf.requires"
 KEY_RECIPE = "gguf_golf.recipe"
 KEY_FINGERPRINT = "gguf_golf.source.fingerprint"
 KEY_IMATRIX = "gguf_golf.imatrix.sha256"
+KEY_TUNED = "gguf_golf.tune."
+"""Prefix of the keys that a tuned file has."""
+
+SAMPLED = "sampled from the model"
+"""The text of a file that was tuned on what its model wrote."""
 
 MARK = KEY_VERSION.encode()
 """What every GGUF that we write contains (see files.py)."""
@@ -69,6 +75,15 @@ def needs(type_names: Iterable[str]) -> str | None:
     """What runs a file with tensors of these types, where that is not any llama.cpp."""
     ours = sorted({name for name in type_names if name in types.ALL and not types.get(name).is_stock})
     return f"gguf-golf's llama.cpp, for {', '.join(ours)}" if ours else None
+
+
+def tuned_words(header: GgufHeader) -> str | None:
+    """What a tuned file says of its training, such as "weights and norms, 400 steps, ..."; None for other files."""
+    trained, text = (header.text(KEY_TUNED + name) for name in ("trained", "text"))
+    if trained is None or text is None:
+        return None
+    steps, tokens = (header.integer(KEY_TUNED + name) or 0 for name in ("steps", "tokens"))
+    return f"{trained}, {steps:,} steps, {tokens:,} tokens of text {'' if text == SAMPLED else 'of '}{text}"
 
 
 def recipe_metadata(

@@ -3,19 +3,19 @@
 import math
 from pathlib import Path
 
+from gguf_golf.container.metadata import KEY_RECIPE, tuned_words
 from gguf_golf.errors import InputError
 from gguf_golf.evaluate.results import ModelResult
 from gguf_golf.models.hashing import file_sha256
 from gguf_golf.runtime.header import GgufHeader
-
-RECIPE_KEY = "gguf_golf.recipe"
 
 
 def file_result(path: Path, role: str) -> ModelResult:
     """Hash, size, bits per weight, recipe and the type of every tensor; nothing measured. Raises InputError."""
     with GgufHeader(path) as header:
         tensors = header.tensors()
-        recipe = header.text(RECIPE_KEY)
+        recipe = header.text(KEY_RECIPE)
+        tuned = tuned_words(header)
     if not tensors:
         raise InputError(f"{path}: holds no tensors")
     parameters = sum(math.prod(tensor.shape) for tensor in tensors)
@@ -28,4 +28,5 @@ def file_result(path: Path, role: str) -> ModelResult:
         parameters=parameters,
         tensors=tensors,
         recipe=recipe,
+        tuned=tuned,
     )

@@ -140,6 +140,7 @@ class ModelResult:
     texts: dict[str, TextMeasures] = field(default_factory=dict)
     tensors: list[TensorInfo] = field(default_factory=list)
     recipe: str | None = None
+    tuned: str | None = None
     tasks: dict[str, TaskResult] = field(default_factory=dict)
     speed: Speed | None = None
     bytes_zstd: int | None = None

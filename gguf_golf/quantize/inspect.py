@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from gguf_golf.container.metadata import KEY_FINGERPRINT, KEY_IMATRIX, KEY_RECIPE, needs
+from gguf_golf.container.metadata import KEY_FINGERPRINT, KEY_IMATRIX, KEY_RECIPE, needs, tuned_words
 from gguf_golf.errors import InputError
 from gguf_golf.models.gguf_file import split_parts
 from gguf_golf.models.hashing import file_sha256
@@ -49,6 +49,7 @@ class Inspected:
     needs: str | None
     fingerprint: str | None
     imatrix_sha256: str | None
+    tuned: str | None
     recipe: str | None
     types: list[TypeShare]
     tensors: list[Tensor]
@@ -82,6 +83,7 @@ def inspect(path: Path) -> Inspected:
             needs=needs(tensor.type for tensor in tensors),
             fingerprint=header.text(KEY_FINGERPRINT),
             imatrix_sha256=header.text(KEY_IMATRIX),
+            tuned=tuned_words(header),
             recipe=header.text(KEY_RECIPE),
             types=_by_type(tensors),
             tensors=tensors,
@@ -107,6 +109,7 @@ def as_text(found: Inspected, *, every_tensor: bool = False) -> str:
         "needs": found.needs,
         "source fingerprint": found.fingerprint,
         "imatrix sha256": found.imatrix_sha256,
+        "tuned": found.tuned,
     }
     lines += [f"{key}: {value}" for key, value in described.items() if value is not None]
     lines += ["", f"{'type':<12}{'tensors':>8}{'weights':>16}{'MB':>11}{'share':>8}"]

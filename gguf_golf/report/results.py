@@ -99,6 +99,7 @@ class Model:
     speed: dict[str, float]
     tensors: list[Tensor]
     recipe: str | None
+    tuned: str | None = None
     label: str = ""
 
     @property
@@ -233,7 +234,7 @@ class _Reader:
             for name, text in self._map(entry.get("texts")).items()
         }
         tasks = {clean(name): self._task(task, at) for name, task in self._map(entry.get("tasks")).items()}
-        recipe = entry.get("recipe")
+        recipe, tuned = entry.get("recipe"), entry.get("tuned")
         return Model(
             file=clean(entry["file"]),
             role=role,
@@ -250,6 +251,7 @@ class _Reader:
             speed=self._speed(self._map(entry.get("speed")), f"{at}.speed"),
             tensors=[self._tensor(tensor, f"{at}.tensors") for tensor in self._list(entry.get("tensors"))],
             recipe=_clean_lines(recipe) if isinstance(recipe, str) else None,
+            tuned=clean(tuned) if isinstance(tuned, str) else None,
         )
 
     def _speed(self, entry: Mapping[str, Any], at: str) -> dict[str, float]:

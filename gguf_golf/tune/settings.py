@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-KEY_TUNED = "gguf_golf.tune."
-"""Prefix of the metadata that a tuned file has."""
-
 METADATA_BYTES = 1024
 """More than that metadata takes."""
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gguf_golf import files
 from gguf_golf.calibrate.chunks import text_chunks, with_bos
+from gguf_golf.container.metadata import SAMPLED
 from gguf_golf.errors import InputError
 from gguf_golf.progress import ProgressBar
 from gguf_golf.runtime.session import LoadedModel
@@ -64,7 +65,7 @@ def sampled(model: Any, start: int, n_chunks: int, n_ctx: int, *, seed: int, dev
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.replace_file(path) as partial, partial.open("wb") as file:
             np.save(file, _written(model, start, n, n_ctx, seed, device))
-    return _split(np.load(path), "sampled from the model")
+    return _split(np.load(path), SAMPLED)
 
 
 def _written(model: Any, start: int, n: int, n_ctx: int, seed: int, device: str) -> NDArray[np.int32]:

@@ -13,7 +13,7 @@ from gguf import GGUFValueType
 from numpy.typing import NDArray
 
 from gguf_golf import files
-from gguf_golf.container.metadata import MARK
+from gguf_golf.container.metadata import KEY_TUNED, MARK
 from gguf_golf.container.tensors import Stored
 from gguf_golf.errors import BuildError, InputError
 from gguf_golf.formats.types import QuantType
@@ -32,7 +32,7 @@ from gguf_golf.runtime.session import LoadedModel
 from gguf_golf.tune import tokens as tokens_module
 from gguf_golf.tune.mapping import link_matrices, link_norms
 from gguf_golf.tune.refit import REFITS
-from gguf_golf.tune.settings import KEY_TUNED, MEASURED_CHUNKS, TEXT_CHARACTERS, Settings
+from gguf_golf.tune.settings import MEASURED_CHUNKS, TEXT_CHARACTERS, Settings
 from gguf_golf.tune.tokens import Tokens
 from gguf_golf.tune.train import Divergence, Measure, Say, Schedule, Trained, train
 from gguf_golf.tune.weights import Content, Matrix, Student

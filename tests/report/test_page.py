@@ -29,7 +29,13 @@ def hostile() -> dict[str, Any]:
     answers = task(0.5, 0.4, 0.6, lost=[HOSTILE], gained=["q2"], mcnemar_p=0.1, retained=0.9)
     answers |= {"kind": HOSTILE, "mode": HOSTILE, "answers": {HOSTILE: HOSTILE}}
     bad = quant("q4", 3000, 0.02, tasks={HOSTILE: answers}, texts={HOSTILE: {"kld_mean": 0.1}, "b": {"kld_mean": 0.1}})
-    bad |= {"file": HOSTILE + ".gguf", "sha256": HOSTILE, "recipe": HOSTILE + "\ud800", "speed": {"prompt_tps": 4}}
+    bad |= {
+        "file": HOSTILE + ".gguf",
+        "sha256": HOSTILE,
+        "recipe": HOSTILE + "\ud800",
+        "tuned": HOSTILE,
+        "speed": {"prompt_tps": 4},
+    }
     bad["tensors"] += [{"name": f"blk.0.{HOSTILE}.weight", "type": HOSTILE, "shape": [2, 2], "bytes": 4}]
     bad["tensors"] += [{"name": HOSTILE, "type": HOSTILE, "shape": [2, 2], "bytes": 4}, {}, None]
     said = {
@@ -196,6 +202,7 @@ def full() -> dict[str, Any]:
     models = ladder()[:3]
     for model in models:
         model |= {"tasks": {"arc": task(0.5, 0.4, 0.6, **flips)}, "speed": {"prompt_tps": 1.0}, "recipe": "a = 1"}
+        model["tuned"] = "norms, 9 steps"
         model["texts"] = {name: {"kld_mean": 0.1, "kld_se": 0.01} for name in ("a", "b")}
         model["tensors"] = model["tensors"][:2]
         model["chunks"] = {"kld": [0.1, 0.2], "top1": [0.9, 0.8]}

@@ -18,6 +18,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from gguf_golf.errors import InputError
+from gguf_golf.evaluate.file_result import file_result
 from gguf_golf.formats import types
 from gguf_golf.quantize.cached import as_gguf
 from gguf_golf.quantize.convert import convert
@@ -206,3 +207,4 @@ def test_without_a_text_the_model_writes_its_own(one_layer: Path, tmp_path: Path
     assert fields["gguf_golf.tune.text"].contents() == "sampled from the model"
     assert fields["gguf_golf.tune.seed"].contents() == 3
     assert fields["gguf_golf.tune.steps"].contents() <= done.steps
+    assert f"norms, {fields['gguf_golf.tune.steps'].contents()} steps, " in str(file_result(out, "quant").tuned)
