@@ -40,7 +40,7 @@ EXPERIMENTS = {
 @click.option("--device", default="cpu", show_default=True, help="Of PyTorch, and of the encoder where it has one.")
 @click.option("--threads", type=int, help="Default: all cores.")
 @click.option("--calibration", default=48, show_default=True, help="Chunks of wiki.valid for Hessians and gradients.")
-@click.option("--ranking", default=8, show_default=True, help="Chunks of wiki.valid that rank tensors.")
+@click.option("--ranking", default=4, show_default=True, help="Chunks of wiki.valid that rank tensors.")
 @click.option("--chunks", default=24, show_default=True, help="Chunks of wiki.test to judge on.")
 @click.option("--second", default=8, show_default=True, help="Chunks of the second domain to judge on.")
 @click.option("--minutes", default=1e6, help="Stop after so many.")

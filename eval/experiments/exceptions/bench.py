@@ -48,7 +48,7 @@ class Judge:
     subject: Subject
     tokens: Tensor
     expected: list[Tensor] = field(default_factory=list)
-    BATCH = 4
+    BATCH = 8
 
     def __post_init__(self) -> None:
         self.subject.fill({})
