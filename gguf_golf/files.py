@@ -21,6 +21,9 @@ from filelock import FileLock, Timeout
 
 from gguf_golf.errors import InputError
 
+PART_NAME = re.compile(r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf")
+"""What llama.cpp calls the parts of a split GGUF."""
+
 _MARK_WITHIN = 64 << 20  # bytes: our keys of a GGUF follow its tokenizer
 _BLOCK = 1 << 20
 
@@ -167,6 +170,15 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def part_paths(path: Path) -> list[Path]:
+    """Where all parts of a split GGUF are, by the name of one of them, in order; none for another name."""
+    match = PART_NAME.fullmatch(path.name)
+    if match is None:
+        return []
+    count = int(match["parts"])
+    return [path.with_name(f"{match['stem']}-{i:05d}-of-{count:05d}.gguf") for i in range(1, count + 1)]
+
+
 def sync_tree(folder: Path) -> None:
     """Have a folder with all that is in it reach the disk; links are not followed."""
     for path in [*folder.rglob("*"), folder]:
@@ -178,10 +190,7 @@ def _files_of(given: Path) -> list[Path]:
     """The files that reading `given` reads, or may read."""
     if given.is_dir():
         return [path for path in given.iterdir() if path.is_file()]
-    if part := re.fullmatch(r"(.+)-\d{5}-of-(\d{5}\.gguf)", given.name):
-        siblings = re.compile(re.escape(part[1]) + r"-\d{5}-of-" + re.escape(part[2]))
-        return [path for path in given.parent.iterdir() if siblings.fullmatch(path.name)]
-    return [given]
+    return part_paths(given) or [given]
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -1,6 +1,5 @@
 """A GGUF file, or all parts of a split one, as a Model. Its metadata is copied as it is."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,11 @@ from gguf import GGMLQuantizationType, GGUFEndian, GGUFReader, GGUFValueType
 from gguf.gguf_reader import ReaderField, ReaderTensor
 
 from gguf_golf.errors import InputError
+from gguf_golf.files import part_paths
 from gguf_golf.formats.foreign import foreign_type
 from gguf_golf.formats.types import register_with_gguf
 from gguf_golf.models.checkpoint import FLOAT_DTYPES, to_float32
 from gguf_golf.models.model import FloatArray, LazyTensor, MetadataField, Model
-
-PART_NAME = re.compile(r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf")
 
 KEY_KEPT = "gguf_golf.kept_lattice"
 """The names of the tensors whose weights were on the lattice of a quantized type already: they hold the source exactly,
@@ -76,13 +74,12 @@ def _parts(path: Path) -> list[tuple[Path, GGUFReader]]:
     count = _split(reader, "count") or 1
     if count < 2:
         return [(path, reader)]
-    match = PART_NAME.fullmatch(path.name)
-    if match is None or int(match["parts"]) != count:
+    paths = part_paths(path)
+    if len(paths) != count:
         raise InputError(
             f"{path} is part {(_split(reader, 'no') or 0) + 1} of {count} of a split model, but its name does not say "
             f"where the others are: name the parts NAME-00001-of-{count:05d}.gguf, ..."
         )
-    paths = [path.with_name(f"{match['stem']}-{i:05d}-of-{count:05d}.gguf") for i in range(1, count + 1)]
     if missing := [part.name for part in paths if not part.is_file()]:
         raise InputError(f"{path}: {len(missing)} of {count} parts are missing ({missing[0]}, ...); download them here")
     parts = [(part, reader if part == path else read_gguf(part)) for part in paths]

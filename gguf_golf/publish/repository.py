@@ -8,8 +8,8 @@ from pathlib import Path
 
 from gguf_golf.errors import InputError
 from gguf_golf.evaluate.results import SCHEMA
-from gguf_golf.files import write_text
-from gguf_golf.models.gguf_file import PART_NAME, split_parts
+from gguf_golf.files import PART_NAME, write_text
+from gguf_golf.models.gguf_file import split_parts
 from gguf_golf.models.hashing import file_sha256
 from gguf_golf.publish.card import CARD_MARK, About, Published, card
 from gguf_golf.publish.split import split

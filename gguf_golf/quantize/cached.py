@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from gguf_golf import __version__
-from gguf_golf.models.gguf_file import PART_NAME
+from gguf_golf.files import part_paths
 from gguf_golf.quantize.convert import convert
 from gguf_golf.quantize.job import Job
 from gguf_golf.runtime.cache import cache_dir, make_room, mark_used
@@ -16,8 +16,7 @@ def as_gguf(path: Path) -> Path:
     Raises InputError as `convert` does.
     """
     if not path.is_dir():
-        part = PART_NAME.fullmatch(path.name)
-        return path if part is None else path.with_name(f"{part['stem']}-00001-of-{part['parts']}.gguf")
+        return next(iter(part_paths(path)), path)
     target = cache_dir() / "converted" / f"{path.resolve().name}-{_key(path)}.gguf"
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -53,7 +53,7 @@ def convert(
         chosen, wider = widened(made.model, chosen, made.guide, made.encoder, made.kept)
         notes += wider
         written = write_as(chosen)
-    notes += check_loads(out, made.model)
+    notes += check_loads(out, made.model, source)
     return Conversion(written, Assignment(chosen, notes), bits_per_weight(made.model, written))
 
 

@@ -1,6 +1,7 @@
-"""A program of load_check.py: whether llama.cpp can load a file, and what it computes for one token.
+"""A program of load_check.py: `python examine.py FILE [CHECKPOINT]`, the finding as JSON on the last line.
 
-It runs in a process of its own, as llama.cpp ends the process when it meets what it takes for impossible.
+Whether llama.cpp can load the file, what it computes for one token, and whether it cuts texts as the tokenizer of the
+checkpoint does. A process of its own, as llama.cpp ends the process when it meets what it takes for impossible.
 """
 
 import json
@@ -10,16 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from gguf_golf.errors import GolfError
+from gguf_golf.models.tokens.check import differences
 from gguf_golf.runtime.session import LoadedModel
 
 
 def main() -> None:
-    """Load the file that the command line names, with `--decode` also its weights; the finding as JSON, on the last
-    line."""
-    path, decode = Path(sys.argv[1]), "--decode" in sys.argv[2:]
+    """Load the file with its weights mapped, not copied, and print what was found."""
+    path, *checkpoint = map(Path, sys.argv[1:])
     try:
-        with LoadedModel(path, without_weights=not decode) as model:
-            print(json.dumps(_check_token(model) if decode and _generates(model) else {}))
+        with LoadedModel(path, mapped=True) as model:
+            found = _check_token(model) if _generates(model) else {}
+            if checkpoint:
+                found |= _check_tokenizer(model, checkpoint[0])
+            print(json.dumps(found))
     except GolfError as error:
         print(json.dumps({"error": str(error)}))
 
@@ -43,6 +47,14 @@ def _check_token(model: LoadedModel) -> dict[str, str]:
                 "are finite: values overflow in llama.cpp (its caches are F16)"
             }
     return {}
+
+
+def _check_tokenizer(model: LoadedModel, checkpoint: Path) -> dict[str, str]:
+    try:
+        differing = differences(checkpoint, model)
+    except Exception as error:  # tokenizers and sentencepiece raise what they like
+        return {"tokens": f"the file's tokens could not be compared with the checkpoint's ({error})"}
+    return {"tokens": f"WARNING: {len(differing)} awkward texts get other tokens: {differing[0]}"} if differing else {}
 
 
 if __name__ == "__main__":

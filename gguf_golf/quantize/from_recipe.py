@@ -38,7 +38,7 @@ def quantize(source: Path, recipe_path: Path, out: Path, *, job: Job = DEFAULT_J
         force=job.force,
         progress=job.progress,
     )
-    notes = [*made.notes, *check_loads(out, made.model)]
+    notes = [*made.notes, *check_loads(out, made.model, source)]
     if not made.kept and recipe.predicted_bytes not in (None, written.file_bytes):
         notes.append(
             f"the recipe was edited: it predicts {recipe.predicted_bytes:,} bytes, the file has {written.file_bytes:,}"

@@ -88,9 +88,10 @@ def _last_log_line() -> str:
 class LoadedModel:
     """A GGUF file opened by llama.cpp.
 
-    `vocab_only=True` loads the tokenizer alone, `without_weights=True` all but the tensors' data; `in_place=True` puts
-    the weights into writable host memory, in the file's own layout, where their data may be exchanged. Raises
-    InputError if the file is absent, no GGUF, or cannot be loaded.
+    `vocab_only=True` loads the tokenizer alone, `without_weights=True` all but the tensors' data; `mapped=True` leaves
+    the weights in the mapped file, where the system can take their memory back; `in_place=True` puts them into writable
+    host memory, in the file's own layout, where their data may be exchanged. Raises InputError if the file is absent,
+    no GGUF, or cannot be loaded.
     """
 
     def __init__(
@@ -100,16 +101,18 @@ class LoadedModel:
         vocab_only: bool = False,
         in_place: bool = False,
         without_weights: bool = False,
+        mapped: bool = False,
     ) -> None:
         self.path = Path(path)
         check_gguf(self.path)
         llama = bindings()
         params = llama.llama_model_default_params()
         params.vocab_only = vocab_only
+        if in_place or mapped:
+            params.use_extra_bufts = False  # they repack weights into memory of their own
+            params.n_gpu_layers = 0
         if in_place:
             params.load_mode = llama.LLAMA_LOAD_MODE_NONE
-            params.use_extra_bufts = False
-            params.n_gpu_layers = 0
         if without_weights:
             params.load_mode = llama.LLAMA_LOAD_MODE_NONE
             params.no_alloc = True

@@ -72,6 +72,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         "GptOss",
         {"num_local_experts": 6, "num_experts_per_tok": 2, "sliding_window": 48, "rope_parameters": YARN},
     ),
+    "gpt-oss, yarn not truncated": (
+        "GptOss",
+        {"num_local_experts": 4, "num_experts_per_tok": 2, "rope_parameters": YARN | {"truncate": False}},
+    ),
     "qwen3 moe": (
         "Qwen3Moe",
         {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 48, "norm_topk_prob": True},

@@ -10,16 +10,24 @@ import pytest
 
 from gguf_golf.errors import InputError
 from gguf_golf.models import LazyTensor, Model, open_model
-from gguf_golf.quantize import load_check
 from gguf_golf.quantize.load_check import check_loads
+from tests.models.checkpoints import build
 from tests.models.conftest import write_gguf
 
 
-def test_a_file_that_runs_has_nothing_to_note(tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    source = open_model(tiny("f32"))
-    assert check_loads(tiny("q4_k"), source) == []
-    monkeypatch.setattr(load_check, "DECODED_BYTES", 0)
-    assert check_loads(tiny("q4_k"), source) == []
+def test_a_file_that_runs_has_nothing_to_note(tiny: Callable[[str], Path], tiny_dir: Path) -> None:
+    assert check_loads(tiny("q4_k"), open_model(tiny("f32")), tiny_dir) == []
+
+
+def test_tokens_that_are_not_the_checkpoints_are_said(tmp_path: Path) -> None:
+    checkpoint = build("llama3-scaled", tmp_path)
+    model = open_model(checkpoint)
+    pre = next(i for i, field in enumerate(model.metadata) if field.key == gguf.Keys.Tokenizer.PRE)
+    model.metadata[pre] = model.metadata[pre]._replace(value="gpt-2")
+    path = write_gguf(model, tmp_path / "m.gguf")
+    (note,) = check_loads(path, model, checkpoint)
+    assert note.startswith("WARNING: 1 awkward texts get other tokens: '  two spaces, then one at the end ' becomes [")
+    assert note.endswith(" in the checkpoint's tokenizer")
 
 
 @pytest.mark.parametrize("change", ["a tensor is missing", "llama.cpp gives up"])

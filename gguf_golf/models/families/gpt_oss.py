@@ -1,7 +1,6 @@
 """gpt-oss: attention sinks, a sliding window in every other layer, experts with biases, in MXFP4 as published."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -36,6 +35,7 @@ class GptOss(Decoder):
     """llama.cpp's "gpt-oss"."""
 
     architecture = "gpt-oss"
+    rope_frequencies = True  # by a patch of ours
     quantizations: ClassVar[tuple[str, ...]] = ("mxfp4",)
     attention_biases = ("q_proj", "k_proj", "v_proj", "o_proj")
     defaults: ClassVar[Mapping[str, object]] = {
@@ -65,12 +65,11 @@ class GptOss(Decoder):
         given = rope.settings(config) or YARN
         config.get("initial_context_length")  # says the same as original_max_position_embeddings
         found = rope.of(config, given, config.number("rope_theta", 150000.0))
-        if not found.truncate:
+        if found.needs_frequencies:
             config.note(
-                "YaRN with truncate false: llama.cpp rounds the bounds of its ramp, so that positions turn slightly "
-                "faster or slower than in transformers; every GGUF of gpt-oss has this"
+                "YaRN with truncate false takes rope_freqs.weight, which this llama.cpp reads and others do not: "
+                "with truncate true in config.json every llama.cpp loads it, and positions turn slightly otherwise"
             )
-            found = replace(found, truncate=True)
         return found
 
     def check(self) -> None:

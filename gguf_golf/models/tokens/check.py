@@ -1,14 +1,15 @@
-"""Does a GGUF file cut texts as the checkpoint's own tokenizer does? Asked of llama.cpp and of transformers."""
+"""Does a GGUF file cut texts as the checkpoint's own tokenizer does? Asked of llama.cpp and of transformers.
 
+Without transformers, what the checkpoint's files say is asked of tokenizers (where it is installed) and sentencepiece.
+"""
+
+import importlib.util
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from sentencepiece import SentencePieceProcessor
-from tokenizers import Tokenizer
-from transformers import AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
 from gguf_golf.models.config import read_config
 from gguf_golf.models.tokens.files import TokenizerFiles
@@ -32,6 +33,8 @@ AWKWARD = [
 ]
 DECOMPOSED = "e\u0301a\u0308"  # llama.cpp does not normalize; a note says so
 
+SHOWN = 6  # tokens of a difference
+
 Encode = Callable[[str, bool], list[int]]  # (text, with BOS and EOS)
 
 
@@ -42,15 +45,25 @@ def compare(checkpoint: Path, gguf: Path) -> list[str]:
     (LlamaTokenizer, GPT2Tokenizer) put rules of their own in place of those in tokenizer.json. Needs the [hf] extra.
     """
     files = TokenizerFiles.read(read_config(checkpoint))
-    references = list(_references(files))
-    differences = []
     with LoadedModel(gguf, vocab_only=True) as model:
-        for text, with_special in _texts(files):
-            tokens = model.tokenize(text, add_special=with_special, parse_special=True).tolist()
-            expected = [encode(text, with_special) for encode in references]
-            if tokens not in expected:
-                differences.append(f"{text!r} becomes {tokens} in the file and {expected[0]} in transformers")
-    return differences
+        return list(_differences(files, model, [_by_transformers(files), *_by_files(files)], "transformers"))
+
+
+def differences(checkpoint: Path, model: LoadedModel) -> list[str]:
+    """The same against the checkpoint's own files alone, without transformers; none where nothing can read them."""
+    files = TokenizerFiles.read(read_config(checkpoint))
+    references = list(_by_files(files))
+    return list(_differences(files, model, references, "the checkpoint's tokenizer")) if references else []
+
+
+def _differences(files: TokenizerFiles, model: LoadedModel, references: list[Encode], whose: str) -> Iterator[str]:
+    for text, with_special in _texts(files):
+        tokens = model.tokenize(text, add_special=with_special, parse_special=True).tolist()
+        expected = [encode(text, with_special) for encode in references]
+        if tokens not in expected:
+            at = next((i for i, pair in enumerate(zip(tokens, expected[0], strict=False)) if pair[0] != pair[1]), 0)
+            ours, theirs = tokens[at : at + SHOWN], expected[0][at : at + SHOWN]
+            yield f"{text!r} becomes {ours} from token {at} on in the file, and {theirs} in {whose}"
 
 
 def _texts(files: TokenizerFiles) -> Iterator[tuple[str, bool]]:
@@ -66,13 +79,22 @@ def _texts(files: TokenizerFiles) -> Iterator[tuple[str, bool]]:
             yield f"word{token.text}word {token.text} {token.text}{token.text}\n", False
 
 
-def _references(files: TokenizerFiles) -> Iterator[Encode]:
+def _by_transformers(files: TokenizerFiles) -> Encode:
+    from transformers import AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
     transformers_logging.set_verbosity_error()
     automatic: Any = AutoTokenizer.from_pretrained(files.directory)
-    yield lambda text, special: list(automatic(text, add_special_tokens=special)["input_ids"])
+    return lambda text, special: list(automatic(text, add_special_tokens=special)["input_ids"])
+
+
+def _by_files(files: TokenizerFiles) -> Iterator[Encode]:
     if files.tokenizer:
-        written = Tokenizer.from_file(str(files.path))
-        yield lambda text, special: list(written.encode(text, add_special_tokens=special).ids)
+        if importlib.util.find_spec("tokenizers") is not None:
+            from tokenizers import Tokenizer
+
+            written = Tokenizer.from_file(str(files.path))
+            yield lambda text, special: list(written.encode(text, add_special_tokens=special).ids)
     elif files.model_path.is_file():
         processor = SentencePieceProcessor(model_file=str(files.model_path))
         bos = [processor.bos_id()] if files.settings.get("add_bos_token", True) else []
