@@ -20,14 +20,14 @@ from gguf_golf.errors import BuildError
 from gguf_golf.journal import open_journal
 from gguf_golf.threads import resolve
 
-from . import absorbing, axes, codebooks, ranks, reference, rotation, slots, sweep, vocabulary
+from . import absorbing, axes, codebooks, ranks, reference, rotation, slots, sweep, tuned, vocabulary
 from .bench import Bench, Judge
 from .storage import Storage
 from .subject import Texts, load
 
 EXPERIMENTS = {
     module.EXPERIMENT: module
-    for module in (reference, absorbing, sweep, codebooks, rotation, vocabulary, slots, ranks, axes)
+    for module in (reference, absorbing, sweep, codebooks, rotation, vocabulary, slots, ranks, axes, tuned)
 }
 """Each declares its `cells`."""
 
@@ -74,7 +74,8 @@ def main(
         encoder = open_encoder("cpu", threads)
     texts = Texts(model, device)
     first = seed * (calibration + ranking)
-    subject = load(model, device, texts.chunks(valid, calibration, first), seed)
+    training = texts.chunks(valid, calibration, first)
+    subject = load(model, device, training, seed)
     judges = {
         "wiki": Judge(subject, texts.chunks(test, chunks)),
         "second": Judge(subject, texts.chunks_of(_passages(data), second)),
@@ -82,7 +83,7 @@ def main(
     ranked = Judge(subject, texts.chunks(valid, ranking, first + calibration))
     out.mkdir(parents=True, exist_ok=True)
     with open_journal(out / f"{name}-{seed}.jsonl", {"model": name, **settings}) as journal:
-        bench = Bench(name, subject, Storage(encoder, device), judges, ranked, journal, seed)
+        bench = Bench(name, subject, Storage(encoder, device), judges, ranked, journal, training, seed)
         wanted = only.split(",")
         cells = [cell for name in wanted for cell in itertools.islice(EXPERIMENTS[name].cells(), limit)]
         for cell in sorted(cells, key=lambda cell: cell.priority):

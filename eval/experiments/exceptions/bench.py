@@ -81,16 +81,18 @@ def _means(x: Tensor) -> list[float]:
 
 @dataclass
 class Weights:
-    """A whole model in some storage: weights by matrix, bytes of all tensors, and what else to note."""
+    """A whole model in some storage: weights by matrix, bytes of all tensors, what else to note, and tuned norms."""
 
     weights: dict[str, Tensor]
     n_bytes: int
     facts: dict[str, Any] = field(default_factory=dict)
+    norms: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
 class Bench:
     """See above. `judges` by name; `ranking` judges single tensors on text that neither calibrates nor judges files;
+    `training` are the chunks that calibrate;
     `directions` keeps the low-rank approximations of what is missing, by the id of what is stored."""
 
     name: str
@@ -99,6 +101,7 @@ class Bench:
     judges: Mapping[str, Judge]
     ranking: Judge
     journal: Journal
+    training: Tensor
     seed: int
     directions: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
     _curves: dict[str, Curve] = field(default_factory=dict)
@@ -111,7 +114,7 @@ class Bench:
             return
         started = time.monotonic()
         made = cell.make(self, *cell.args)
-        self.subject.fill(made.weights)
+        self.subject.fill(made.weights, made.norms)
         found = {name: judge() for name, judge in self.judges.items()}
         seconds = round(time.monotonic() - started, 2)
         about = {"model": self.name, "seed": self.seed, "seconds": seconds, "bytes": made.n_bytes}

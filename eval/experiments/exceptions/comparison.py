@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Record = Mapping[str, Any]
 
-BEYOND = 1.01
+BEYOND = 1.1
 """How far a file may lie beyond the last measured one, as a factor of its bytes."""
 
 
@@ -70,7 +70,7 @@ class Results:
         n_bytes = math.log(cell[size])
         if line is None or not line[0][0] - math.log(BEYOND) <= n_bytes <= line[0][-1] + math.log(BEYOND):
             return None
-        expected = np.array([np.exp(np.interp(n_bytes, line[0], chunk)) for chunk in line[1].T])
+        expected = np.exp([_between(n_bytes, line[0], chunk) for chunk in line[1].T])
         return paired(np.array(cell[text]["kld"]), expected)
 
     def _reference(
@@ -86,6 +86,12 @@ class Results:
             logs = np.log([by_size[n] for n in sizes]) if sizes else None
             self._references[name] = None if logs is None or len(sizes) < 2 else (np.log(sizes), logs)
         return self._references[name]
+
+
+def _between(x: float, xs: NDArray[np.float64], ys: NDArray[np.float64]) -> float:
+    """Linear between points, and beyond the ends as between the last two."""
+    i = int(np.clip(np.searchsorted(xs, x), 1, len(xs) - 1))
+    return float(ys[i - 1] + (ys[i] - ys[i - 1]) * (x - xs[i - 1]) / (xs[i] - xs[i - 1]))
 
 
 def paired(found: NDArray[np.float64], expected: NDArray[np.float64]) -> Ratio:

@@ -133,15 +133,26 @@ class Subject:
     matrices: dict[str, Matrix]
     fixed_bytes: int
     token_counts: Tensor
+    original_norms: dict[str, Tensor] = field(default_factory=dict)
     _content: dict[str, int] = field(default_factory=dict)
 
-    def fill(self, weights: Mapping[str, Tensor]) -> None:
-        """Put these weights into the model, and the original ones wherever there are none."""
+    @property
+    def norms(self) -> dict[str, nn.Parameter]:
+        """The norms' weights, by name."""
+        return {name: p for name, p in self.model.named_parameters() if p.ndim == 1}
+
+    def fill(self, weights: Mapping[str, Tensor], norms: Mapping[str, Tensor] | None = None) -> None:
+        """Put these weights and norms into the model, and the original ones wherever there are none."""
+        for name, norm in self.norms.items():
+            norm.data.copy_((norms or {}).get(name, self.original_norms[name]))
         for name, matrix in self.matrices.items():
             content = weights.get(name, matrix.original)
             if self._content.get(name) != id(content):
                 matrix.module.weight.data.copy_(content)
                 self._content[name] = id(content)
+
+    def __post_init__(self) -> None:
+        self.original_norms = {name: norm.detach().clone() for name, norm in self.norms.items()}
 
     def log_probabilities(self, tokens: Tensor) -> Tensor:
         """f32 [n, n_ctx / 2 - 1, n_vocab] for the second half of each chunk, as llama-perplexity judges."""
