@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from . import absorbing, axes, codebooks, ranks, reference, rotation, slots, sweep, vocabulary
+from . import absorbing, axes, codebooks, ranks, reference, rotation, slots, sweep, tuned, vocabulary
 from .bench import BASES, RATES
 from .comparison import Results
 from .plot import plot
@@ -240,6 +240,29 @@ def _axes(found: Results) -> Lines:
                 yield _row(model, name, f"{cell['bytes'] / 1e6:.2f}", *values)
 
 
+def _tuned(found: Results) -> Lines:
+    yield from _head(
+        "model", "bits", "file", "KLD untuned", "KLD tuned", "over the plan, untuned", "over the tuned plan"
+    )
+    for model in found.models:
+        for cell in _once(found, tuned.EXPERIMENT, model):
+            key, rate = cell["key"], cell["key"]["rate"]
+            is_plan = "plan" in key
+            cells = found.find(tuned.EXPERIMENT, model, **key)
+            before = found.find(reference.EXPERIMENT if is_plan else sweep.EXPERIMENT, model, **key)
+            name = f"plan, {key['larger']:g} of the base" if is_plan else f"base and 5% {key['exception']}"
+            ratios = (
+                ["", ""]
+                if is_plan
+                else [
+                    found.ratio(before, {"plan": "planned", "fed": True}),
+                    found.ratio(cells, {"experiment": tuned.EXPERIMENT, "plan": "planned", "rate": rate}),
+                ]
+            )
+            kld = f"{found.mean(before):.4f}" if before else ""
+            yield _row(model, rate, name, kld, f"{found.mean(cells):.4f}", *ratios)
+
+
 def _once(found: Results, experiment: str, model: str) -> list:  # type: ignore[type-arg]
     """One cell of each key."""
     return list({str(cell["key"]): cell for cell in reversed(found.find(experiment, model))}.values())[::-1]
@@ -260,6 +283,7 @@ TABLES: dict[str, Callable[[Results], Lines]] = {
     "ranks": _ranks,
     "removed": _removed,
     "axes": _axes,
+    "tuned": _tuned,
 }
 
 

@@ -21,7 +21,7 @@ SHARE = 0.05
 def cells() -> Iterator[Cell]:
     """At 1 and 2 bits: the planned base, plans that are larger, and the base with exceptions."""
     for rate in (1, 2):
-        for larger in (1.0, 1 + SHARE, 1 + 1.5 * SHARE):
+        for larger in (1.0, 1.05, 1.1):
             key = {"plan": "planned", "rate": rate, "fed": True, "larger": larger}
             yield Cell(EXPERIMENT, key, _plan, (rate, larger), 4)
         for name in ("weights", "rows", "columns", "low rank"):
