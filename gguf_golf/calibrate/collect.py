@@ -33,6 +33,7 @@ from gguf_golf.runtime.session import LoadedModel
 from gguf_golf.runtime.tensor import op_name, view
 
 F32 = types.get("f32").id
+KEEP_EVERY = 16  # chunks, after which the Hessians' sums are copied: a hundredth of the time that they took
 MIN_ROWS = 16  # llama-imatrix ignores smaller products: they are not the batch
 OUTPUT_TENSORS = ("output.weight", "token_embd.weight")  # the latter where embedding and output are tied
 
@@ -85,18 +86,22 @@ def collect(
         if hessian_path is not None:
             survey = Survey()
             _run(model, chunks[:1], Collector(process_output, observe=survey.observe), threads, "layers")
-            resume = done > 0 and hessian.holds(hessian_path, survey)
+            resume = done > 0 and hessian.kept(hessian_path, survey, {name: e.counts for name, e in entries.items()})
             done, entries = (done, entries) if resume else (0, {})
-            state.remove()  # the Hessians' sums change in place: from now on it says less than they hold
             sums = Accumulator(hessian_path, survey, resume=resume, inputs=[*inputs, out], force=force)
             stack.enter_context(sums)
         collector = Collector(process_output, entries, observe=None if sums is None else sums.observe)
 
         def keep(n_done: int, stopping: bool) -> None:
-            if sums is None or stopping:
-                state.save(n_done, collector.entries)
             if sums is not None:
-                sums.keep = stopping and out is not None
+                if out is None or not (stopping or n_done % KEEP_EVERY == 0):
+                    return
+                try:
+                    sums.save()
+                except InputError as error:
+                    click.echo(f"{error}: if this run ends now, the next one starts over", err=True)
+                    return
+            state.save(n_done, collector.entries)
 
         label = "imatrix" if sums is None else "imatrix, Hessians"
         _run(model, chunks, collector, threads, label, done, keep)
@@ -106,6 +111,8 @@ def collect(
         if out is not None:
             imatrix_file.write(collected, out, inputs)
     state.remove()
+    if hessian_path is not None:
+        hessian.kept_path(hessian_path).unlink(missing_ok=True)
     return collected
 
 

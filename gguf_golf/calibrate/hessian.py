@@ -8,8 +8,8 @@ attention's and the FFN's first layers share theirs. Sums grow in the file itsel
 
 import hashlib
 import math
-import os
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,9 +69,8 @@ class Survey:
 class Accumulator:
     """Adds up x x^T in a file that appears under its name when the `with` block ends without an exception.
 
-    With `resume`, sums that an earlier run kept are continued; set `keep` before an exception to keep them for a later
-    one. `inputs` are files that it must not replace. Raises InputError for a file that cannot be written or kept sums
-    that are not there.
+    `save` keeps a copy of the sums, which a later run continues with `resume`. `inputs` are files that it must not
+    replace. Raises InputError for a file that cannot be written.
     """
 
     def __init__(
@@ -83,29 +82,21 @@ class Accumulator:
         inputs: Sequence[Path | None] = (),
         force: bool = False,
     ) -> None:
-        self.keep = False
         self._path, self._survey, self._resume = path, survey, resume
         self._sums: dict[str, NDArray[np.float32]] = {}
         self._counts: dict[str, NDArray[np.float32]] = {}
-        self._replacing = files.replace_file(path, inputs, mark=MARK, force=force, resumable=True)
+        self._replacing = files.replace_file(path, inputs, mark=MARK, force=force)
 
     def __enter__(self) -> "Accumulator":
         header, places, size = _lay_out(self._survey)
         self._stack = ExitStack()
         with ExitStack() as stack:
             self._partial = stack.enter_context(self._replacing)
-            if not self._resume:
-                try:
-                    with self._partial.open("wb") as file:
-                        file.write(header)
-                        files.allocate(file, size)
-                except OSError:
-                    self._partial.unlink(missing_ok=True)
-                    raise
-            elif not holds(self._path, self._survey):
-                raise InputError(
-                    f"{self._partial}: not what an earlier run has kept; run the command again to start over"
-                )
+            if self._resume:
+                shutil.copyfile(kept_path(self._path), self._partial)
+            with self._partial.open("r+b" if self._resume else "wb") as file:
+                file.write(header)
+                files.allocate(file, size)
             data = np.memmap(self._partial, np.uint8, "r+")
             for name, (offset, shape) in places.items():
                 view = data[offset : offset + 4 * math.prod(shape)].view(np.float32).reshape(shape)
@@ -119,9 +110,12 @@ class Accumulator:
     ) -> None:
         self._sums.clear()
         self._counts.clear()
-        if kind is not None and not self.keep:
-            self._partial.unlink(missing_ok=True)
         self._stack.__exit__(kind, error, trace)
+
+    def save(self) -> None:
+        """Keep the sums so far beside the file, in place of those kept before. Raises InputError without the room."""
+        with files.replace_file(kept_path(self._path)) as partial:
+            shutil.copyfile(self._partial, partial)
 
     def observe(self, rows: Rows) -> None:
         """Add rows of the weight that its input is named after; those of weights that share the input are the same."""
@@ -133,14 +127,27 @@ class Accumulator:
         self._counts[rows.weight][rows.expert] += len(rows.x)
 
 
-def holds(path: Path, survey: Survey) -> bool:
-    """Whether an earlier run has kept sums for `path` with this layout."""
-    header, _, size = _lay_out(survey)
-    partial = files.partial_path(Path(os.path.realpath(path)))
-    if partial.is_symlink() or not partial.is_file() or partial.stat().st_size != size:
+def kept_path(path: Path) -> Path:
+    """Where the sums of an unfinished run for `path` are kept."""
+    return path.with_name(path.name + ".kept")
+
+
+def kept(path: Path, survey: Survey, rows: Mapping[str, NDArray[np.int64]]) -> bool:
+    """Whether sums are kept for `path` with this layout, over as many rows of each weight as `rows` counts."""
+    header, places, size = _lay_out(survey)
+    file = kept_path(path)
+    if file.is_symlink() or not file.is_file() or file.stat().st_size != size:
         return False
-    with partial.open("rb") as file:
-        return file.read(len(header)) == header
+    with file.open("rb") as stream:
+        if stream.read(len(header)) != header:
+            return False
+        for name in survey.shapes:
+            offset, shape = places[name + SUFFIX_COUNT]
+            stream.seek(offset)
+            counts = np.frombuffer(stream.read(4 * math.prod(shape)), np.float32)
+            if name not in rows or not (counts == rows[name].astype(np.float32)).all():
+                return False
+    return True
 
 
 Places = dict[str, tuple[int, tuple[int, ...]]]

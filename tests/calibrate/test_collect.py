@@ -11,6 +11,7 @@ import pytest
 
 from gguf_golf.calibrate import imatrix
 from gguf_golf.calibrate.collect import Collector, collect
+from gguf_golf.calibrate.hessian import Accumulator, Rows, Survey, kept
 from gguf_golf.calibrate.imatrix import ImatrixEntry
 from gguf_golf.calibrate.state import State
 from gguf_golf.errors import InputError
@@ -157,6 +158,43 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_no_sums_that_are_wrong(
     with pytest.raises(KeyboardInterrupt):
         collect(tiny("bf16"), demo_text, n_ctx=64, n_chunks=3, threads=1, out=out, hessian_path=hessian)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_was_killed_resumes_from_the_sums_that_were_kept(
+    tiny: Callable[[str], Path], demo_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(name: str) -> list[bytes]:
+        out, hessian = tmp_path / f"{name}.gguf", tmp_path / f"{name}-hessian.gguf"
+        collect(tiny("bf16"), demo_text, n_ctx=64, n_chunks=5, threads=1, out=out, hessian_path=hessian)
+        return [out.read_bytes(), hessian.read_bytes()]
+
+    whole = run("whole")
+    monkeypatch.setattr("gguf_golf.calibrate.collect.KEEP_EVERY", 2)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        press_ctrl_c(patch, 6, times=3)  # at once, in the fifth chunk: what the third and fourth added was kept
+        run("cut")
+    decoded: list[int] = []
+    decode = Context.decode
+    monkeypatch.setattr(Context, "decode", lambda *arguments: decoded.append(1) or decode(*arguments))
+    assert run("cut") == whole
+    assert len(decoded) == 2  # the survey, and the fifth chunk
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"{name}{suffix}.gguf" for name in ("whole", "cut") for suffix in ("", "-hessian")
+    }
+
+
+def test_sums_over_other_rows_are_not_continued(tmp_path: Path) -> None:
+    rows = Rows("w", "norm", 1, 0, np.ones((3, 4), np.float32))
+    survey = Survey()
+    survey.observe(rows)
+    with pytest.raises(KeyboardInterrupt), Accumulator(tmp_path / "h.gguf", survey) as sums:
+        sums.observe(rows)
+        sums.save()
+        raise KeyboardInterrupt
+    assert kept(tmp_path / "h.gguf", survey, {"w": np.array([3])})
+    assert not kept(tmp_path / "h.gguf", survey, {"w": np.array([6])})
+    assert not kept(tmp_path / "h.gguf", survey, {})
+    assert not kept(tmp_path / "other.gguf", survey, {"w": np.array([3])})
 
 
 def test_sums_of_another_job_or_torn_ones_are_not_continued(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from pathlib import Path
 import click
 
 from gguf_golf import cli
+from gguf_golf.calibrate import collect
 from gguf_golf.runtime.cache import cache_dir
 from tests.models.checkpoints import build
 
@@ -109,6 +110,7 @@ class Workshop:
             (cache / name).symlink_to(cache_dir() / name)
         os.environ["GGUF_GOLF_CACHE"] = str(cache)
         os.chdir(folder)
+        collect.KEEP_EVERY = 1  # so that kills meet sums that are kept
         build("llama3-scaled", folder).rename(folder / "model")
         (folder / "text.txt").write_text(TEXT, encoding="utf-8")
         for arguments in PREPARE:
