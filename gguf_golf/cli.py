@@ -550,6 +550,7 @@ def serve_command(
 
     serve(
         as_gguf(model),
+        name=model.resolve().name.removesuffix(".gguf"),
         host=host,
         port=port,
         api_key=api_key,

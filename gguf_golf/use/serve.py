@@ -22,23 +22,28 @@ def serve_command(
     program: Path,
     model: Path,
     *,
+    name: str,
     host: str,
     port: int,
     n_ctx: int | None,
     threads: int | None,
     extra: Sequence[str] = (),
 ) -> list[str]:
-    """The command line of llama-server: `extra` goes to it as it is, after ours, so that it wins."""
+    """The command line of llama-server: `extra` goes to it as it is, after ours, so that it wins.
+
+    `name` is what clients see; llama-server would tell them the path.
+    """
     context = [] if n_ctx is None else ["--ctx-size", str(n_ctx)]
     cpu = [] if threads is None else ["--threads", str(threads)]
     # without the last two, any web page that the user visits could talk to the model through their browser
     listen = ["--host", host, "--port", str(port), "--cors-origins", "localhost"]
-    return [str(program), "--model", str(model), *listen, *context, *cpu, "--path", str(PAGE), *extra]
+    return [str(program), "--model", str(model), "--alias", name, *listen, *context, *cpu, "--path", str(PAGE), *extra]
 
 
 def serve(
     model: Path,
     *,
+    name: str,
     host: str,
     port: int,
     api_key: str | None,
@@ -47,9 +52,9 @@ def serve(
     extra: Sequence[str],
     say: Callable[[str], None],
 ) -> NoReturn:
-    """Become llama-server on `model`: this process is replaced. Builds the program where it is missing.
+    """Become llama-server on `model`, which clients know by `name`: this process is replaced.
 
-    Raises InputError for a host that other machines reach without an API key, BuildError as the build does.
+    Builds the program where it is missing. Raises InputError for a host that other machines reach without an API key, BuildError as the build does.
     """
     if host not in LOCAL and not api_key:
         raise InputError(
@@ -59,7 +64,7 @@ def serve(
     program = find_tool("llama-server", say)
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     say(f"chat page: {url}   OpenAI endpoint: {url}/v1   (Ctrl-C stops the server)")
-    command = serve_command(program, model, host=host, port=port, n_ctx=n_ctx, threads=threads, extra=extra)
+    command = serve_command(program, model, name=name, host=host, port=port, n_ctx=n_ctx, threads=threads, extra=extra)
     # the key goes through the environment: a command line is seen by every user of the machine
     run_program(command, {"LLAMA_API_KEY": api_key} if api_key else {})
 

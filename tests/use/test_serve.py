@@ -62,6 +62,12 @@ def test_the_openai_endpoint_answers_whoever_has_the_key(server: str) -> None:
     assert refused.value.code == 401
 
 
+def test_clients_see_the_models_name_and_no_path(server: str) -> None:
+    request = urllib.request.Request(f"{server}/v1/models", headers={"Authorization": f"Bearer {KEY}"})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        assert [model["id"] for model in json.load(response)["data"]] == ["chatty"]
+
+
 def test_other_web_pages_may_not_use_it_through_the_browser(server: str) -> None:
     with ask(server, KEY, "https://example.org") as response:
         assert response.headers["Access-Control-Allow-Origin"] is None
@@ -99,20 +105,32 @@ def wait_for(browser: Any, selector: str) -> str:
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "::"])
 def test_the_network_needs_a_key(host: str) -> None:
     with pytest.raises(InputError, match=r"give an --api-key.*TLS"):
-        serve(Path("m.gguf"), host=host, port=1, api_key=None, n_ctx=None, threads=1, extra=(), say=print)
+        serve(Path("m.gguf"), name="m", host=host, port=1, api_key=None, n_ctx=None, threads=1, extra=(), say=print)
 
 
 def test_the_key_is_no_part_of_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[Any] = []
     monkeypatch.setattr(serve_module, "find_tool", lambda name, say: Path("/bin/llama-server"))
     monkeypatch.setattr(serve_module.os, "execve", lambda *arguments: ran.append(arguments))
-    serve(Path("m.gguf"), host="::", port=80, api_key=KEY, n_ctx=None, threads=1, extra=(), say=lambda words: None)
+    serve(
+        Path("m.gguf"),
+        name="m",
+        host="::",
+        port=80,
+        api_key=KEY,
+        n_ctx=None,
+        threads=1,
+        extra=(),
+        say=lambda words: None,
+    )
     _program, command, environment = ran[0]
     assert KEY not in " ".join(command) and environment["LLAMA_API_KEY"] == KEY
 
 
 def test_options_of_the_user_come_last() -> None:
-    command = serve_command(Path("s"), Path("m"), host="h", port=1, n_ctx=512, threads=2, extra=("--parallel", "4"))
+    command = serve_command(
+        Path("s"), Path("m"), name="m", host="h", port=1, n_ctx=512, threads=2, extra=("--parallel", "4")
+    )
     assert command[-2:] == ["--parallel", "4"]
     assert command[command.index("--ctx-size") + 1] == "512"
 
