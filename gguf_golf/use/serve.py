@@ -54,7 +54,8 @@ def serve(
 ) -> NoReturn:
     """Become llama-server on `model`, which clients know by `name`: this process is replaced.
 
-    Builds the program where it is missing. Raises InputError for a host that other machines reach without an API key, BuildError as the build does.
+    Builds the program where it is missing. Raises InputError for a host that other machines reach without an API key,
+    BuildError as the build does.
     """
     if host not in LOCAL and not api_key:
         raise InputError(

@@ -22,8 +22,8 @@ PAGES = sorted(
 )
 FOLLOWED = ("README.md", "docs/quickstart.md", "docs/daily.md", "docs/publishing.md", "docs/report.md")
 
-NOT_RUN_HERE = ("serve", "runtime build", "chat")
-"""These wait for a person or replace the process: tests/use runs them. A build is tested in tests/runtime."""
+NOT_RUN_HERE = ("serve", "tool", "runtime build")
+"""The first two replace the process: test_servers_and_tools.py runs them. A build is tested in tests/runtime."""
 
 
 def commands(page: Path) -> Iterator[str]:
@@ -72,7 +72,7 @@ def test_the_pages_that_people_follow_run(page: str, desk: Path, monkeypatch: py
         if (desk / "results.json").exists():
             (desk / name).write_bytes((desk / "results.json").read_bytes())
     for arguments in our_commands(ROOT / page):
-        if " ".join(arguments).startswith(NOT_RUN_HERE) or "tool" in arguments or "--repo" in arguments:
+        if " ".join(arguments).startswith(NOT_RUN_HERE) or "--repo" in arguments:
             continue
         result = CliRunner().invoke(cli, arguments, input="Once upon a time", catch_exceptions=False)
         assert result.exit_code == 0, f"{arguments}: {result.output}"
