@@ -5,7 +5,7 @@
 .DEFAULT_GOAL := help
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-metal lint fuzz bench docs wheel hf setup runtime runtime-tools clean lock
+.PHONY: help demo test test-metal lint fuzz bench docs wheel test-wheel hf setup runtime runtime-tools clean lock
 
 # the first of these that is new enough; PYTHON=... chooses another
 PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11,$(shell \
@@ -46,8 +46,13 @@ docs: setup ## write the generated pages again: docs/cli.md
 	$(BIN)/python -m gguf_golf.cli_reference > docs/cli.md.partial
 	mv docs/cli.md.partial docs/cli.md
 
-wheel: setup ## build dist/gguf_golf-VERSION-py3-none-any.whl
+wheel: setup ## build two wheels in dist/: the pure one, and one that brings a portable runtime along
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	$(BIN)/python -m pip install --quiet auditwheel wheel
+	$(BIN)/python -m gguf_golf.runtime.binary_wheel "$$(ls -t dist/*-none-any.whl | head -n 1)"
+
+test-wheel: wheel ## install the second one where there is no compiler, and go from a folder to an answer
+	$(BIN)/python -m tests.try_binary_wheel "$$(ls -t dist/*linux*.whl | head -n 1)"
 
 bench: runtime-tools ## measure every type and whole models on this CPU, into build/bench.json
 	mkdir -p build

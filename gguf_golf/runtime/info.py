@@ -3,7 +3,7 @@
 from typing import Any
 
 from gguf_golf.formats import types
-from gguf_golf.runtime import bindings, build, cpu, library, pin
+from gguf_golf.runtime import build, cpu, library, pin
 from gguf_golf.runtime.cache import cache_dir
 from gguf_golf.runtime.source import source_key
 
@@ -34,7 +34,7 @@ def describe() -> tuple[str, dict[str, Any]]:
 
 
 def _runtime() -> dict[str, str]:
-    runtime = bindings.linked()
+    runtime = library.present()
     if runtime is None:
         return {"runtime": "none: run `gguf-golf runtime build`"}
     made = library.manifest(runtime)

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from gguf_golf.errors import BuildError
-from gguf_golf.runtime import abi, bindings, build, config
+from gguf_golf.runtime import abi, bindings, build, config, prebuilt
 from gguf_golf.runtime.config import Options
 
 _OVERRIDE = "LLAMA_CPP_LIB_PATH"
@@ -30,7 +30,8 @@ def load() -> ModuleType:
         # for this import only: the link may be replaced by another process, and children must not inherit the override
         before = os.environ.get(_OVERRIDE)
         os.environ[_OVERRIDE] = str(chosen)
-        if (path := bindings.import_path()) is not None:
+        path = prebuilt.BINDINGS if chosen.is_relative_to(prebuilt.FOLDER.resolve()) else bindings.import_path()
+        if path is not None:
             sys.path.insert(0, str(path))
         try:
             importlib.import_module("llama_cpp")
@@ -74,13 +75,24 @@ def tool(name: str) -> Path:
 
 def current() -> Path:
     """The folder of this checkout's runtime, built if necessary."""
-    runtime = bindings.linked()
+    runtime = present()
     if runtime is None:
         return make(Options())
     made = manifest(runtime)
     if fits(made):
         return runtime
     return make(Options(**made["options"]), tuple(name for name in build.COMPONENTS if (runtime / name).is_dir()))
+
+
+def present() -> Path | None:
+    """The runtime that is here without building: the linked one, or one of a binary wheel that runs on this CPU."""
+    runtime, shipped = bindings.linked(), prebuilt.RUNTIME
+    if runtime is not None or not shipped.is_dir():
+        return runtime
+    try:
+        return shipped if fits(manifest(shipped)) else None
+    except BuildError:  # the CPU lacks what it needs
+        return None
 
 
 def fits(made: dict[str, Any]) -> bool:

@@ -1,9 +1,11 @@
 """The built runtime as other programs see it. What must hold for a fresh process runs in one."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,24 @@ def test_load_runs_the_bindings_on_the_patched_libraries() -> None:
 def test_a_program_that_does_not_know_us_gets_the_patched_libraries(runtime: Path) -> None:
     done = python("import llama_cpp._ggml as g; print(g.libggml.ggml_type_size(114))")
     assert done.stdout.split() == ["100"], done.stderr  # bytes of a tcq3 block
+
+
+def test_a_runtime_that_came_with_the_wheel_is_used_where_it_fits_and_none_was_built(
+    runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = tmp_path / "prebuilt" / "runtime"
+    shipped.mkdir(parents=True)
+    made = library.manifest(runtime)
+    monkeypatch.setattr(library.prebuilt, "RUNTIME", shipped)
+    (shipped / "manifest.json").write_text(json.dumps(made))
+    assert library.present() == runtime, "what was built here is tuned for this CPU"
+    monkeypatch.setattr(bindings, "linked", lambda: None)
+    assert library.present() == shipped
+    (shipped / "manifest.json").write_text(json.dumps(made | {"source": "of other patches"}))
+    assert library.present() is None
+    (shipped / "manifest.json").write_text(json.dumps(made | {"options": asdict(Options(portable=True))}))
+    monkeypatch.setattr(library.config.cpu, "features", frozenset)  # a CPU without AVX2
+    assert library.present() is None
 
 
 def test_load_leaves_no_override_to_children(runtime: Path) -> None:
