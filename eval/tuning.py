@@ -67,6 +67,7 @@ def row_of(
         tuple(Path(text) for text in job.get("text", [])),
         measured,
         _path(job.get("start")),
+        job.get("window"),
         job.get("tokens", Settings.tokens),
         only_norms=job.get("only_norms", False),
         device=device,

@@ -345,6 +345,7 @@ def tune(
     only_norms: bool = False,
     measure: Location | Sequence[Location] = (),
     start: Location | None = None,
+    window: int | None = None,
     seed: int = 0,
     imatrix: Location | None = None,
     hessian: Location | None = None,
@@ -356,8 +357,9 @@ def tune(
     """Quantize MODEL, a Hugging Face folder, by a recipe or to one type, and train what the file holds.
 
     Without `text` the model writes its own. The texts of `measure` are measured before and after; an untuned file with
-    the same types as `start` saves encoding anew. Raises InputError if the extra `tune` is missing, for a model that
-    cannot be trained, and unless exactly one of `recipe` and `type` is given.
+    the same types as `start` saves encoding anew; `window` trains so many layers at a time, for models that do not fit.
+    Raises InputError if the extra `tune` is missing, for a model that cannot be trained, and unless exactly one of
+    `recipe` and `type` is given.
     """
     if (recipe is None) == (type is None):
         raise InputError("give either a recipe or a type")
@@ -365,7 +367,16 @@ def tune(
     from gguf_golf.tune.tune import tune as run  # an extra
 
     settings = TuneSettings(
-        _paths(text), _paths(measure), _path(start), tokens, ctx, None, only_norms=only_norms, seed=seed, device=device
+        _paths(text),
+        _paths(measure),
+        _path(start),
+        window,
+        tokens,
+        ctx,
+        None,
+        only_norms=only_norms,
+        seed=seed,
+        device=device,
     )
     job = Job(_path(imatrix), _path(hessian), device, threads, force=force)
     with reported(progress):

@@ -853,6 +853,9 @@ def quantize_command(*, model: Path, recipe: Path, out: Path, keep_lattice: bool
     multiple=True,
     help="Measure the first 40 chunks of this text before and after; it decides nothing.",
 )
+@click.option(
+    "--window", type=click.IntRange(min=1), metavar="N", help="Train N layers at a time: for a model that does not fit."
+)
 @click.option("--start", type=PATH, help="An untuned file with the same types, instead of encoding anew.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the order of the text, and of the model's own.")
 @encoding_options
@@ -868,6 +871,7 @@ def tune_command(
     ctx: int,
     only: str | None,
     measured: tuple[Path, ...],
+    window: int | None,
     start: Path | None,
     seed: int,
     job: "Job",
@@ -893,7 +897,7 @@ def tune_command(
         type_name=type_name,
         embedding_type=embedding_type,
         settings=Settings(
-            texts, measured, start, tokens, ctx, only_norms=only == "norms", seed=seed, device=job.device
+            texts, measured, start, window, tokens, ctx, only_norms=only == "norms", seed=seed, device=job.device
         ),
         job=job,
         say=output().say,

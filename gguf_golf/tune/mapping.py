@@ -109,7 +109,7 @@ def link_norms(model: Model, parameters: Mapping[str, torch.Tensor]) -> dict[str
         if len(tensor.shape) != 1 or not tensor.name.endswith("_norm.weight"):
             continue
         for parameter in names.get(tensor.name, ()):
-            stored, own = tensor.load(), parameters[parameter].numpy().astype(np.float32)
+            stored, own = tensor.load(), parameters[parameter].float().numpy()
             if own.shape == stored.shape and (found := _affine(own, stored)) is not None:
                 links[tensor.name] = NormLink(tensor.name, parameter, *found)
                 break

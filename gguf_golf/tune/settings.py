@@ -19,11 +19,12 @@ class Settings:
     `n_ctx`; a text that has fewer is used again. `batch_tokens` None: what gives 400 steps, within bounds.
     `only_norms` leaves the matrices as `quantize` makes them. `measured` are texts of which MEASURED_CHUNKS chunks
     are measured before and after, and decide nothing. `start` is an untuned file with the same types, which saves
-    encoding anew. `device` is cpu or cuda."""
+    encoding anew. `window` is how many layers are trained at a time; None: all. `device` is cpu or cuda."""
 
     texts: tuple[Path, ...] = ()
     measured: tuple[Path, ...] = ()
     start: Path | None = None
+    window: int | None = None
     tokens: int = 2_000_000
     n_ctx: int = 512
     batch_tokens: int | None = None

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -71,10 +71,11 @@ class Measure:
 class Divergence:
     """KL(teacher || student) in nats per token, in portions that fit the memory."""
 
+    measure_name = "KLD"
+
     def __init__(self, teacher: Any, student: Any, n_ctx: int, device: str) -> None:
         self._teacher, self._student, self._device = teacher, student, device
-        free = torch.cuda.mem_get_info()[0] // 2 if device == "cuda" else PORTION_BYTES
-        self._portion = max(1, free // (_token_bytes(teacher) * n_ctx))
+        self._portion = portion(teacher, n_ctx, device)
 
     def train(self, chunks: NDArray[np.int32]) -> float:
         """Add the gradients of the mean over all tokens; that mean."""
@@ -84,7 +85,7 @@ class Divergence:
                 with torch.no_grad():
                     expected = self._teacher(input_ids=ids, use_cache=False).logits
                 found = self._student(input_ids=ids, use_cache=False).logits
-            loss = _kl(expected, found).sum() / chunks.size
+            loss = divergences(expected, found).sum() / chunks.size
             loss.backward()
             total += loss.detach()
         return float(total)
@@ -96,26 +97,49 @@ class Divergence:
             first = ids.shape[1] // 2
             with torch.no_grad():
                 expected = self._teacher(input_ids=ids, use_cache=False).logits[:, first:-1]
-                each = _kl(expected, self._student(input_ids=ids, use_cache=False).logits[:, first:-1])
+                each = divergences(expected, self._student(input_ids=ids, use_cache=False).logits[:, first:-1])
             every.append(each.double().flatten())
-        tokens = torch.cat(every)
-        return Measure(float(tokens.mean()), float(tokens.std()) / len(tokens) ** 0.5)
+        return measure_of(torch.cat(every))
 
     def _portions(self, chunks: NDArray[np.int32]) -> Sequence[torch.Tensor]:
         ids = torch.from_numpy(chunks.astype(np.int64)).to(self._device)
         return list(ids.split(self._portion))
 
 
-def _token_bytes(model: Any) -> int:
+class Loss(Protocol):
+    """What training lowers; chunks i32 [n, ...] are what `Tokens` hands out."""
+
+    measure_name: str
+
+    def train(self, chunks: NDArray[np.int32]) -> float:
+        """Add the gradients of the mean over all tokens; that mean."""
+
+    def measure(self, chunks: NDArray[np.int32]) -> Measure:
+        """What decides."""
+
+
+def measure_of(tokens: torch.Tensor) -> Measure:
+    """The mean of the tokens' values and its error."""
+    return Measure(float(tokens.mean()), float(tokens.std()) / len(tokens) ** 0.5)
+
+
+def portion(model: Any, n_ctx: int, device: str, n_layers: int | None = None) -> int:
+    """How many chunks a model, or `n_layers` of it, can be trained on at a time."""
+    free = torch.cuda.mem_get_info()[0] // 2 if device == "cuda" else PORTION_BYTES
+    return max(1, free // (_token_bytes(model, n_layers) * n_ctx))
+
+
+def _token_bytes(model: Any, n_layers: int | None) -> int:
     """About what training keeps for a token: of each layer two dozen vectors, and logits eight times."""
     config = model.config.get_text_config()
     wide = int(getattr(config, "intermediate_size", 0) or 4 * config.hidden_size)
-    return int(4 * (config.num_hidden_layers * (24 * config.hidden_size + 6 * wide) + 8 * config.vocab_size))
+    layers = config.num_hidden_layers if n_layers is None else n_layers
+    return int(4 * (layers * (24 * config.hidden_size + 6 * wide) + 8 * config.vocab_size))
 
 
 def train(
     student: Student,
-    divergence: Divergence,
+    divergence: Loss,
     tokens: Tokens,
     schedule: Schedule,
     trained: Sequence[Matrix],
@@ -134,20 +158,19 @@ def train(
     rates = [group["lr"] for group in optimizer.param_groups]
     batch = batches(tokens, schedule.batch, schedule.seed)
     begun, started = 0, time.monotonic()
-    if (found := _resume(state, job)) is not None:
-        begun, best = found["step"], Trained(**{**found["best"], "content": Content.of_tensors(found["content"])})
+    if (left_off := _resume(state, job)) is not None:
+        begun, content = left_off["step"], Content.of_tensors(left_off["content"])
+        best = Trained(**left_off["best"], content=content)
         started -= best.seconds
         with torch.no_grad():
-            for parameter, value in zip(_parameters(optimizer), found["parameters"], strict=True):
+            for parameter, value in zip(_parameters(optimizer), left_off["parameters"], strict=True):
                 parameter.copy_(value)
-        optimizer.load_state_dict(found["optimizer"])
-        student.restore(trained, found["data"])
+        optimizer.load_state_dict(left_off["optimizer"])
+        student.restore(trained, left_off["data"])
         say(f"resuming at step {begun} of {schedule.steps}")
-    say(f"held-out KLD before tuning: {before:.5f}")
+    say(f"held-out {divergence.measure_name} before tuning: {before:.5f}")
     with ProgressBar(total=schedule.steps, initial=begun, desc="tuning", unit="step") as bar:
         for step in range(begun, schedule.steps):
-            if step % schedule.encode_every == 0 and step > begun and not _refreshed(student, trained, say):
-                break
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * _share(step, schedule.steps)
             optimizer.zero_grad()
@@ -159,18 +182,21 @@ def train(
             optimizer.step()
             bar.update()
             done = step + 1
-            if done % schedule.measure_every and done < schedule.steps:
+            if done % schedule.encode_every and done < schedule.steps:
                 continue
             if not _refreshed(student, trained, say):
                 break
+            if done % schedule.measure_every and done < schedule.steps:
+                continue
             kld, seconds = divergence.measure(tokens.held_out).kld, time.monotonic() - started
             left = seconds / done * (schedule.steps - done)
-            say(f"step {done} of {schedule.steps}: loss {loss:.5f}, held-out KLD {kld:.5f}, {left:.0f} s left")
+            found = f"held-out {divergence.measure_name} {kld:.5f}"
+            say(f"step {done} of {schedule.steps}: loss {loss:.5f}, {found}, {left:.0f} s left")
             if kld < best.kld:
                 best = Trained(student.content(), kld, before, done, done, seconds)
             best = replace(best, steps=done, seconds=seconds)
             if done < schedule.steps and done - best.best_step >= PATIENCE * schedule.measure_every:
-                say("stopping early: the held-out KLD no longer falls")
+                say(f"stopping early: the held-out {divergence.measure_name} no longer falls")
                 break
             if done < schedule.steps:
                 _save(state, job, done, best, optimizer, trained)
@@ -188,7 +214,7 @@ def _refreshed(student: Student, trained: Sequence[Matrix], say: Say) -> bool:
     return True
 
 
-def _kl(expected: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+def divergences(expected: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
     """KL divergence f32 [...] of the distributions with these logits [..., n_vocab]."""
     p, q = torch.log_softmax(expected.float(), -1), torch.log_softmax(found.float(), -1)
     return torch.sum(p.exp() * (p - q), -1)

@@ -1,6 +1,7 @@
 """`gguf-golf tune`: a checkpoint into a GGUF of the types asked for, with the content that training found best."""
 
 import copy
+import glob
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from gguf_golf.errors import BuildError, InputError
 from gguf_golf.formats.types import QuantType
 from gguf_golf.models import LazyTensor, MetadataField
 from gguf_golf.models.gguf_file import read_gguf
+from gguf_golf.models.hashing import file_sha256
 from gguf_golf.models.roles import is_quantizable
 from gguf_golf.quantize.assignment import AUTO
 from gguf_golf.quantize.cached import as_gguf
@@ -36,6 +38,7 @@ from gguf_golf.tune.settings import MEASURED_CHUNKS, TEXT_CHARACTERS, Settings
 from gguf_golf.tune.tokens import Tokens
 from gguf_golf.tune.train import Divergence, Measure, Say, Schedule, Trained, train
 from gguf_golf.tune.weights import Content, Matrix, Student
+from gguf_golf.tune.windows import Work, train_windows
 
 TRAINED_BPW = 6.0
 """Matrices of types with fewer bits per weight are trained; what more bits lose is not worth the memory."""
@@ -106,9 +109,10 @@ def tune(
         assert type_name is not None
         made = by_type(source, type_name, embedding_type, out, job)
     torch.set_num_threads(made.encoder.threads)
-    teacher = _load(source)
+    teacher = _load(source, torch.float32 if settings.window is None else "auto")
     matrices, norms, links = _links(made, teacher)
-    teacher.to(settings.device)
+    if settings.window is None:
+        teacher.to(settings.device)
     tokens = _tokens(source, teacher, settings)
     schedule = _schedule(tokens, settings, made)
     say(f"{tokens.source}: {len(tokens.train)} chunks to train on, {len(tokens.held_out)} held out")
@@ -116,23 +120,26 @@ def tune(
     notes = [*made.notes, *encoding_notes]
     if guide is not made.guide:
         notes.append("the Hessians are not used: training takes the place of error feedback")
-    student = Student(
-        copy.deepcopy(teacher),
+    work = Work(
         [Matrix(tensor, made.types[tensor.name], links[tensor.name], settings.device) for tensor in matrices],
+        frozenset() if settings.only_norms else frozenset(n for n, t in made.types.items() if t.bpw < TRAINED_BPW),
         norms,
         guide,
         made.encoder,
         {} if settings.start is None else _started(settings.start, matrices, made.types),
+        schedule,
+        settings.device,
     )
-    trained = [] if settings.only_norms else [m for m in student.matrices if m.quant_type.bpw < TRAINED_BPW]
-    divergence = Divergence(teacher, student.model, settings.n_ctx, settings.device)
-    texts = {text: _read(source, text, settings.n_ctx) for text in settings.measured}
-    before = [divergence.measure(chunks) for chunks in texts.values()]
+    texts = [_read(source, text, settings.n_ctx) for text in settings.measured]
     described = {"schedule": asdict(schedule), "only_norms": settings.only_norms, "text_sha256": tokens.sha256}
+    described |= {"window": settings.window, "start": None if settings.start is None else file_sha256(settings.start)}
     state = out.with_name(out.name + ".tune")
     identity = {**made.made_from, **described, "device": settings.device, "types": _names(made)}
     with files.locked(state):
-        best = train(student, divergence, tokens, schedule, trained, state, identity, say)
+        if settings.window is None:
+            best, before, after = _train_whole(teacher, work, tokens, texts, state, identity, say)
+        else:
+            best, before, after = train_windows(teacher, settings.window, work, tokens, texts, state, identity, say)
         if best.best_step == 0:
             notes.append("tuning did not lower the held-out KLD: the file is the untuned one")
         written = write(
@@ -145,9 +152,8 @@ def tune(
             progress=job.progress,
         )
         notes += check_loads(out, made.model)
-        state.unlink(missing_ok=True)
-    student.put(best.content)
-    after = [divergence.measure(chunks) for chunks in texts.values()]
+        for path in (state, *state.parent.glob(f"{glob.escape(state.name)}-*")):
+            path.unlink(missing_ok=True)
     return Tuned(
         written,
         best.kld_before,
@@ -155,9 +161,29 @@ def tune(
         best.steps,
         best.steps * schedule.batch * settings.n_ctx,
         best.seconds,
-        [Measured(*each) for each in zip(texts, before, after, strict=True)],
+        [Measured(*each) for each in zip(settings.measured, before, after, strict=True)],
         notes,
     )
+
+
+def _train_whole(
+    teacher: Any,
+    work: Work,
+    tokens: Tokens,
+    texts: Sequence[NDArray[np.int32]],
+    state: Path,
+    identity: dict[str, Any],
+    say: Say,
+) -> tuple[Trained, list[Measure], list[Measure]]:
+    """Train the model at once; what is found, and the KLD on `texts` before and after."""
+    student = Student(copy.deepcopy(teacher), work.matrices, work.norms, work.guide, work.encoder, work.start)
+    divergence = Divergence(teacher, student.model, tokens.train.shape[1], work.device)
+    before = [divergence.measure(text) for text in texts]
+    trained = [matrix for matrix in work.matrices if matrix.tensor.name in work.trained]
+    best = train(student, divergence, tokens, work.schedule, trained, state, identity, say)
+    if texts:
+        student.put(best.content)
+    return best, before, [divergence.measure(text) for text in texts]
 
 
 def _check_device(device: str) -> None:
@@ -176,11 +202,11 @@ def _encoding_on(job: Job) -> tuple[Job, list[str]]:
     return job, []
 
 
-def _load(source: Path) -> Any:
-    """The transformers model in f32 on the CPU."""
+def _load(source: Path, dtype: Any) -> Any:
+    """The transformers model on the CPU; "auto" is the checkpoint's own type."""
     transformers.utils.logging.disable_progress_bar()
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, local_files_only=True)
+        model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=dtype, local_files_only=True)
     except Exception as error:  # transformers raises what it likes for what it does not know
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{source}: transformers cannot load it to train ({reason})") from error
@@ -196,6 +222,8 @@ def _links(made: Prepared, teacher: Any) -> tuple[list[Any], dict[str, Any], dic
 
 def _tokens(source: Path, teacher: Any, settings: Settings) -> Tokens:
     converted = as_gguf(source)
+    if settings.window is not None and not settings.texts:
+        raise InputError("a model that is trained window by window cannot write its own text: give some with --text")
     if settings.texts:
         return tokens_module.from_files(converted, settings.texts, settings.n_ctx)
     with LoadedModel(converted, vocab_only=True) as model:

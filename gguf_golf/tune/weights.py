@@ -92,6 +92,10 @@ class Matrix:
             # pinned memory is many times faster to copy to and from, and torch keeps it for the next time
             self._encode(torch.empty(self.shape, pin_memory=True).copy_(target).numpy(), guide, encoder)
 
+    def release(self) -> None:
+        """Give back the memory of all but the bytes."""
+        self.latent, self.stored = None, torch.empty(0)
+
     def _encode(self, rows: NDArray[np.float32], guide: Guide, encoder: Encoder) -> None:
         """With the encoder that writes files."""
         for span, guidance in self._experts(guide):

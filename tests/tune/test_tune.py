@@ -32,18 +32,31 @@ from gguf_golf.tune.tune import tune
 JOB = Job(threads=1, progress=False)
 
 
+def first_layers(folder: Path, tiny_dir: Path, n: int) -> Path:
+    """A Hugging Face folder with the first `n` layers of golf-tiny."""
+    folder = folder / "model"
+    folder.mkdir()
+    weights = load_file(tiny_dir / "model.safetensors")
+    kept = {
+        name: w for name, w in weights.items() if not name.startswith("model.layers.") or int(name.split(".")[2]) < n
+    }
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((tiny_dir / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": n}))
+    shutil.copy(tiny_dir / "tokenizer.model", folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def one_layer(tmp_path_factory: pytest.TempPathFactory, tiny_dir: Path) -> Path:
     """A model that trains in seconds: the first layer of golf-tiny, as a Hugging Face folder."""
-    folder = tmp_path_factory.mktemp("one-layer") / "model"
-    folder.mkdir()
-    weights = load_file(tiny_dir / "model.safetensors")
-    kept = {n: w for n, w in weights.items() if not n.startswith("model.layers.") or n.startswith("model.layers.0.")}
-    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
-    config = json.loads((tiny_dir / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
-    shutil.copy(tiny_dir / "tokenizer.model", folder)
-    return folder
+    return first_layers(tmp_path_factory.mktemp("one-layer"), tiny_dir, 1)
+
+
+@pytest.fixture(scope="session")
+def two_layers(tmp_path_factory: pytest.TempPathFactory, tiny_dir: Path) -> Path:
+    """The first two layers of golf-tiny."""
+    return first_layers(tmp_path_factory.mktemp("two-layers"), tiny_dir, 2)
 
 
 @pytest.fixture
@@ -123,6 +136,37 @@ def test_a_start_of_other_types_is_refused(one_layer: Path, short: Settings, tmp
     convert(one_layer, plain, type_name="q3_k", job=JOB)
     with pytest.raises(InputError, match=r"plain\.gguf cannot be the start: its blk\.0\.\S+ is not q2_k"):
         tune(one_layer, tmp_path / "out.gguf", type_name="q2_k", settings=replace(short, start=plain), job=JOB)
+
+
+def test_one_layer_at_a_time_is_measured_as_llama_cpp_measures_it_and_resumes(
+    two_layers: Path, short: Settings, tmp_path: Path
+) -> None:
+    plain, out, again = (tmp_path / f"{name}.gguf" for name in ("plain", "out", "again"))
+    convert(two_layers, plain, type_name="q2_k", job=JOB)
+    settings = replace(short, window=1, measured=short.texts)
+    done = tune(two_layers, out, type_name="q2_k", settings=settings, job=JOB)
+    assert done.kld < done.kld_before
+    base = as_gguf(two_layers)
+    chunks = from_files(base, short.texts, short.n_ctx).held_out
+    expected = held_out_logits(base, chunks)
+    for path, reported in ((plain, done.kld_before), (out, done.kld)):
+        found = held_out_logits(path, chunks)
+        assert float(np.mean(np.sum(np.exp(expected) * (expected - found), axis=1))) == pytest.approx(
+            reported, rel=0.02
+        )
+
+    def interrupt(words: str) -> None:
+        if words.startswith("layers 1 to 1: step 8"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(two_layers, again, type_name="q2_k", settings=settings, job=JOB, say=interrupt)
+    said: list[str] = []
+    resumed = tune(two_layers, again, type_name="q2_k", settings=settings, job=JOB, say=said.append)
+    assert "layers 0 to 0: resuming at step 8 of 8" in said
+    assert tensors(again) == tensors(out)
+    assert resumed.measured == done.measured
+    assert [path.name for path in tmp_path.iterdir() if ".tune" in path.name] == []
 
 
 def test_only_norms_leaves_the_matrices_as_quantize_makes_them(
