@@ -1,23 +1,28 @@
 """Question: at equal bytes, how much of the damage of llama-quantize's best mix does a planned file have?
 
-One run makes the whole table for a model: calibrates on the beginning of wiki.valid (for error feedback, mixed with as
-much of the text that comes with gguf-golf), ranks and controls on other passages of it, plans a ladder of budgets
-without and with error feedback, and measures planned files, llama-quantize's mixes and files of one type on wiki.test.
-Of mixes and files of one type it measures those that are predicted to be anywhere near the best of their size.
-Resumable: whatever is in OUT is not made again.
+For each model: calibrates on the beginning of wiki.valid (for error feedback, mixed with as much of the text that comes
+with gguf-golf), ranks and controls on other passages of it, plans every budget on its own as `gguf-golf fit` does,
+without and with error feedback, and measures the planned files and llama-quantize's mixes on wiki.test. Steps run side
+by side, one thread each but for the first ones; whatever is in OUT is not made again.
 
-    python eval/experiments/ladder.py ../shared/models/golf-88m ../shared/data/wikitext-2 OUT
-    python eval/experiments/ladder.py ../shared/models/golf-qmoe ../shared/data/wikitext-2 OUT
-    python eval/experiments/ladder.py smollm2 ../shared/data/wikitext-2 OUT
+    python eval/experiments/ladder.py run OUT ../shared/data/wikitext-2 ../shared/models/golf-88m smollm2 --jobs 2
+    python eval/experiments/ladder.py table OUT
+
+MODEL is a folder, a GGUF, or smollm2, which is fetched. A GGUF that is quantized stands for the weights that come back
+from it; types that give those back exactly or nearly (GIVEN_BACK) are left out, in plans and in mixes.
 """
 
-import hashlib
+import heapq
 import json
 import math
+import os
+import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, replace
+from itertools import count, pairwise
 from pathlib import Path
 
 import click
@@ -29,10 +34,9 @@ from gguf_golf.evaluate.evaluate import evaluate
 from gguf_golf.evaluate.on_text import TextSettings
 from gguf_golf.files import write_text
 from gguf_golf.formats import types
-from gguf_golf.formats.types import QuantType
-from gguf_golf.journal import Journal, open_journal
-from gguf_golf.models import Model, open_model
-from gguf_golf.models.roles import EMBEDDINGS, is_quantizable
+from gguf_golf.journal import open_journal
+from gguf_golf.models import open_model
+from gguf_golf.models.roles import is_quantizable
 from gguf_golf.plan.budget import n_weights, parse
 from gguf_golf.plan.constraints import Constraints
 from gguf_golf.plan.inputs import load
@@ -46,110 +50,239 @@ from gguf_golf.sensitivity.measure import measure
 from gguf_golf.texts import CALIBRATION
 
 sys.path.append(str(Path(__file__).parents[1]))
-from types_on_real_models import converted, fetched
+from types_on_real_models import fetched
 
-BITS = "2.2,2.6,3.1,3.7,4.3,5.0"
 N_CTX, CALIBRATION_CHUNKS, RANKING_CHUNKS = 512, 32, 1
 
-NEAR = 1.3
-"""Mixes and files of one type are measured if predicted to have at most this multiple of the least damage of any
-file of their kind that is no larger."""
-
 GIVEN_BACK = ("q4_1", "q5_1", "q4_k", "q5_k")
-"""Types that give SmolLM2's weights, which come from a Q4_1 file, back exactly or nearly."""
+"""Types that give weights which come from a Q4_1 file back exactly or nearly."""
+
+KINDS = ("plain", "feedback")
 
 
 @dataclass(frozen=True)
-class Setup:
-    """A model with what it is calibrated and measured on."""
+class Settings:
+    """What all steps of a run share."""
 
-    name: str
-    base: Path
-    model: Model
-    out: Path
-    test: TextSettings
-    control: TextSettings
-    job: Job
-    measured: Journal
+    wikitext: str
+    bits: tuple[float, ...]
+    kinds: tuple[str, ...]
+    control_chunks: int
+    chunks: int
+    device: str
 
-    def kld(self, name: str, chosen: Mapping[str, QuantType]) -> tuple[int, float, float]:
-        """(bytes, KLD, its standard error) on the test text of a file with these types, without error feedback."""
-        lines = {t.name: Line(chosen[t.name].name) for t in self.model.tensors if is_quantizable(t)}
-        text = to_toml(Recipe(lines))
-        key = hashlib.sha256(text.encode()).hexdigest()[:16]
-        for record in self.measured.records:
-            if record["key"] == key:
-                return record["bytes"], record["kld"], record["kld_se"]
-        recipe, path = self.out / f"{key}.toml", self.out / f"{key}.gguf"
-        write_text(recipe, text)
-        quantize(self.base, recipe, path, job=self.job)
-        kld, kld_se = self.kld_of(path)
-        self.measured.add({"key": key, "name": name, "bytes": path.stat().st_size, "kld": kld, "kld_se": kld_se})
+
+class Case:
+    """One model of a run: its files, and the steps that make them."""
+
+    def __init__(self, folder: Path, settings: Settings, threads: int) -> None:
+        self.folder, self.settings, self.threads = folder, settings, threads
+        self.rows = folder / "rows"
+        self.base, self.imatrix = folder / "base.gguf", folder / "imatrix.gguf"
+        self.mixed, self.hessian = folder / "mixed-imatrix.gguf", folder / "hessian.gguf"
+        self.ranking, self.control = folder / "ranking.txt", folder / "control.txt"
+
+    def job(self, kind: str) -> Job:
+        """How files are encoded."""
+        made = Job(imatrix=self.imatrix, device=self.settings.device, threads=self.threads, progress=False)
+        return replace(made, imatrix=self.mixed, hessian=self.hessian) if kind == "feedback" else made
+
+    @property
+    def test(self) -> TextSettings:
+        """What files are measured on."""
+        return TextSettings(Path(self.settings.wikitext) / "wiki.test.raw", N_CTX, self.settings.chunks)
+
+    @property
+    def controlled(self) -> TextSettings:
+        """What plans are controlled on."""
+        return TextSettings(self.control, N_CTX, self.settings.control_chunks)
+
+    def calibrate(self, model: str) -> None:
+        """The baseline, the texts, imatrix and Hessians, the baseline's own measures, and llama-quantize's mixes."""
+        if (self.folder / "case.json").exists():
+            return
+        source = fetched(self.folder) if model == "smollm2" else Path(model)
+        matrices = {tensor.source_type for tensor in open_model(source, allow_requantize=True).tensors}
+        requantized = not matrices <= {"F32", "F16", "BF16"}
+        if not self.base.exists():
+            convert(
+                source,
+                self.base,
+                type_name="f32" if requantized else None,
+                job=Job(allow_requantize=requantized, keep_lattice=False, progress=False),
+            )
+        valid = Path(self.settings.wikitext) / "wiki.valid.raw"
+        parts = split(self.base, valid, N_CTX, CALIBRATION_CHUNKS, RANKING_CHUNKS + 3, self.settings.control_chunks)
+        self.ranking.write_bytes(parts.ranking)
+        self.control.write_bytes(parts.control)
+        options = {"n_chunks": CALIBRATION_CHUNKS, "threads": self.threads, "process_output": True}
+        if not self.imatrix.exists():
+            collect(self.base, valid, out=self.imatrix, **options)
+        if "feedback" in self.settings.kinds and not self.mixed.exists():
+            collect(self.base, [valid, CALIBRATION], out=self.mixed, hessian_path=self.hessian, **options)
+        for text in (self.controlled, self.test):
+            evaluate(self.base, [], text, threads=self.threads)
+        bans = GIVEN_BACK if requantized else ()
+        found = {
+            name: {tensor: quant_type.name for tensor, quant_type in chosen.items()}
+            for name, chosen in mixes(self.base, has_imatrix=True).items()
+            if not any(quant_type.name in bans for quant_type in chosen.values())
+        }
+        write_text(self.folder / "case.json", json.dumps({"bans": bans, "mixes": found}))
+
+    def case(self) -> dict:
+        """What `calibrate` found: the types that are left out, and the types of each mix."""
+        return json.loads((self.folder / "case.json").read_text(encoding="utf-8"))
+
+    def rank(self, kind: str) -> None:
+        """The sensitivity file, for encoding with error feedback if that is the kind."""
+        job, out = self.job(kind), self._sensitivity(kind)
+        if out.exists():
+            return
+        measure(
+            self.base,
+            out,
+            imatrix_path=job.imatrix,
+            hessian_path=job.hessian,
+            text_path=self.ranking,
+            n_chunks=RANKING_CHUNKS,
+            threads=self.threads,
+        )
+
+    def plan(self, kind: str, bpw: str) -> dict:
+        """Plan, control, write and measure one budget: bits per weight of the whole file."""
+        job, folder = self.job(kind), self.folder / f"{kind}-{bpw}"
+        folder.mkdir(exist_ok=True)
+        inputs = load(self.base, self._sensitivity(kind), job.imatrix, folder)
+        bans = tuple(("*", name) for name in self.case()["bans"])
+        planner = Planner(inputs.model, inputs.sensitivity, Constraints(bans=bans), inputs.imatrix, inputs.source)
+        size = int(float(bpw) * n_weights(inputs.model) / 8)
+        path = folder / "best.gguf"
+        with open_journal(folder / "measured", self.controlled.to_json()) as journal:
+            control = Control(self.base, planner, self.controlled, folder, journal, job)
+            verdict = control.best(parse(str(size), inputs.model), path, lambda words: click.echo(words, err=True))
+        kld, kld_se = self._kld(path)
+        row = {
+            "bpw": float(bpw),
+            "bytes": path.stat().st_size,
+            "planned": verdict.trials[0].plan.recipe.predicted_kld,
+            "predicted": verdict.best.kld,
+            "kld": kld,
+            "kld_se": kld_se,
+            "best": verdict.best.name,
+            "trials": {trial.name: trial.kld for trial in verdict.trials},
+        }
         path.unlink()
-        recipe.unlink()
-        return self.kld(name, chosen)
+        return row
 
-    def kld_of(self, path: Path) -> tuple[float, float]:
+    def mix(self, name: str) -> dict:
+        """Write and measure one of llama-quantize's mixes, with the same imatrix."""
+        chosen = self.case()["mixes"][name]
+        lines = {
+            tensor.name: Line(chosen[tensor.name]) for tensor in open_model(self.base).tensors if is_quantizable(tensor)
+        }
+        recipe, path = self.folder / f"{name}.toml", self.folder / f"{name}.gguf"
+        write_text(recipe, to_toml(Recipe(lines)))
+        quantize(self.base, recipe, path, job=self.job("plain"))
+        kld, kld_se = self._kld(path)
+        row = {"name": name, "bytes": path.stat().st_size, "kld": kld, "kld_se": kld_se}
+        path.unlink()
+        return row
+
+    def worth_measuring(self) -> list[str]:
+        """The mixes that lie between the budgets, or next to them."""
+        tensors = [tensor for tensor in open_model(self.base).tensors if is_quantizable(tensor)]
+        weights = sum(math.prod(tensor.shape) for tensor in tensors)
+        bpw = {
+            name: sum(math.prod(t.shape) * types.get(chosen[t.name]).bpw for t in tensors) / weights
+            for name, chosen in self.case()["mixes"].items()
+        }
+        return [name for name, bits in bpw.items() if bits <= 1.15 * max(self.settings.bits)]
+
+    def _sensitivity(self, kind: str) -> Path:
+        return self.folder / f"sensitivity-{kind}.json"
+
+    def _kld(self, path: Path) -> tuple[float, float]:
         """KLD on the test text and its standard error, nats."""
-        measures = evaluate(self.base, [path], self.test, threads=self.job.threads)[-1].measures
+        measures = evaluate(self.base, [path], self.test, threads=self.threads)[-1].measures
         assert measures is not None and measures.kld_mean is not None
         return measures.kld_mean, measures.kld_se or 0.0
 
 
-def base_of(model: str, out: Path) -> Path:
-    """The baseline in its own precision, or SmolLM2's weights as they come back from the package's Q4_1 file."""
-    if model == "smollm2":
-        return converted(fetched(out), out / "base.gguf", type_name="f32", job=Job(allow_requantize=True))
-    if Path(model).is_file():
-        return Path(model)
-    if not (out / "base.gguf").exists():
-        convert(Path(model), out / "base.gguf")
-    return out / "base.gguf"
+def name_of(model: str) -> str:
+    """What a model is called in the table."""
+    return Path(model).name.removesuffix(".gguf")
 
 
-def planner_of(setup: Setup, text: Path, job: Job, bans: tuple[tuple[str, str], ...]) -> Planner:
-    """Rank the tensors, for encoding with error feedback if the job has Hessians."""
-    sensitivity = setup.out / f"sensitivity{'-feedback' if job.hessian else ''}.json"
-    if not sensitivity.exists():
-        measure(
-            setup.base,
-            sensitivity,
-            imatrix_path=job.imatrix,
-            hessian_path=job.hessian,
-            text_path=text,
-            n_chunks=RANKING_CHUNKS,
-            threads=setup.job.threads,
+@dataclass(frozen=True, order=True)
+class Step:
+    """A step of a model, in a process of its own; those of low `rank` come first."""
+
+    rank: int
+    serial: int
+    threads: int
+    model: str
+    words: tuple[str, ...]
+
+
+class Run:
+    """All steps of all models, as many at a time as there are jobs."""
+
+    def __init__(self, out: Path, settings: Settings, models: Sequence[str], jobs: int) -> None:
+        self._out, self._settings, self._jobs, self._serial = out, settings, jobs, count()
+        self._started = time.monotonic()
+        self._todo = [self._step(0, max(1, jobs // len(models)), model, "calibrate", model) for model in models]
+
+    def run(self) -> list[str]:
+        """Run everything; returns the steps that failed."""
+        running: dict[Future[bool], Step] = {}
+        failed = []
+        with ThreadPoolExecutor(self._jobs) as pool:
+            while self._todo or running:
+                while self._todo and len(running) < self._jobs:
+                    step = heapq.heappop(self._todo)
+                    running[pool.submit(self._execute, step)] = step
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    step = running.pop(future)
+                    if future.result():
+                        for each in self._following(step):
+                            heapq.heappush(self._todo, each)
+                    else:
+                        failed.append(f"{name_of(step.model)} {' '.join(step.words)}")
+        return failed
+
+    def _step(self, rank: int, threads: int, model: str, *words: str) -> Step:
+        return Step(rank, next(self._serial), threads, model, words)
+
+    def _following(self, step: Step) -> list[Step]:
+        if step.words[0] == "calibrate":
+            ranks = [
+                self._step(1, max(1, step.threads // 2), step.model, "rank", kind) for kind in self._settings.kinds
+            ]
+            case = Case(self._out / name_of(step.model), self._settings, 1)
+            return ranks + [self._step(3, 1, step.model, "mix", name) for name in case.worth_measuring()]
+        if step.words[0] == "rank":
+            return [self._step(2, 1, step.model, "plan", step.words[1], f"{bpw:g}") for bpw in self._settings.bits]
+        return []
+
+    def _execute(self, step: Step) -> bool:
+        variables = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
+        arguments = [str(self._out), name_of(step.model), *step.words, "--threads", str(step.threads)]
+        done = subprocess.run(
+            [sys.executable, __file__, "step", *arguments],
+            check=False,
+            capture_output=True,
+            text=True,
+            env=os.environ | dict.fromkeys(variables, str(step.threads)),
         )
-    inputs = load(setup.base, sensitivity, job.imatrix, setup.out)
-    return Planner(inputs.model, inputs.sensitivity, Constraints(bans=bans), inputs.imatrix, inputs.source)
+        ended = "done" if done.returncode == 0 else f"FAILED: {done.stderr.strip()[-300:]}"
+        click.echo(f"{time.monotonic() - self._started:5.0f} s {name_of(step.model)} {' '.join(step.words)}: {ended}")
+        return done.returncode == 0
 
 
-def uniform(model: Model, body: str, table: str) -> dict[str, QuantType]:
-    """Every linear layer in one type, the vocabulary in another."""
-    return {
-        tensor.name: types.type_for_row(table if tensor.name in EMBEDDINGS else body, tensor.shape[-1])[0]
-        for tensor in model.tensors
-        if is_quantizable(tensor)
-    }
-
-
-def worth_measuring(planner: Planner, files: Mapping[str, Mapping[str, QuantType]]) -> list[str]:
-    """The files that may be the best of their size."""
-    predicted = {}
-    for name, chosen in files.items():
-        choices = planner.choices(chosen)
-        if choices is not None:
-            size = sum(int(group.item.bytes[i]) for group, i in zip(planner.groups, choices, strict=True))
-            predicted[name] = (size, planner.expected(choices))
-    return [
-        name
-        for name, (size, damage) in predicted.items()
-        if damage <= NEAR * min(other for at_most, other in predicted.values() if at_most <= size)
-    ]
-
-
-def at_size(files: Sequence[tuple[int, float]], size: int) -> float:
-    """KLD of the lower envelope of (bytes, KLD) at a size: log-linear between neighbours, flat beyond the ends."""
+def at_size(files: Sequence[tuple[int, float]], size: int) -> float | None:
+    """KLD of the lower envelope of (bytes, KLD) at a size: log-linear between neighbours, flat above the largest; None
+    below the smallest."""
     envelope: list[tuple[int, float]] = []
     for n_bytes, kld in sorted(files):
         if not envelope or kld < envelope[-1][1]:
@@ -158,108 +291,129 @@ def at_size(files: Sequence[tuple[int, float]], size: int) -> float:
         if low <= size <= high:
             share = (size - low) / (high - low)
             return math.exp((1 - share) * math.log(much) + share * math.log(little))
-    return (envelope[0] if size < envelope[0][0] else envelope[-1])[1]
+    return envelope[-1][1] if envelope and size >= envelope[-1][0] else None
 
 
-def ladder(setup: Setup, planner: Planner, kind: str, job: Job, bits: Sequence[float]) -> list[dict]:
-    """Plan, control, write and measure every budget."""
-    rows = []
-    with open_journal(setup.out / f"{kind}.measured", setup.control.to_json()) as journal:
-        control = Control(setup.base, planner, setup.control, setup.out, journal, job)
-        for bpw in bits:
-            size = int(bpw * n_weights(setup.model) / 8)
-            path = setup.out / f"{kind}-{bpw:g}.gguf"
-            verdict = control.best(parse(str(size), setup.model), path, lambda words: click.echo(words, err=True))
-            kld, kld_se = setup.kld_of(path)
-            first = verdict.trials[0]
-            rows.append(
-                {
-                    "bpw": bpw,
-                    "bytes": path.stat().st_size,
-                    "planned": first.plan.recipe.predicted_kld,
-                    "predicted": verdict.best.kld,
-                    "kld": kld,
-                    "kld_se": kld_se,
-                    "best": verdict.best.name,
-                    "trials": {trial.name: trial.kld for trial in verdict.trials},
-                }
-            )
-            click.echo(json.dumps(rows[-1]), err=True)
-    return rows
-
-
-def table(name: str, results: Mapping[str, list[dict]], mixed: list, single: list) -> str:
-    """The ladder in Markdown."""
-    lines = [
-        f"\n| {name}: bpw of the file | MB | best mix | best of one type, no larger "
-        "| predicted | measured | of the mix | predicted / measured |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for kind, rows in results.items():
-        for row in rows:
-            mix = at_size(mixed, row["bytes"])
-            smaller = [kld for n_bytes, kld in single if n_bytes <= row["bytes"]]
-            least = f"{min(smaller):.4f}" if smaller else "-"
-            lines.append(
-                f"| {row['bpw']:g} {kind} | {row['bytes'] / 1e6:.2f} | {mix:.4f} | {least} | {row['predicted']:.4f} "
-                f"| {row['kld']:.4f} +- {row['kld_se']:.4f} | {row['kld'] / mix:.2f} "
-                f"| {row['predicted'] / row['kld']:.2f} |"
-            )
-    return "\n".join(lines)
-
-
-@click.command()
-@click.argument("model")
-@click.argument("wikitext", type=click.Path(path_type=Path, exists=True))
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--bits", default=BITS, show_default=True, help="Bits per weight of the whole file.")
-@click.option("--kinds", default="plain,feedback", show_default=True)
-@click.option("--control-chunks", default=32, show_default=True)
-@click.option("--chunks", default=40, show_default=True, help="Chunks of wiki.test.")
-@click.option("--threads", default=2, show_default=True)
-def main(
-    model: str, wikitext: Path, out: Path, bits: str, kinds: str, control_chunks: int, chunks: int, threads: int
-) -> None:
-    """Print the table of one model and write it, with all numbers, as NAME.json and NAME.md into OUT."""
-    name = Path(model).name.removesuffix(".gguf")
-    out.mkdir(parents=True, exist_ok=True)
-    base = base_of(model, out)
-    valid, test = wikitext / "wiki.valid.raw", TextSettings(wikitext / "wiki.test.raw", N_CTX, chunks)
-    parts = split(base, valid, N_CTX, CALIBRATION_CHUNKS, RANKING_CHUNKS + 3, control_chunks)
-    ranking, control_text = out / "ranking.txt", out / "control.txt"
-    ranking.write_bytes(parts.ranking)
-    control_text.write_bytes(parts.control)
-    imatrix, mixed, hessian = out / "imatrix.gguf", out / "mixed-imatrix.gguf", out / "hessian.gguf"
-    options = {"n_chunks": CALIBRATION_CHUNKS, "threads": threads, "process_output": True}
-    if not imatrix.exists():
-        collect(base, valid, out=imatrix, **options)
-    if not mixed.exists() and "feedback" in kinds:
-        collect(base, [valid, CALIBRATION], out=mixed, hessian_path=hessian, **options)
-    bans = tuple(("*", each) for each in GIVEN_BACK) if model == "smollm2" else ()
-    results: dict[str, list[dict]] = {}
-    with open_journal(out / "test.measured", test.to_json()) as measured:
-        control = TextSettings(control_text, N_CTX, control_chunks)
-        job = Job(imatrix=imatrix, threads=threads, progress=False)
-        setup = Setup(name, base, open_model(base), out, test, control, job, measured)
-        for kind in kinds.split(","):
-            fed = replace(job, imatrix=mixed, hessian=hessian)
-            kind_job = fed if kind == "feedback" else job
-            planner = planner_of(setup, ranking, kind_job, bans)
-            results[kind] = ladder(setup, planner, kind, kind_job, [float(each) for each in bits.split(",")])
-        plain = planner_of(setup, ranking, job, ())
-        found = mixes(base, has_imatrix=True)
-        mixed = [setup.kld(each, found[each])[:2] for each in worth_measuring(plain, found)]
-        bodies = [t.name for t in types.ALL.values() if t.is_quantized and t.holds_weights and t.bpw < 7]
-        alone = {
-            f"{body}, vocabulary {vocabulary}": uniform(setup.model, body, vocabulary)
-            for body in bodies
-            for vocabulary in dict.fromkeys((body, "q6_k", "tcq4"))
+def collected(out: Path) -> dict[str, dict]:
+    """All rows that are done, by model: {"plain": rows, "feedback": rows, "mixes": rows}."""
+    found: dict[str, dict] = {}
+    for case in sorted(path.parent for path in out.glob("*/rows")):
+        rows = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(case.glob("rows/*.json"))}
+        by_kind = {
+            kind: sorted((r for stem, r in rows.items() if stem.startswith(f"plan-{kind}-")), key=lambda r: r["bpw"])
+            for kind in KINDS
         }
-        single = [setup.kld(each, alone[each])[:2] for each in worth_measuring(plain, alone)]
-    text = table(name, results, mixed, single)
-    write_text(out / f"{name}.md", text + "\n")
-    write_text(out / f"{name}.json", json.dumps({"rows": results, "mixes": mixed, "one type": single}, indent=1) + "\n")
-    click.echo(text)
+        mixed = sorted((r for stem, r in rows.items() if stem.startswith("mix-")), key=lambda r: r["bytes"])
+        found[case.name] = {**by_kind, "mixes": mixed}
+    return found
+
+
+def table(results: Mapping[str, dict]) -> str:
+    """The ladders in Markdown, as in docs/planning.md."""
+    lines = [
+        "| model | bpw of the file | MB | mix | plan / one type | predicted | measured | p/m | of the mix "
+        "| feedback: predicted | measured | p/m | of the mix |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for model, found in results.items():
+        mixed = [(row["bytes"], row["kld"]) for row in found["mixes"]]
+        fed = {row["bpw"]: row for row in found["feedback"]}
+        for row in found["plain"]:
+            single = [kld for name, kld in row["trials"].items() if name.startswith("uniform")]
+            mix = at_size(mixed, row["bytes"])
+            cells = [model, f"{row['bpw']:g}", f"{row['bytes'] / 1e6:.1f}", "-" if mix is None else f"{mix:.4f}"]
+            cells.append(f"{row['predicted'] / min(single):.2f}" if single else "-")
+            cells += _measured(row, mixed)
+            cells += _measured(fed[row["bpw"]], mixed) if row["bpw"] in fed else ["-"] * 4
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _measured(row: Mapping, mixed: Sequence[tuple[int, float]]) -> list[str]:
+    mix = at_size(mixed, row["bytes"])
+    return [
+        f"{row['predicted']:.4f}",
+        f"{row['kld']:.4f} ± {row['kld_se']:.4f}",
+        f"{row['predicted'] / row['kld']:.2f}",
+        "-" if mix is None else f"{row['kld'] / mix:.2f}",
+    ]
+
+
+@click.group()
+def main() -> None:
+    """Ladders of budgets against llama-quantize's mixes."""
+
+
+@main.command("run")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("wikitext", type=click.Path(path_type=Path, exists=True))
+@click.argument("models", nargs=-1, required=True)
+@click.option("--bits", default="2.2,2.6,3.1,3.7,4.3,5.0", show_default=True, help="Bits per weight of whole files.")
+@click.option("--kinds", default=",".join(KINDS), show_default=True)
+@click.option("--control-chunks", default=16, show_default=True)
+@click.option("--chunks", default=40, show_default=True, help="Chunks of wiki.test.")
+@click.option("--device", default="cpu", show_default=True, help="Where TCQ types are encoded.")
+@click.option("--jobs", default=1, show_default=True, help="Processes at a time.")
+def run_command(
+    out: Path,
+    wikitext: Path,
+    models: tuple[str, ...],
+    bits: str,
+    kinds: str,
+    control_chunks: int,
+    chunks: int,
+    device: str,
+    jobs: int,
+) -> None:
+    """Make everything that OUT lacks, and print the table."""
+    out.mkdir(parents=True, exist_ok=True)
+    settings = Settings(
+        str(wikitext.resolve()),
+        tuple(float(each) for each in bits.split(",")),
+        tuple(kinds.split(",")),
+        control_chunks,
+        chunks,
+        device,
+    )
+    write_text(out / "settings.json", json.dumps(asdict(settings)))
+    failed = Run(out, settings, models, jobs).run()
+    click.echo(table(collected(out)))
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
+
+
+@main.command("step")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("name")
+@click.argument("words", nargs=-1, required=True)
+@click.option("--threads", default=1)
+def step_command(out: Path, name: str, words: tuple[str, ...], threads: int) -> None:
+    """One step of `run`; its row, if it has one, goes to OUT/NAME/rows."""
+    given = json.loads((out / "settings.json").read_text(encoding="utf-8"))
+    settings = Settings(**{**given, "bits": tuple(given["bits"]), "kinds": tuple(given["kinds"])})
+    case = Case(out / name, settings, threads)
+    case.rows.mkdir(parents=True, exist_ok=True)
+    step, *arguments = words
+    if step == "calibrate":
+        case.calibrate(*arguments)
+    elif step == "rank":
+        case.rank(*arguments)
+    else:
+        done = case.rows / f"{'-'.join(words)}.json"
+        if not done.exists():
+            row = case.plan(*arguments) if step == "plan" else case.mix(*arguments)
+            write_text(done, json.dumps(row) + "\n")
+
+
+@main.command("table")
+@click.argument("results", type=click.Path(path_type=Path, exists=True))
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write all numbers.")
+def table_command(results: Path, json_path: Path | None) -> None:
+    """Print the table of what is in the folder, or in the JSON, RESULTS."""
+    found = collected(results) if results.is_dir() else json.loads(results.read_text(encoding="utf-8"))
+    if json_path is not None:
+        write_text(json_path, json.dumps(found, indent=1) + "\n")
+    click.echo(table(found), nl=False)
 
 
 if __name__ == "__main__":

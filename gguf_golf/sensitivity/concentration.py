@@ -8,34 +8,44 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from gguf_golf.encode import Guide
-from gguf_golf.sensitivity.distortion import Rows
+from gguf_golf.models import LazyTensor
+from gguf_golf.sensitivity.distortion import Slab
 from gguf_golf.sensitivity.result import TensorSensitivity
 
 SHARES = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5)
 """Where the concentration curves of rows and channels are read."""
 
 
-def concentration(
-    entry: TensorSensitivity, rows: Rows, squared: NDArray[np.float32], samples: tuple[Guide, Guide]
-) -> TensorSensitivity:
-    """The entry with its concentration curves, and how alike the rankings of two samples of text are.
+class Spread:
+    """The weighted squared error of a tensor by row and by input channel, as each of several guides weighs it.
 
-    `squared` f32 [n, k] is the squared error of each weight of `rows`.
+    `guides` are those of all text and of two samples of it.
     """
 
-    def by_row_and_channel(rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        weighted = squared * rows.column_weight
-        return weighted.sum(1), weighted.sum(0)
+    def __init__(self, tensor: LazyTensor, guides: tuple[Guide, Guide, Guide]) -> None:
+        self._weights = [guide.importance(tensor.name, tensor.shape[-1], tensor.n_experts) for guide in guides]
+        self._by_row = np.zeros((len(guides), tensor.n_rows), np.float32)
+        self._by_channel = np.zeros((len(guides), tensor.shape[-1]), np.float32)
 
-    by_row, by_channel = by_row_and_channel(rows)
-    entry = replace(entry, row_share=_shares(by_row), channel_share=_shares(by_channel))
-    even, odd = (replace(rows, guide=guide) for guide in samples)
-    if even.importance is None or odd.importance is None:
-        return entry
-    (even_row, even_channel), (odd_row, odd_channel) = by_row_and_channel(even), by_row_and_channel(odd)
-    return replace(
-        entry, row_stability=spearman(even_row, odd_row), channel_stability=spearman(even_channel, odd_channel)
-    )
+    def add(self, slab: Slab) -> None:
+        """Count the rows of a slab, each row once."""
+        squared = np.square(slab.values - slab.stored)
+        rows, columns = slice(slab.first, slab.first + len(squared)), squared.sum(0)
+        for index, weights in enumerate(self._weights):
+            h = np.ones_like(columns) if weights is None else weights[slab.expert]
+            self._by_row[index, rows] = squared @ h
+            self._by_channel[index] += h * columns
+
+    def describe(self, entry: TensorSensitivity) -> TensorSensitivity:
+        """The entry with its concentration curves, and how alike the rankings of the two samples of text are."""
+        entry = replace(entry, row_share=_shares(self._by_row[0]), channel_share=_shares(self._by_channel[0]))
+        if any(weights is None for weights in self._weights[1:]):
+            return entry
+        return replace(
+            entry,
+            row_stability=spearman(*self._by_row[1:]),
+            channel_stability=spearman(*self._by_channel[1:]),
+        )
 
 
 def stability(tensors: list[TensorSensitivity]) -> dict[str, float]:

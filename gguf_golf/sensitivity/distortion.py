@@ -7,6 +7,7 @@ tensor has none (`quick`, or an embedding that is only looked up), x is taken as
 E[x^2]: E = sum h (w - w')^2 / sum h w^2.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +24,9 @@ FloatArray = NDArray[np.float32]
 
 SAMPLE_WEIGHTS = 1 << 15
 """Weights of a tensor that each type is tried on: evenly spaced rows."""
+
+SLAB_WEIGHTS = 1 << 22
+"""Weights of a whole tensor that are handled at a time: bounds memory."""
 
 CANDIDATES = tuple(
     sorted(
@@ -84,6 +88,27 @@ def decoded(rows: Rows, quant_type: QuantType, encoder: Encoder) -> FloatArray:
         of_expert = rows.expert == expert
         new[of_expert] = round_trip(encoder, rows.values[of_expert], quant_type, guidance)
     return new
+
+
+@dataclass(frozen=True)
+class Slab:
+    """Rows first.. of one expert of a weight, and as they come back from a type: f32 [n, k] both."""
+
+    first: int
+    expert: int
+    values: FloatArray
+    stored: FloatArray
+
+
+def slabs(tensor: LazyTensor, guide: Guide, quant_type: QuantType, encoder: Encoder) -> Iterator[Slab]:
+    """A whole tensor as it comes back from a type, some rows at a time, in their order."""
+    k, rows_each = tensor.shape[-1], tensor.n_rows // tensor.n_experts
+    for expert in range(tensor.n_experts):
+        guidance = guide.of(tensor.name, quant_type, k, expert, tensor.n_experts)
+        end = (expert + 1) * rows_each
+        for first in range(expert * rows_each, end, max(1, SLAB_WEIGHTS // k)):
+            values = tensor.load_rows(first, min(first + max(1, SLAB_WEIGHTS // k), end))
+            yield Slab(first, expert, values, round_trip(encoder, values, quant_type, guidance))
 
 
 class Judge:

@@ -5,7 +5,7 @@ Finished tensors are noted in NAME.journal beside the output; a run that was int
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -22,8 +22,8 @@ from gguf_golf.models.roles import is_quantizable, kind
 from gguf_golf.progress import ProgressBar
 from gguf_golf.sensitivity import distortion, result
 from gguf_golf.sensitivity.activations import Observer
-from gguf_golf.sensitivity.concentration import concentration, stability
-from gguf_golf.sensitivity.distortion import Judge
+from gguf_golf.sensitivity.concentration import Spread, stability
+from gguf_golf.sensitivity.distortion import Judge, Slab
 from gguf_golf.sensitivity.estimate import estimate
 from gguf_golf.sensitivity.layer_inputs import LayerInputs
 from gguf_golf.sensitivity.probe import Probe
@@ -131,22 +131,31 @@ class _Measuring:
         entry, judge = _judged(tensor, self._guide, self._encoder, self._inputs)
         if tensor.name not in self._probe.weights:
             return entry
-        rows = distortion.whole(tensor, self._guide.without_hessians())
-        sample = distortion.sample(tensor, self._guide.without_hessians())
+        guide = self._guide.without_hessians()
+        sample = distortion.sample(tensor, guide)
         used: dict[str, Measurement] = {}
         for type_name in (ANCHOR, BEYOND) if tensor.name in self._with_exponent else (ANCHOR,):
             quant_type, _ = types.type_for_row(type_name, tensor.shape[-1])
             if quant_type.name in used:
                 continue
-            new = distortion.decoded(rows, quant_type, self._encoder)
-            with self._probe.disturbed(tensor.name, new):
+            slabs = distortion.slabs(tensor, guide, quant_type, self._encoder)
+            if type_name == ANCHOR:
+                even, odd = (Guide(sample) for sample in self._observer.samples)
+                spread = Spread(tensor, (guide, even, odd))
+                slabs = _each_added(slabs, spread)
+            with self._probe.disturbed(tensor.name, (slab.stored for slab in slabs)):
                 kld = self._probe.kld() if type_name == ANCHOR else self._probe.kld(1, BEYOND_SHARE)
             error = judge.error(distortion.decoded(sample, quant_type, self._encoder))
             used[quant_type.name] = Measurement(quant_type.name, error, kld.ravel().tolist())
             if type_name == ANCHOR:
-                even, odd = (Guide(sample) for sample in self._observer.samples)
-                entry = concentration(entry, rows, np.square(rows.values - new), (even, odd))
+                entry = spread.describe(entry)
         return replace(entry, rounding=judge.rounding(), measured=list(used.values()))
+
+
+def _each_added(slabs: Iterable[Slab], spread: Spread) -> Iterator[Slab]:
+    for slab in slabs:
+        spread.add(slab)
+        yield slab
 
 
 def _judged(

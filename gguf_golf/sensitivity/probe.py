@@ -4,7 +4,7 @@ No file is written: a tensor's data in llama.cpp's own memory is overwritten, th
 """
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,15 +19,18 @@ from gguf_golf import files
 from gguf_golf.calibrate.chunks import text_chunks, with_bos
 from gguf_golf.errors import DataError, InputError
 from gguf_golf.formats import types
+from gguf_golf.models import open_model
 from gguf_golf.runtime import ggml
 from gguf_golf.runtime.abi import GgmlTensor
 from gguf_golf.runtime.session import Context, LoadedModel
+from gguf_golf.sensitivity.distortion import SLAB_WEIGHTS
 from gguf_golf.threads import resolve
 
 FloatArray = NDArray[np.float32]
 
 _PLAIN_TYPES = {t.id: t.name for t in types.ALL.values() if t.holds_weights and not t.is_quantized}
-_ROWS = 64  # positions whose probabilities are compared at a time by one thread
+_COMPARED = 1 << 21  # probabilities that are compared at a time by one thread, of at most _ROWS positions
+_ROWS = 64
 _LOGITS = 1 << 24  # logits asked for at a time: bounds memory for large vocabularies
 _MIN_TOKENS = 32  # and in a batch, however large the vocabulary: smaller ones are slow, and calibration ignores them
 
@@ -66,6 +69,7 @@ class Probe:
         n_observed: int = 0,
     ) -> None:
         self.threads = resolve(threads)
+        self._source = open_model(path)
         self._model = LoadedModel(path, in_place=True)
         self._observed = text_chunks(self._model, text, n_ctx, max(n_chunks, n_observed))
         self.chunks = self._observed[:n_chunks]
@@ -110,19 +114,23 @@ class Probe:
         with (
             files.named_errors(self._base_path),
             self._base_path.open("wb") as file,
-            self._model.context(len(self._positions), threads=self.threads, cb_eval=callback) as context,
+            self._new_context(callback) as context,
         ):
             for chunk_index, chunk in enumerate(self._observed):
                 try:
                     for _, logits in self._logits(context, chunk):
                         if chunk_index < len(self.chunks):
-                            for rows in _parts(len(logits)):
+                            for rows in _parts(logits):
                                 file.write(_log_softmax(logits[rows]).data)
                 except DataError as failed:
                     raise error or failed from None
                 if error is not None:
                     raise error
-        self._context = self._model.context(len(self._positions), threads=self.threads)
+        self._context = self._new_context()
+
+    def _new_context(self, callback: Callable[[Any, bool, Any], bool] | None = None) -> Context:
+        n_ctx = len(self._positions)
+        return self._model.context(n_ctx, n_batch=self._batch, threads=self.threads, cb_eval=callback)
 
     @property
     def weights(self) -> dict[str, tuple[int, int]]:
@@ -130,17 +138,24 @@ class Probe:
         return {name: weight.shape for name, weight in self._weights.items()}
 
     @contextmanager
-    def disturbed(self, name: str, rows: FloatArray, first_row: int = 0) -> Iterator[None]:
-        """Within the block, rows first_row.. of the named weight are `rows` f32 [n, columns]."""
-        weight = self._weight(name)
-        new = ggml.quantize(weight.type_id, rows, threads=self.threads)
-        place = weight.data[first_row : first_row + len(rows)]
-        kept = place.copy()
-        place[:] = new
+    def disturbed(self, name: str, rows: FloatArray | Iterable[FloatArray], first_row: int = 0) -> Iterator[None]:
+        """Within the block, rows first_row.. of the named weight are `rows` f32 [n, columns], whole or in slabs."""
+        weight, end = self._weight(name), first_row
         try:
+            for slab in [rows] if isinstance(rows, np.ndarray) else rows:
+                weight.data[end : end + len(slab)] = ggml.quantize(weight.type_id, slab, threads=self.threads)
+                end += len(slab)
             yield
         finally:
-            place[:] = kept
+            self._put_back(name, first_row, end)
+
+    def _put_back(self, name: str, first: int, end: int) -> None:
+        """Give rows of a weight the file's own values again: a second copy in memory would double a large tensor."""
+        weight, source = self._weight(name), self._source.tensor(name)
+        step = max(1, SLAB_WEIGHTS // weight.shape[1])
+        for start in range(first, end, step):
+            values = source.load_rows(start, min(start + step, end))
+            weight.data[start : start + len(values)] = ggml.quantize(weight.type_id, values, threads=self.threads)
 
     def rows(self, name: str, first: int, last: int) -> FloatArray:
         """Rows first..last-1 of a weight as they are now, f32 [n, columns]."""
@@ -161,7 +176,7 @@ class Probe:
         for index, chunk in enumerate(chunks):
             for first, logits in self._logits(self._context, chunk[:n_tokens]):
                 base = _BaseRows(self._base_path, index * whole + first, self._model.n_vocab)
-                parts = list(_parts(len(logits)))
+                parts = list(_parts(logits))
                 divergences = self._pool.map(lambda rows, b=base, q=logits: _kld(b.read(rows), q[rows]), parts)
                 by_token[index, first : first + len(logits)] = np.concatenate(list(divergences))
         length = max(1, len(self._positions) // SEGMENTS)
@@ -211,8 +226,9 @@ class _BaseRows:
         return np.fromfile(self._path, np.float32, count * self._n_vocab, offset=offset).reshape(count, self._n_vocab)
 
 
-def _parts(n: int) -> Iterator[slice]:
-    return (slice(start, min(start + _ROWS, n)) for start in range(0, n, _ROWS))
+def _parts(logits: FloatArray) -> Iterator[slice]:
+    n, step = len(logits), min(_ROWS, max(1, _COMPARED // logits.shape[1]))
+    return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
 
 def _log_softmax(logits: FloatArray) -> FloatArray:
