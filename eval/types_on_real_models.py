@@ -58,30 +58,22 @@ def golf_88m(model: Path, wikitext: Path, out: Path, chunks: int) -> None:
 @click.option("--chunks", default=16, show_default=True)
 def smollm2(wikitext: Path, out: Path, chunks: int) -> None:
     """SmolLM2-135M-Instruct: the dequantized weights of its Q4_1 file are the baseline."""
-    source = fetched(out)
-    base = converted(source, out / "base-f32.gguf", type_name="f32", job=Job(allow_requantize=True))
-    importance = calibrated(base, wikitext, out)
-    quants = [
-        converted(
-            source,
-            out / f"{name}.gguf",
-            type_name=name,
-            embedding_type="q8_0",
-            job=Job(imatrix=importance, allow_requantize=True),
-        )
-        for name in SMOL_TYPES
-    ]
-    quants.append(
-        converted(
-            source,
-            out / "tcq3-embedding-tcq4.gguf",
-            type_name="tcq3",
-            embedding_type="tcq4",
-            job=Job(imatrix=importance, allow_requantize=True),
-        )
-    )
-    quants += [mixed(base, out / f"llama-quantize-{mix}.gguf", mix, importance) for mix in SMOL_MIXES]
+    base, quants = smollm2_files(wikitext, out)
     measure(base, quants, wikitext, chunks, out)
+
+
+def smollm2_files(wikitext: Path, out: Path, threads: int | None = None) -> tuple[Path, list[Path]]:
+    """The baseline and the files below 4 bits: ours of one type, with the embedding in Q8_0 or tcq4, and the mixes."""
+    source = fetched(out)
+    base = converted(source, out / "base-f32.gguf", type_name="f32", job=Job(threads=threads, allow_requantize=True))
+    importance = calibrated(base, wikitext, out, threads=threads)
+    job = Job(imatrix=importance, threads=threads, allow_requantize=True)
+    quants = [
+        converted(source, out / f"{name}.gguf", type_name=name, embedding_type="q8_0", job=job) for name in SMOL_TYPES
+    ]
+    small = out / "tcq3-embedding-tcq4.gguf"
+    quants.append(converted(source, small, type_name="tcq3", embedding_type="tcq4", job=job))
+    return base, quants + [mixed(base, out / f"llama-quantize-{mix}.gguf", mix, importance) for mix in SMOL_MIXES]
 
 
 def converted(
