@@ -5,6 +5,7 @@ so each sub-block tries the scales next to its present one, with the best codes 
 scales are fitted to the codes. For one scale the codes are the best there are: codebooks are searched to the end.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -170,7 +171,12 @@ class _Codes:
     sign: torch.Tensor
 
 
-class _Codebook(Refit):
+_SCALES = 16
+_FIRST_SCALE, _ROUNDS = 9, 3
+"""From nothing: the scale that the largest weight of a superblock gets at first, and how often all are searched."""
+
+
+class Codebook(Refit):
     """d * (first + step * scale) * point * signs: a codebook has points of D magnitudes, scales have 4 bits."""
 
     def __init__(self, member: GGMLQuantizationType, per_scale: int, first: float, step: float, *, even: bool) -> None:
@@ -179,7 +185,23 @@ class _Codebook(Refit):
         quantized.init_grid()
         self._grid = torch.from_numpy(quantized.grid.reshape(quantized.grid_shape).copy())
         self._per_scale, self._first, self._step, self._even = per_scale, first, step, even
+        self._everywhere = False
         self.width = self._grid.shape[0] // self._grid.shape[1]
+
+    def anew(self, rows: torch.Tensor, importance: torch.Tensor | None) -> torch.Tensor:
+        """From the superblocks' largest weights, with every scale tried for each sub-block, a few times."""
+        x = rows.reshape(-1, _SUPERBLOCK)
+        d = x.abs().amax(1) / (float(self._grid.max()) * (self._first + _FIRST_SCALE * self._step))
+        scale, index, sign = (
+            torch.zeros(len(x), _SUPERBLOCK // per, dtype=torch.long, device=rows.device)
+            for per in (self._per_scale, self._grid.shape[1], 1)
+        )
+        data = self._pack(_Codes(d, scale, index, sign)).view(len(rows), -1)
+        search = copy.copy(self)
+        search._everywhere = True
+        for _ in range(_ROUNDS):
+            data, _weights = search.rows(data, rows, importance)
+        return data
 
     def _blocks(self, data: torch.Tensor, x: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         n, sub = len(data), _SUPERBLOCK // self._per_scale
@@ -190,8 +212,7 @@ class _Codebook(Refit):
         product = (w * magnitude).view(-1, length) @ grid.T
         energy = w.view(-1, length) @ grid.square().T
         best = _Best()
-        for by in (0, -1, 1, -2, 2):
-            s = (scale + by).clamp(0, 15)
+        for s in self._tried(scale):
             dl = (d.unsqueeze(1) * (self._first + self._step * s)).repeat_interleave(self._per_scale // length, 1)
             error, index = (dl.view(-1, 1) * (dl.view(-1, 1) * energy - 2 * product)).min(1)
             best.offer(error.view(n, sub, -1).sum(2), s, index.view(n, sub, -1))
@@ -202,6 +223,12 @@ class _Codebook(Refit):
         d = _fitted(magnitude, w, (factor.unsqueeze(2) * point).view(n, 256), d)
         weights = ((d.unsqueeze(1) * factor).unsqueeze(2) * point).view(n, 256) * (1 - 2 * sign)
         return self._pack(_Codes(d, s, index, sign)), weights
+
+    def _tried(self, scale: torch.Tensor) -> list[torch.Tensor]:
+        """The present scales first."""
+        if self._everywhere:
+            return [torch.full_like(scale, each) for each in range(_SCALES)]
+        return [(scale + by).clamp(0, _SCALES - 1) for by in (0, -1, 1, -2, 2)]
 
     def _signed(self, x: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Magnitudes and signs; to make minuses even, the weight that matters least takes the wrong sign."""
@@ -232,7 +259,7 @@ def _nibble_bytes(fields: torch.Tensor) -> torch.Tensor:
     return _packed(fields.view(len(fields), -1, 2).transpose(1, 2), 4)
 
 
-class _IQ2XS(_Codebook):
+class _IQ2XS(Codebook):
     """512 points of 8, 7 bits of signs, a scale for 16 weights."""
 
     def __init__(self) -> None:
@@ -248,7 +275,58 @@ class _IQ2XS(_Codebook):
         return torch.cat([_f16_bytes(codes.d), pairs, _nibble_bytes(codes.scale)], 1)
 
 
-class _IQ3S(_Codebook):
+def _words(codes: _Codes) -> torch.Tensor:
+    """For 32 weights each, 4 bytes: four times 7 bits of signs, then a scale; u8 [B, 8, 4]."""
+    signs = (_bits(codes.sign).long() & 127).view(-1, 8, 4)
+    word = codes.scale.long() << 28
+    for i in range(4):
+        word = word | signs[:, :, i] << 7 * i
+    return torch.stack([word >> 8 * i & 255 for i in range(4)], 2).to(torch.uint8)
+
+
+class _IQ2XXS(Codebook):
+    """256 points of 8, 7 bits of signs, a scale for 32 weights."""
+
+    def __init__(self) -> None:
+        super().__init__(GGMLQuantizationType.IQ2_XXS, 32, 0.125, 0.25, even=True)
+
+    def _scales(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return _f16(data, 0), (data[:, 9::8] >> 4).int()
+
+    def _pack(self, codes: _Codes) -> torch.Tensor:
+        index = codes.index.view(-1, 8, 4).to(torch.uint8)
+        return torch.cat([_f16_bytes(codes.d), torch.cat([index, _words(codes)], 2).view(-1, 64)], 1)
+
+
+class _IQ2S(Codebook):
+    """1024 points of 8, free signs, a scale for 16 weights."""
+
+    def __init__(self) -> None:
+        super().__init__(GGMLQuantizationType.IQ2_S, 16, 0.125, 0.25, even=False)
+
+    def _scales(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return _f16(data, 0), _nibbles(data[:, 74:])
+
+    def _pack(self, codes: _Codes) -> torch.Tensor:
+        low, high = (codes.index & 255).to(torch.uint8), (codes.index >> 8).view(-1, 8, 4).transpose(1, 2)
+        signs, scales = _bits(codes.sign), _nibble_bytes(codes.scale)
+        return torch.cat([_f16_bytes(codes.d), low, signs, _packed(high, 2), scales], 1)
+
+
+class _IQ3XXS(Codebook):
+    """256 points of 4, 7 bits of signs for 8 weights, a scale for 32 weights."""
+
+    def __init__(self) -> None:
+        super().__init__(GGMLQuantizationType.IQ3_XXS, 32, 0.25, 0.5, even=True)
+
+    def _scales(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return _f16(data, 0), (data[:, 69::4] >> 4).int()
+
+    def _pack(self, codes: _Codes) -> torch.Tensor:
+        return torch.cat([_f16_bytes(codes.d), codes.index.to(torch.uint8), _words(codes).view(-1, 32)], 1)
+
+
+class _IQ3S(Codebook):
     """512 points of 4, free signs, a scale for 32 weights."""
 
     def __init__(self) -> None:
@@ -262,5 +340,14 @@ class _IQ3S(_Codebook):
         return torch.cat([_f16_bytes(codes.d), low, high, _bits(codes.sign), _nibble_bytes(codes.scale)], 1)
 
 
-REFITS: dict[str, Refit] = {"q2_k": _Q2K(), "q3_k": _Q3K(), "iq2_xs": _IQ2XS(), "iq3_s": _IQ3S()}
+CODEBOOKS: dict[str, Codebook] = {
+    "iq2_xxs": _IQ2XXS(),
+    "iq2_xs": _IQ2XS(),
+    "iq2_s": _IQ2S(),
+    "iq3_xxs": _IQ3XXS(),
+    "iq3_s": _IQ3S(),
+}
+"""Types that are encoded here from nothing, for which ggml takes a hundred times as long as for others."""
+
+REFITS: dict[str, Refit] = {"q2_k": _Q2K(), "q3_k": _Q3K(), **CODEBOOKS}
 """Types that are encoded again here, by name; the others are encoded anew."""

@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from gguf_golf.encode import Encoder, Guidance, Guide
-from gguf_golf.encode.magnitude import OutOfRangeError, encode_in_range
+from gguf_golf.encode.magnitude import HARMLESS, OutOfRangeError, encode_in_range, largest, within
 from gguf_golf.formats.types import QuantType
 from gguf_golf.models import LazyTensor
 from gguf_golf.quantize.stored import OutOfRange
 from gguf_golf.tune.decode import decode
 from gguf_golf.tune.mapping import MatrixLink, NormLink
-from gguf_golf.tune.refit import REFITS, Refit
+from gguf_golf.tune.refit import CODEBOOKS, REFITS, Codebook, Refit
 
 HOLD = 0.0
 """How much the encoder prefers what is stored: it encodes the latents moved towards it by this share."""
@@ -57,12 +57,15 @@ class Matrix:
     def begin(self, guide: Guide, encoder: Encoder, data: torch.Tensor | None) -> None:
         """Store the original weights: as `data` has them, or encoded here.
 
-        Raises OutOfRange for weights that the type cannot hold.
+        What ggml takes minutes for is searched on the device. Raises OutOfRange for weights that the type cannot hold.
         """
-        if data is None:
-            self._encode(self.tensor.load_rows(0, self.shape[0]), guide, encoder)
-        else:
+        rows = self.tensor.load_rows(0, self.shape[0]) if data is None else None
+        if rows is not None and (codebook := self._codebook(rows)):
+            data = self._anew(codebook, torch.from_numpy(rows).to(self._device), guide)
+        if data is not None:
             self.put(data, encoder.threads)
+        elif rows is not None:
+            self._encode(rows, guide, encoder)
 
     def put(self, data: torch.Tensor, threads: int) -> None:
         """Store these bytes."""
@@ -110,15 +113,28 @@ class Matrix:
         if not bool(torch.isfinite(rows).all()):
             raise OutOfRange(self.tensor.name, self.quant_type, float("nan"))
         data, stored = self.data.to(self._device), []
-        for span, guidance in self._experts(guide):
-            importance = None if guidance.importance is None else torch.from_numpy(guidance.importance)
-            data[span], weights = refit.rows(data[span], rows[span], _to(importance, self._device))
+        for span, importance in self._importances(guide):
+            data[span], weights = refit.rows(data[span], rows[span], importance)
             stored.append(weights)
         self.data = data
         # as llama.cpp rounds it on a CPU, where an interrupted run resumes with the same bits
         self.stored = torch.cat(stored)
         if self._device == "cpu":
             self.put(data, threads)
+
+    def _codebook(self, rows: NDArray[np.float32]) -> Codebook | None:
+        """None for another type, and where weights may be out of its range, of which ggml's encoder is asked."""
+        return CODEBOOKS.get(self.quant_type.name) if within(largest(rows), HARMLESS) else None
+
+    def _anew(self, codebook: Codebook, rows: torch.Tensor, guide: Guide) -> torch.Tensor:
+        """Bytes on the device, from nothing."""
+        return torch.cat([codebook.anew(rows[span], importance) for span, importance in self._importances(guide)])
+
+    def _importances(self, guide: Guide) -> Iterator[tuple[slice, torch.Tensor | None]]:
+        """The rows of each expert, and f32 [k] on the device."""
+        for span, guidance in self._experts(guide):
+            known = guidance.importance
+            yield span, None if known is None else torch.from_numpy(known).to(self._device)
 
     def _experts(self, guide: Guide) -> Iterator[tuple[slice, Guidance]]:
         """The rows of each expert and what is known of their inputs; a dense matrix is one expert."""
@@ -127,10 +143,6 @@ class Matrix:
         for expert in range(n_experts):
             guidance = guide.of(self.tensor.name, self.quant_type, self.shape[1], expert, n_experts)
             yield slice(expert * each, (expert + 1) * each), guidance
-
-
-def _to(tensor: torch.Tensor | None, device: str) -> torch.Tensor | None:
-    return None if tensor is None else tensor.to(device)
 
 
 class Student:

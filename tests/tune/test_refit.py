@@ -9,7 +9,7 @@ import torch
 
 from gguf_golf.formats import types
 from gguf_golf.runtime import ggml
-from gguf_golf.tune.refit import REFITS
+from gguf_golf.tune.refit import CODEBOOKS, REFITS
 
 N, K = 24, 512
 
@@ -51,3 +51,15 @@ def test_rows_of_zeros_stay_zeros(name: str) -> None:
     data = ggml.quantize(quant_type.id, np.zeros((2, K), np.float32), np.ones(K, np.float32), threads=1)
     _, weights = REFITS[name].rows(torch.from_numpy(data), torch.zeros(2, K), None)
     assert torch.equal(weights, torch.zeros(2, K))
+
+
+@pytest.mark.parametrize("name", CODEBOOKS)
+def test_from_nothing_it_is_as_near_as_ggml(name: str) -> None:
+    rng = np.random.default_rng(2)
+    rows = (rng.standard_t(5, (N, K)) * 0.02).astype(np.float32)
+    importance = rng.gamma(2.0, 1.0, K).astype(np.float32)
+    quant_type = types.get(name)
+    ours = CODEBOOKS[name].anew(torch.from_numpy(rows), torch.from_numpy(importance))
+    theirs = ggml.quantize(quant_type.id, rows, importance, threads=1)
+    errors = [error(ggml.dequantize(quant_type.id, data, N, K, 1), rows, importance) for data in (ours.numpy(), theirs)]
+    assert errors[0] < errors[1]
