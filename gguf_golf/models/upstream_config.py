@@ -16,6 +16,19 @@ from gguf_golf.runtime import source
 
 OWN_YARN = ("deepseek2", "deepseek32", "glm-dsa", "grok", "mistral3", "mistral4")
 """Architectures for which converter and llama.cpp handle YaRN's attention factor and betas in a way of their own."""
+_SILU, _GELU, _RELU2 = ("silu", "swish"), ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh"), ("relu2",)
+ACTIVATIONS = {
+    **dict.fromkeys(
+        ("Cohere", "Cohere2", "DeepseekV2", "DeepseekV3", "Ernie4_5", "Ernie4_5_Moe", "Exaone4", "FalconH1", "Glm4",
+         "Glm4Moe", "Granite", "GraniteMoe", "GraniteMoeHybrid", "HunYuanDenseV1", "Mamba", "Mamba2", "Ministral3",
+         "Olmo", "Olmo2", "Olmo3", "Olmoe", "Phi3", "Qwen2Moe", "Qwen3Next", "Qwen3_5", "Qwen3_5Moe", "SeedOss",
+         "StableLm"), _SILU),
+    **dict.fromkeys(("Falcon", "Gemma", "Gemma2", "Gemma4", "GPTNeoX", "Phi", "Starcoder2"), _GELU),
+    "GPT2LMHeadModel": _GELU,
+    **dict.fromkeys(("Arcee", "Nemotron", "NemotronH"), _RELU2),
+}  # fmt: skip
+"""By class (without "ForCausalLM"): the one activation of llama.cpp's graph, by transformers' names for it."""
+ACTIVATION_KEYS = ("hidden_act", "hidden_activation", "activation_function", "activation", "mlp_hidden_act")
 OTHER_SENSES = ("vision", "visual", "audio", "speech", "video")
 
 
@@ -66,6 +79,12 @@ def _check_assumptions(config: Config) -> None:
             )
         case "FalconForCausalLM":
             assumed = {"alibi": False, "parallel_attn": True}
+        case "GPT2LMHeadModel":
+            assumed = {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False}
+    computed = ACTIVATIONS.get(name.removesuffix("ForCausalLM"), ())
+    assumed |= {
+        key: computed[0] for key in ACTIVATION_KEYS if computed and text.values.get(key) not in (None, *computed)
+    }
     for key, value in assumed.items():
         if (given := text.values.get(key, value)) != value:
             raise InputError(

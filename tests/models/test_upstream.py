@@ -47,7 +47,7 @@ def converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def rename_architecture(path: Path) -> Path:
     config = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps(config | {"architectures": ["PhiForCausalLM"]}))
+    (path / "config.json").write_text(json.dumps(config | {"architectures": ["Phi3ForCausalLM"]}))
     return path
 
 
@@ -57,7 +57,7 @@ def test_without_torch_the_error_says_how_to_install_it(
     monkeypatch.setattr(upstream, "cache_dir", lambda: tmp_path / "cache")
     monkeypatch.setattr(upstream.importlib.util, "find_spec", lambda name: None)
     path = rename_architecture(checkpoint("llama-biases"))
-    with pytest.raises(InputError, match=r"PhiForCausalLM.*pip install 'gguf-golf\[hf\]'.*CPU build"):
+    with pytest.raises(InputError, match=r"Phi3ForCausalLM.*pip install 'gguf-golf\[hf\]'.*CPU build"):
         open_model(path)
 
 
@@ -175,7 +175,7 @@ def test_the_converters_warnings_are_notes(checkpoint: Callable[[str], Path], co
     for _ in range(2):  # from the cache too
         notes = open_model(path).notes
         assert notes[0].startswith("converted by llama.cpp's own converter, since ")
-        assert notes[0].endswith("is PhiForCausalLM")
+        assert notes[0].endswith("is Phi3ForCausalLM")
         assert notes[1] == "llama.cpp's converter: odd scale"
 
 
@@ -208,7 +208,11 @@ def test_only_the_weights_that_are_the_model_are_converted(checkpoint: Callable[
         ("Qwen2MoeForCausalLM", {"norm_topk_prob": True}),
         ("Gemma2ForCausalLM", {"query_pre_attn_scalar": 100, "head_dim": 16}),
         ("Exaone4ForCausalLM", {"sliding_window": 16}),
-        ("FalconForCausalLM", {"alibi": True}),
+        ("FalconForCausalLM", {"alibi": True, "hidden_act": "gelu"}),
+        ("GPT2LMHeadModel", {"scale_attn_by_inverse_layer_idx": True, "hidden_act": None}),
+        ("GPT2LMHeadModel", {"activation_function": "relu", "hidden_act": None}),
+        ("Phi3ForCausalLM", {"hidden_act": "gelu"}),
+        ("NemotronHForCausalLM", {"mlp_hidden_act": "silu", "hidden_act": None}),
     ],
 )
 def test_settings_that_llama_cpp_does_not_read_are_refused(
@@ -228,5 +232,5 @@ def test_what_a_class_implies_is_said_to_the_converter(checkpoint: Callable[[str
         ("FalconForCausalLM", "num_kv_heads", 1),
         ("GPT2LMHeadModel", "n_ctx", 77),
     ):
-        values = config.values | {"architectures": [class_name], "n_positions": 77}
+        values = config.values | {"architectures": [class_name], "n_positions": 77, "hidden_act": None}
         assert adapted_config(Config(config.directory, values))[key] == value
