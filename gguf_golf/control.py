@@ -2,7 +2,8 @@
 
 For a budget these are the planned file, the most promising file of one type and the most promising of llama-quantize's
 mixes. What they measure corrects the predictions, the plan is made once more if that changes it, and the best of all
-files is handed over. Later budgets profit from what earlier ones measured.
+files is handed over. Later budgets profit from what earlier ones measured. A floor on speed is measured as well: a
+plan that turns out too slow is made again with all types as much slower.
 """
 
 import hashlib
@@ -15,9 +16,10 @@ from pathlib import Path
 
 from gguf_golf import files
 from gguf_golf.container.metadata import KEY_RECIPE
-from gguf_golf.errors import DataError
+from gguf_golf.errors import DataError, InputError
 from gguf_golf.evaluate.evaluate import evaluate
 from gguf_golf.evaluate.on_text import TextSettings
+from gguf_golf.evaluate.speed import SpeedSettings, measure_speed
 from gguf_golf.journal import Journal, open_journal
 from gguf_golf.plan.budget import Budget, parse
 from gguf_golf.plan.constraints import Constraints
@@ -30,6 +32,13 @@ from gguf_golf.plan.rivals import mix_rivals, strongest, uniform_rivals
 from gguf_golf.quantize.from_recipe import quantize
 from gguf_golf.quantize.job import Job
 from gguf_golf.runtime.header import GgufHeader
+from gguf_golf.threads import resolve
+
+SPEED_ROUNDS = 2
+"""How often a plan that is slower than predicted is made again."""
+
+SPEED_MARGIN = 1.02
+"""A plan that is made again is made for a machine slower than measured by this: runs differ."""
 
 WORTH_ANOTHER_ROUND = 0.02
 """A corrected plan is written and measured if it promises to save this share of the damage."""
@@ -50,15 +59,20 @@ class Trial:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A budget's files, the planned one first, and the best of them, whose predicted damage is what it measured."""
+    """A budget's files, the planned one first, and the best of them, whose predicted damage is what it measured.
+
+    `tokens_per_second` is what the best generates, measured if the constraints have a floor on speed.
+    """
 
     trials: list[Trial]
     best: Trial
+    tokens_per_second: float | None = None
 
     def summary(self) -> str:
         """What was measured, and what was chosen."""
         measured = ", ".join(f"{trial.name} {trial.kld:.3g} +- {trial.kld_se:.1g}" for trial in self.trials)
-        return f"KLD on held-out text: {measured}; the best is {self.best.name}"
+        speed = "" if self.tokens_per_second is None else f", which generates {self.tokens_per_second:.1f} tokens/s"
+        return f"KLD on held-out text: {measured}; the best is {self.best.name}{speed}"
 
 
 class Control:
@@ -72,15 +86,23 @@ class Control:
     ) -> None:
         self.planner = planner
         self._base, self._text, self._folder, self._journal, self._job = base, text, folder, journal, job
-        self._known = {record["key"]: (float(record["kld"]), float(record["kld_se"])) for record in journal.records}
+        self._known = {
+            record["key"]: (float(record["kld"]), float(record["kld_se"]))
+            for record in journal.records
+            if "kld" in record
+        }
+        self._speeds = {record["key"]: float(record["tps"]) for record in journal.records if "tps" in record}
         self._observed: dict[str, Observation] = {}
         candidates = {quant_type.name: quant_type for group in planner.groups for quant_type in group.types}
         self._uniform = uniform_rivals(planner.model, list(candidates.values()))
         self._mixes = mix_rivals(mixes(base, has_imatrix=job.imatrix is not None))
 
     def best(self, budget: Budget, out: Path | None, say: Callable[[str], None] = lambda words: None) -> Verdict:
-        """Find the best file for a budget, and write it to `out` if given. Raises InputError where none fits."""
-        plan = self.planner.plan(budget)
+        """Find the best file for a budget, and write it to `out` if given.
+
+        Raises InputError where none fits, or none that fits is fast enough.
+        """
+        plan = self._fast_enough(self.planner.plan(budget), budget, say)
         say(f"measuring the plan, {plan.file_bytes / 1e6:.2f} MB")
         trials = [self._trial("the plan", plan)]
         for rivals in (self._uniform, self._mixes):
@@ -94,13 +116,50 @@ class Control:
             say(f"measuring the corrected plan, {again.file_bytes / 1e6:.2f} MB")
             trials.append(self._trial("the corrected plan", again))
             self.planner = self.planner.corrected(learn(list(self._observed.values())))
-        best = min(trials, key=lambda trial: trial.kld)
+        best = next(
+            (trial for trial in sorted(trials, key=lambda trial: trial.kld) if self._is_fast_enough(trial.plan)), None
+        )
+        if best is None:
+            raise self._too_slow(plan)
         settled = Trial(best.name, with_prediction(best.plan, best.kld), best.kld, best.kld_se)
         if out is not None and not _holds(out, settled.plan):
             self._hand_over(best.plan, settled.plan, out)
         for trial in trials:
             self._path(trial.plan).unlink(missing_ok=True)
-        return Verdict(trials, settled)
+        return Verdict(trials, settled, self._speeds.get(_key(best.plan)))
+
+    def _fast_enough(self, plan: Plan, budget: Budget, say: Callable[[str], None]) -> Plan:
+        """The plan, or one made again for a machine as slow as this one turns out to be."""
+        speed = self.planner.speed
+        for _ in range(SPEED_ROUNDS):
+            if speed is None or self._is_fast_enough(plan):
+                break
+            found = self._tokens_per_second(plan)
+            say(f"the plan generates {found:.1f} tokens/s instead of {speed.tokens_per_second:g}: planning again")
+            self.planner = self.planner.slower(SPEED_MARGIN * self.planner.tokens_per_second(plan) / found)
+            plan = self.planner.plan(budget)
+        return plan
+
+    def _is_fast_enough(self, plan: Plan) -> bool:
+        speed = self.planner.speed
+        return speed is None or self._tokens_per_second(plan) >= speed.tokens_per_second
+
+    def _too_slow(self, plan: Plan) -> InputError:
+        assert self.planner.speed is not None
+        return InputError(
+            f"no file of this budget generates {self.planner.speed.tokens_per_second:g} tokens/s on this machine: the "
+            f"plan made for it generates {self._tokens_per_second(plan):.1f}; lower --min-speed or the budget"
+        )
+
+    def _tokens_per_second(self, plan: Plan) -> float:
+        key = _key(plan)
+        if key not in self._speeds:
+            settings = SpeedSettings(n_prompt=32, repeats=3, threads=resolve(self._job.threads))
+            (found,) = measure_speed([self._written(plan)], settings, self._folder / f"speed-{key}")
+            (self._folder / f"speed-{key}").unlink()
+            self._speeds[key] = found.generate_tps
+            self._journal.add({"key": key, "tps": found.generate_tps})
+        return self._speeds[key]
 
     def _hand_over(self, written: Plan, settled: Plan, out: Path) -> None:
         path = self._written(written)

@@ -15,7 +15,7 @@ from gguf_golf.models.roles import is_quantizable
 from gguf_golf.plan import knapsack
 from gguf_golf.plan.budget import Budget, n_weights
 from gguf_golf.plan.candidates import Group, groups, kept_by, tensor_damage
-from gguf_golf.plan.constraints import Constraints
+from gguf_golf.plan.constraints import Constraints, Speed
 from gguf_golf.plan.correction import UNCORRECTED, Correction, part_of
 from gguf_golf.plan.recipe import Line, Recipe, to_toml
 from gguf_golf.sensitivity.result import Sensitivity
@@ -57,6 +57,23 @@ class Planner:
     def corrected(self, correction: Correction) -> "Planner":
         """The same planner with another correction."""
         return Planner(self.model, self._sensitivity, self._constraints, self._imatrix, self._source, correction)
+
+    @property
+    def speed(self) -> Speed | None:
+        """The floor on speed, if there is one."""
+        return self._constraints.speed
+
+    def tokens_per_second(self, plan: Plan) -> float:
+        """The predicted speed of a plan, where there is a floor on it."""
+        pairs = zip(self.groups, plan.chosen, strict=True)
+        return 1 / sum(float(group.item.seconds[i]) for group, i in pairs if group.item.seconds is not None)
+
+    def slower(self, factor: float) -> "Planner":
+        """The same planner for a machine that takes `factor` times as long for every weight."""
+        assert self.speed is not None
+        slow = replace(self.speed, ns_per_weight={name: factor * ns for name, ns in self.speed.ns_per_weight.items()})
+        constraints = replace(self._constraints, speed=slow)
+        return Planner(self.model, self._sensitivity, constraints, self._imatrix, self._source, self.correction)
 
     def plan(self, budget: Budget) -> Plan:
         """The recipe of least predicted damage whose file is no larger than the budget.
