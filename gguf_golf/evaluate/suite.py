@@ -1,5 +1,6 @@
 """A suite: what to measure, as a TOML file says it. `evaluate.py` measures it."""
 
+import os
 import tomllib
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -109,7 +110,7 @@ def _value(value: Any, hint: Any, where: str, path: Path) -> Any:
         if value.startswith(datasets.PREFIX):
             return datasets.find(value.removeprefix(datasets.PREFIX))
         file = path.resolve().parent / value
-        if not file.exists():
+        if not os.path.exists(file):  # unlike Path.exists, for names that no file can have too
             raise InputError(f"{where}: {file} does not exist")
         return file
     if float in allowed and type(value) is int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from gguf_golf.errors import InputError
 
+MAX_INTEGER = 2**31 - 1
 TEXT_KEYS = ("text_config", "llm_config", "language_config")
 """Where a model of several kinds of input keeps the settings of its language model."""
 
@@ -62,11 +63,14 @@ class Config:
         return str(settings.get("quant_method", "unknown")) if isinstance(settings, dict) else "unknown"
 
     def integer(self, key: str, default: int | None = None) -> int:
-        """A whole number of at least 1. Raises InputError where it is missing (and has no default) or is none."""
+        """A whole number of at least 1, and no more than llama.cpp can hold.
+
+        Raises InputError where it is missing (and has no default) or is none.
+        """
         value = self.get(key, default)
         value = default if value is None else value
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise InputError(f"{self.directory}/config.json: {key} must be a positive integer, not {value!r}")
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MAX_INTEGER:
+            raise InputError(f"{self.directory}/config.json: {key} must be a positive integer, not {value!r:.50}")
         return value
 
     def number(self, key: str, default: float) -> float:
@@ -74,7 +78,10 @@ class Config:
         value = self.get(key, default)
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise InputError(f"{self.directory}/config.json: {key} must be a number, not {value!r}")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise InputError(f"{self.directory}/config.json: {key} is too large a number") from error
 
 
 def read_config(directory: Path) -> Config:

@@ -50,7 +50,8 @@ def open_directory(directory: Path, *, allow_requantize: bool, trust_remote_code
 
 def _open_upstream(config: Config, reason: str, trust_remote_code: bool) -> Model:
     """Through llama.cpp's converter, but with the tokenizer of our own writer where that knows it."""
-    vocab_size = int(config.text().values.get("vocab_size") or 0)
+    text = config.text()
+    vocab_size = text.integer("vocab_size") if text.values.get("vocab_size") else 0
     known = vocab_size > 0 and tokenizer_fields(config, vocab_size) is not None
     config.notes.clear()
     path = convert_upstream(config, reason, vocab=not known, trust_remote_code=trust_remote_code)

@@ -155,7 +155,7 @@ def of(config: Config, given: dict[str, Any], theta: float) -> Rope:
             low, high = float(given.get("low_freq_factor", 1.0)), float(given.get("high_freq_factor", 4.0))
             return Rope(kind, theta, factor, trained, low_freq_factor=low, high_freq_factor=high)
         return Rope(kind, theta, factor)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{where}: {kind} rope scaling lacks a valid {error}") from error
 
 

@@ -1,5 +1,6 @@
 """What writing a quantized file takes: the model, a type for every tensor, the guide, and the metadata."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ def _input(recipe: Recipe, what: str, recipe_path: Path, given: Path | None) -> 
     if given is None and named is None:
         return None, ""
     path = given or recipe_path.parent / str(named)
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file, for names that no file can have too
         raise InputError(f"{path}, the {what} of {recipe_path}, is missing: give its path with --{what}")
     digest = file_sha256(path)
     if recipe.source.get(f"{what}_sha256", digest) != digest:

@@ -79,6 +79,7 @@ def test_a_suite_is_read(suite: Path) -> None:
         ("n_ctx = 64", "n_ctx = true", "n_ctx of a text cannot be True"),
         ("n_chunks = 3", "chunks = 3", "did you mean 'n_chunks'"),
         ('file = "demo.txt"', 'file = "absent.txt"', "absent.txt does not exist"),
+        ('file = "demo.txt"', f'file = "{"long" * 100}"', "does not exist"),
         ('name = "first"', 'name = "other"', "the same name"),
         ('kind = "lambada"\n', "", "needs a `kind`"),
         ('kind = "lambada"', 'kind = "lamdaba"', "did you mean 'lambada'"),

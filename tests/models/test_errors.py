@@ -58,6 +58,22 @@ BREAKAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "no vocab_size": ("llama-biases", lambda p: edit_json(p / "config.json", vocab_size=None), "vocab_size"),
     "odd heads": ("llama-biases", lambda p: edit_json(p / "config.json", num_key_value_heads=3), "do not divide"),
     "another activation": ("llama-biases", lambda p: edit_json(p / "config.json", hidden_act="gelu"), "hidden_act"),
+    "heads of an absurd size": ("llama3-scaled", lambda p: edit_json(p / "config.json", head_dim=1 << 30), "head_dim"),
+    "more layers than an integer has": (
+        "llama3-scaled",
+        lambda p: edit_json(p / "config.json", num_hidden_layers=2**63),
+        "num_hidden_layers must be a positive integer",
+    ),
+    "an endless context": (
+        "llama3-scaled",
+        lambda p: edit_json(p / "config.json", original_max_position_embeddings=float("inf")),
+        "llama3 rope scaling lacks a valid",
+    ),
+    "a vocabulary that is no number, on the second road": (
+        "llama-biases",
+        lambda p: edit_json(p / "config.json", architectures=["OlmoForCausalLM"], vocab_size=[320]),
+        "vocab_size must be a positive integer",
+    ),
     "unknown rope": (
         "llama-biases",
         lambda p: edit_json(p / "config.json", rope_scaling={"type": "spiral", "factor": 2}),

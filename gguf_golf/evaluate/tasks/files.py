@@ -51,7 +51,7 @@ def json_rows(path: Path, keys: Mapping[str, type]) -> Iterator[tuple[int, dict[
             continue
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path}, line {number}: not JSON ({error})") from error
         if missing := [key for key in keys if not isinstance(row, dict) or key not in row]:
             raise InputError(f"{path}, line {number}: has no {', '.join(missing)}")

@@ -21,6 +21,7 @@ from gguf_golf.models.rows import Rows, columns_of, constant, lazy, rows_of
 from gguf_golf.models.weights import Weights, same_values
 
 NO_SINK = -1e30
+MAX_HEAD_DIM = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Sizes:
             head_dim=config.integer("head_dim", max(embedding // heads, 1)),
             vocab=config.integer("vocab_size"),
         )
+        if sizes.head_dim > MAX_HEAD_DIM:
+            raise InputError(f"{config.directory}/config.json: head_dim {sizes.head_dim} is not that of any model")
         if sizes.heads % sizes.kv_heads or sizes.head_dim % 2:
             raise InputError(
                 f"{config.directory}/config.json: {sizes.heads} heads do not divide into {sizes.kv_heads} "

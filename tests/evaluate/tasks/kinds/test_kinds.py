@@ -97,6 +97,7 @@ def test_mmlu_with_examples(tmp_path: Path, header: bool, answer: str) -> None:
         ("arc", ['{"question": {"stem": "s", "choices": []}, "answerKey": "A"}'], "line 1"),
         ("arc", ['{"question": 5}'], "answerKey"),
         ("lambada", ["not json"], "line 1: not JSON"),
+        ("lambada", ["1" * 5000], "line 1: not JSON"),
         ("lambada", ['{"text": "one"}'], "one word"),
         ("lambada", ["[1]"], "has no text"),
         ("mmlu", ["question,a,b,c,d"], "row 1: 5 columns"),
