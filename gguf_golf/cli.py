@@ -1071,7 +1071,7 @@ def _fit(
                 {
                     "file": str(each.path),
                     "bytes": each.path.stat().st_size,
-                    "predicted_kld": each.plan.recipe.predicted_kld,
+                    "predicted_kld": each.predicted_kld,
                     "kld_mean": each.result.measures and each.result.measures.kld_mean,
                     "kld_se": each.result.measures and each.result.measures.kld_se,
                     "offload": each.offload and each.offload.to_json(),

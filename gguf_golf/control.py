@@ -7,11 +7,12 @@ plan that turns out too slow is made again with all types as much slower.
 """
 
 import hashlib
+import math
 import mmap
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from gguf_golf import files
@@ -49,12 +50,22 @@ THREAT = 1.3
 
 @dataclass(frozen=True)
 class Trial:
-    """One measured file: `kld` with its standard error, nats, on the control text."""
+    """One measured file: `kld` with its standard error, nats, on the control text, and the original's own mean negative
+    log-likelihood there."""
 
     name: str
     plan: Plan
     kld: float
     kld_se: float
+    base_nll: float
+
+    def kld_at(self, base_nll: float) -> float:
+        """What to expect on a text for which the original's negative log-likelihood is this instead.
+
+        For small errors a KL divergence is half the variance of the logits' errors under the model's distribution, and
+        so grows with how uncertain the model is: it is taken as proportional (docs/planning.md).
+        """
+        return self.kld * base_nll / self.base_nll
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,17 @@ class Verdict:
         return f"KLD on held-out text: {measured}; the best is {self.best.name}{speed}"
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """A record of the journal; `name` is for people."""
+
+    key: str
+    name: str
+    kld: float
+    kld_se: float
+    base_nll: float
+
+
 class Control:
     """Measures files of one model. `folder` holds them while they are needed, `journal` what they measured.
 
@@ -86,11 +108,7 @@ class Control:
     ) -> None:
         self.planner = planner
         self._base, self._text, self._folder, self._journal, self._job = base, text, folder, journal, job
-        self._known = {
-            record["key"]: (float(record["kld"]), float(record["kld_se"]))
-            for record in journal.records
-            if "kld" in record
-        }
+        self._known = {record["key"]: _Measured(**record) for record in journal.records if "kld" in record}
         self._speeds = {record["key"]: float(record["tps"]) for record in journal.records if "tps" in record}
         self._observed: dict[str, Observation] = {}
         candidates = {quant_type.name: quant_type for group in planner.groups for quant_type in group.types}
@@ -121,7 +139,7 @@ class Control:
         )
         if best is None:
             raise self._too_slow(plan)
-        settled = Trial(best.name, with_prediction(best.plan, best.kld), best.kld, best.kld_se)
+        settled = replace(best, plan=with_prediction(best.plan, best.kld))
         if out is not None and not _holds(out, settled.plan):
             self._hand_over(best.plan, settled.plan, out)
         for trial in trials:
@@ -170,14 +188,15 @@ class Control:
     def _trial(self, name: str, plan: Plan) -> Trial:
         key = _key(plan)
         if key not in self._known:
-            result = evaluate(self._base, [self._written(plan)], self._text, threads=self._job.threads)[-1]
-            measures = result.measures
-            assert measures is not None and measures.kld_mean is not None
-            self._known[key] = (measures.kld_mean, measures.kld_se or 0.0)
-            self._journal.add({"key": key, "name": name, "kld": measures.kld_mean, "kld_se": measures.kld_se or 0.0})
-        kld, kld_se = self._known[key]
-        self._observed[key] = Observation(self.planner.parts(plan), kld, kld_se)
-        return Trial(name, plan, kld, kld_se)
+            results = evaluate(self._base, [self._written(plan)], self._text, threads=self._job.threads)
+            original, measures = results[0].measures, results[-1].measures
+            assert original is not None and measures is not None and measures.kld_mean is not None
+            found = _Measured(key, name, measures.kld_mean, measures.kld_se or 0.0, math.log(original.ppl))
+            self._known[key] = found
+            self._journal.add(asdict(found))
+        known = self._known[key]
+        self._observed[key] = Observation(self.planner.parts(plan), known.kld, known.kld_se)
+        return Trial(name, plan, known.kld, known.kld_se, known.base_nll)
 
     def _written(self, plan: Plan) -> Path:
         path = self._path(plan)

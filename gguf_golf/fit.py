@@ -6,6 +6,7 @@ Steps whose output exists are skipped; long steps resume.
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -77,11 +78,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class Fitted:
-    """One budget's outcome: the file, what it was chosen from, and what was measured of it."""
+    """One budget's outcome: the file, what it was chosen from, and what was measured of it.
+
+    `predicted_kld` is what the control expects on the evaluation's text, nats: the file was not measured there for it.
+    """
 
     path: Path
     verdict: Verdict
     result: ModelResult
+    predicted_kld: float
     offload: Offload | None = None
 
     @property
@@ -151,7 +156,10 @@ def fit(
         clock.done()
     measured = [result for result in results if result.role == "quant"]
     offloads = _offloads(model, [verdict.best.plan for verdict in verdicts], settings)
-    return [Fitted(*each) for each in zip(outs, verdicts, measured, offloads, strict=True)]
+    original = results[0].measures
+    assert original is not None
+    predicted = [verdict.best.kld_at(math.log(original.ppl)) for verdict in verdicts]
+    return [Fitted(*each) for each in zip(outs, verdicts, measured, predicted, offloads, strict=True)]
 
 
 def _budget(text: str, model: Model, settings: Settings) -> Budget:
@@ -247,7 +255,7 @@ def describe(fits: Sequence[Fitted]) -> str:
         assert measures is not None and measures.kld_mean is not None
         error = "" if measures.kld_se is None else f" +- {measures.kld_se:.2g}"
         lines.append(
-            f"{each.path}: {each.path.stat().st_size:,} bytes, predicted KLD {each.plan.recipe.predicted_kld:.3g}, "
+            f"{each.path}: {each.path.stat().st_size:,} bytes, predicted KLD {each.predicted_kld:.3g}, "
             f"measured {measures.kld_mean:.3g}{error}"
         )
         lines.append(f"  {each.verdict.summary()}")

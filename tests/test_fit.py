@@ -1,6 +1,7 @@
 """`gguf-golf fit` and `sweep` on the embedded model, killed and started again."""
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -55,6 +56,10 @@ def whole(tiny_dir, tmp_path_factory):
     return outs, fit(tiny_dir, BUDGETS, outs, SETTINGS, Constraints(), said.append, "gguf-golf sweep ..."), said
 
 
+def results_of(outs):
+    return json.loads(outs[0].with_suffix(".json").read_text())
+
+
 def test_files_results_and_page(whole):
     outs, fits, said = whole
     assert outs[0].stat().st_size == fits[0].plan.file_bytes <= 1_900_000
@@ -65,9 +70,13 @@ def test_files_results_and_page(whole):
     for each in fits:
         assert each.verdict.trials[0].name == "the plan"
         assert any(trial.name.startswith("uniform") for trial in each.verdict.trials)
+    base_ppl = results_of(outs)["models"][0]["ppl"]
+    for each in fits:
+        best = each.verdict.best
+        assert each.predicted_kld == pytest.approx(best.kld * math.log(base_ppl) / best.base_nll)
     assert 0 < klds[0] < klds[1]
     assert predicted[0] < predicted[1]
-    results = json.loads(outs[0].with_suffix(".json").read_text())
+    results = results_of(outs)
     assert [model["role"] for model in results["models"]] == ["base", "noise-floor", "quant", "quant"]
     assert results["command"] == "gguf-golf sweep ..."
     assert outs[0].with_suffix(".html").is_file()

@@ -53,17 +53,15 @@ def main(
         files = [Path(folder) / f"{name}.gguf" for name in jobs]
         for path, job in zip(files, jobs.values(), strict=True):
             convert(base, path, type_name=type_name, job=job)
-        print("| text | KLD without | with feedback | less |\n|---|---|---|---|")
+        print("| text | PPL of the original | KLD without | with feedback | less |\n|---|---|---|---|---|")
         for given in texts:
             text = TextSettings(plain_text(given, Path(folder)), n_chunks=chunks)
-            measured = [result.measures for result in evaluate(base, files, text, threads=threads)[1:]]
-            without, fed = ((m.kld_mean, m.kld_se) for m in measured if m is not None)
-            rows.append({"text": given.name, "plain": without, "feedback": fed})
-            less = 100 * (1 - fed[0] / without[0])
-            print(
-                f"| {given.name} | {without[0]:.4f} ± {without[1]:.4f} | {fed[0]:.4f} ± {fed[1]:.4f} | {less:.0f}% |",
-                flush=True,
-            )
+            original, *measured = (result.measures for result in evaluate(base, files, text, threads=threads))
+            without, fed = ((m.kld_mean, m.kld_se) for m in measured)
+            rows.append({"text": given.name, "base ppl": original.ppl, "plain": without, "feedback": fed})
+            cells = [f"{kld:.4f} ± {kld_se:.4f}" for kld, kld_se in (without, fed)]
+            less = f"{100 * (1 - fed[0] / without[0]):.0f}%"
+            print(f"| {' | '.join([given.name, f'{original.ppl:.1f}', *cells, less])} |", flush=True)
     if json_path is not None:
         json_path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 

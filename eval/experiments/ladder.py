@@ -161,12 +161,13 @@ class Case:
         with open_journal(folder / "measured", self.controlled.to_json()) as journal:
             control = Control(self.base, planner, self.controlled, folder, journal, job)
             verdict = control.best(parse(str(size), inputs.model), path, lambda words: click.echo(words, err=True))
-        kld, kld_se = self._kld(path)
+        kld, kld_se, base_nll = self._kld(path)
         row = {
             "bpw": float(bpw),
             "bytes": path.stat().st_size,
             "planned": verdict.trials[0].plan.recipe.predicted_kld,
-            "predicted": verdict.best.kld,
+            "controlled": verdict.best.kld,
+            "predicted": verdict.best.kld_at(base_nll),
             "kld": kld,
             "kld_se": kld_se,
             "best": verdict.best.name,
@@ -184,7 +185,7 @@ class Case:
         recipe, path = self.folder / f"{name}.toml", self.folder / f"{name}.gguf"
         write_text(recipe, to_toml(Recipe(lines)))
         quantize(self.base, recipe, path, job=self.job("plain"))
-        kld, kld_se = self._kld(path)
+        kld, kld_se, _ = self._kld(path)
         row = {"name": name, "bytes": path.stat().st_size, "kld": kld, "kld_se": kld_se}
         path.unlink()
         return row
@@ -202,11 +203,12 @@ class Case:
     def _sensitivity(self, kind: str) -> Path:
         return self.folder / f"sensitivity-{kind}.json"
 
-    def _kld(self, path: Path) -> tuple[float, float]:
-        """KLD on the test text and its standard error, nats."""
-        measures = evaluate(self.base, [path], self.test, threads=self.threads)[-1].measures
-        assert measures is not None and measures.kld_mean is not None
-        return measures.kld_mean, measures.kld_se or 0.0
+    def _kld(self, path: Path) -> tuple[float, float, float]:
+        """KLD on the test text and its standard error, and the baseline's negative log-likelihood there, nats."""
+        results = evaluate(self.base, [path], self.test, threads=self.threads)
+        original, measures = results[0].measures, results[-1].measures
+        assert original is not None and measures is not None and measures.kld_mean is not None
+        return measures.kld_mean, measures.kld_se or 0.0, math.log(original.ppl)
 
 
 def name_of(model: str) -> str:
@@ -322,7 +324,7 @@ def table(results: Mapping[str, dict]) -> str:
             single = [kld for name, kld in row["trials"].items() if name.startswith("uniform")]
             mix = at_size(mixed, row["bytes"])
             cells = [model, f"{row['bpw']:g}", f"{row['bytes'] / 1e6:.1f}", "-" if mix is None else f"{mix:.4f}"]
-            cells.append(f"{row['predicted'] / min(single):.2f}" if single else "-")
+            cells.append(f"{row['controlled'] / min(single):.2f}" if single else "-")
             cells += _measured(row, mixed)
             cells += _measured(fed[row["bpw"]], mixed) if row["bpw"] in fed else ["-"] * 4
             lines.append(f"| {' | '.join(cells)} |")
