@@ -69,6 +69,13 @@ class Guide:
             return None
         return np.ascontiguousarray(shrunk.importance(self.imatrix, weight), np.float32)
 
+    def routed(self, weight: str, n_experts: int) -> NDArray[np.float64]:
+        """How many tokens each expert got, f64 [n_experts], relative to their mean; ones where nothing is known."""
+        entry = None if self.imatrix is None else self.imatrix.entries.get(weight)
+        if entry is None or len(entry.counts) != n_experts or not entry.counts.any():
+            return np.ones(n_experts)
+        return np.asarray(entry.counts / entry.counts.mean())
+
     def check(self, weight: str, k: int, n_experts: int) -> None:
         """Raise InputError if the imatrix or the Hessians have this weight in another shape."""
         shapes: list[tuple[str, tuple[int, ...]]] = []

@@ -6,7 +6,7 @@ its own way. Equal rows say what was done without knowing why, so anything that 
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gguf
@@ -30,6 +30,7 @@ class _Piece:
     transposed: bool  # the parameter's last two axes are swapped first
     source: torch.Tensor
     target: torch.Tensor
+    whole: bool  # the tensor is the parameter as it is
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,22 @@ class MatrixLink:
     pieces: tuple[_Piece, ...]
 
     def gather(self, values: Mapping[str, torch.Tensor], out: torch.Tensor) -> torch.Tensor:
-        """Fill `out` [n_rows, k] with the tensor's rows from `values`, which has the parameters' shapes."""
+        """The tensor's rows from `values`, which has the parameters' shapes: in `out` f32 [n_rows, k], or where they
+        are already."""
         for piece in self.pieces:
-            out[piece.target] = _as_rows(values[piece.parameter], piece.transposed)[piece.source].to(out.dtype)
+            value = values[piece.parameter]
+            if piece.whole:
+                return value.view(out.shape).to(out.dtype)
+            out[piece.target] = _as_rows(value, piece.transposed)[piece.source].to(out.dtype)
         return out
 
     def scatter(self, rows: torch.Tensor, parameters: Mapping[str, torch.Tensor]) -> None:
         """Put the tensor's rows [n_rows, k] where they belong in the parameters."""
         for piece in self.pieces:
             parameter = parameters[piece.parameter]
+            if piece.whole:
+                parameter.copy_(rows.view(parameter.shape))
+                continue
             moved = rows[piece.target].to(parameter.dtype)
             if not piece.transposed:
                 parameter.view(-1, parameter.shape[-1])[piece.source] = moved
@@ -60,7 +68,7 @@ class MatrixLink:
 
     def to(self, device: str) -> "MatrixLink":
         """The same with its row numbers on a device."""
-        pieces = (_Piece(p.parameter, p.transposed, p.source.to(device), p.target.to(device)) for p in self.pieces)
+        pieces = (replace(p, source=p.source.to(device), target=p.target.to(device)) for p in self.pieces)
         return MatrixLink(self.name, tuple(pieces))
 
 
@@ -88,7 +96,7 @@ def link_matrices(tensors: Iterable[LazyTensor], parameters: Mapping[str, torch.
             for tensor in left:
                 found = _match(tensor, table)
                 if found is not None:
-                    links[tensor.name] = MatrixLink(tensor.name, _pieces(found, transposed))
+                    links[tensor.name] = MatrixLink(tensor.name, _pieces(found, transposed, parameters))
     if missing := [tensor.name for tensor in wanted if tensor.name not in links]:
         raise InputError(
             f"{missing[0]} cannot be tuned: its rows are not those of one parameter of the transformers model; give it "
@@ -162,14 +170,19 @@ def _match(tensor: LazyTensor, table: Mapping[bytes, list[tuple[str, int]]]) -> 
     return found
 
 
-def _pieces(found: list[tuple[str, int]], transposed: bool) -> tuple[_Piece, ...]:
+def _pieces(
+    found: list[tuple[str, int]], transposed: bool, parameters: Mapping[str, torch.Tensor]
+) -> tuple[_Piece, ...]:
     by_parameter: dict[str, list[tuple[int, int]]] = {}
     for target, (parameter, source) in enumerate(found):
         by_parameter.setdefault(parameter, []).append((source, target))
-    return tuple(
-        _Piece(parameter, transposed, *(torch.tensor(side) for side in zip(*pairs, strict=True)))
-        for parameter, pairs in by_parameter.items()
-    )
+    pieces = []
+    for name, pairs in by_parameter.items():
+        source, target = (torch.tensor(side) for side in zip(*pairs, strict=True))
+        rows = parameters[name].numel() // parameters[name].shape[-1]
+        same = len(found) == rows and torch.equal(source, torch.arange(rows)) and torch.equal(target, source)
+        pieces.append(_Piece(name, transposed, source, target, same and not transposed))
+    return tuple(pieces)
 
 
 def _gguf_names(model: Model, parameters: Iterable[str]) -> dict[str, list[str]]:

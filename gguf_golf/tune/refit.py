@@ -24,24 +24,14 @@ class Refit(ABC):
     width: int
     """Numbers in memory for each weight and scale that is tried."""
 
-    def rows(
-        self, data: torch.Tensor, rows: torch.Tensor, importance: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encode `rows` f32 [n, k], for which `data` u8 [n, row_bytes] stand so far; `importance` f32 [k] weighs their
-        squared errors. Returns the new bytes and the weights f32 [n, k] that they mean. All on one device."""
-        n, k = rows.shape
-        weights = torch.ones(k, device=rows.device) if importance is None else importance
-        weights = weights.view(-1, _SUPERBLOCK)
-        step = max(1, _SEARCHED_AT_ONCE[rows.device.type] // (self.width * k))
-        done = [
-            self._blocks(
-                old.reshape(-1, data.shape[1] * _SUPERBLOCK // k),
-                new.reshape(-1, _SUPERBLOCK),
-                weights.repeat(len(new), 1),
-            )
-            for old, new in zip(data.split(step), rows.split(step), strict=True)
-        ]
-        return torch.cat([d for d, _ in done]).view(n, -1), torch.cat([w for _, w in done]).view(n, k)
+    def blocks(self, data: torch.Tensor, x: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encode x f32 [B, 256], for which `data` u8 [B, type_size] stands so far; w f32 [B, 256] weighs its errors.
+
+        Returns the new bytes and the weights f32 [B, 256] that they mean. All on one device.
+        """
+        step = max(1, _SEARCHED_AT_ONCE[x.device.type] // (self.width * _SUPERBLOCK))
+        done = [self._blocks(*slab) for slab in zip(data.split(step), x.split(step), w.split(step), strict=True)]
+        return torch.cat([new for new, _ in done]), torch.cat([weights for _, weights in done])
 
     @abstractmethod
     def _blocks(self, data: torch.Tensor, x: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -188,19 +178,19 @@ class Codebook(Refit):
         self._everywhere = False
         self.width = self._grid.shape[0] // self._grid.shape[1]
 
-    def anew(self, rows: torch.Tensor, importance: torch.Tensor | None) -> torch.Tensor:
-        """From the superblocks' largest weights, with every scale tried for each sub-block, a few times."""
-        x = rows.reshape(-1, _SUPERBLOCK)
+    def anew(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        """Bytes for x f32 [B, 256] with importances w, from nothing: from the superblocks' largest weights, with every
+        scale tried for each sub-block, a few times."""
         d = x.abs().amax(1) / (float(self._grid.max()) * (self._first + _FIRST_SCALE * self._step))
         scale, index, sign = (
-            torch.zeros(len(x), _SUPERBLOCK // per, dtype=torch.long, device=rows.device)
+            torch.zeros(len(x), _SUPERBLOCK // per, dtype=torch.long, device=x.device)
             for per in (self._per_scale, self._grid.shape[1], 1)
         )
-        data = self._pack(_Codes(d, scale, index, sign)).view(len(rows), -1)
+        data = self._pack(_Codes(d, scale, index, sign))
         search = copy.copy(self)
         search._everywhere = True
         for _ in range(_ROUNDS):
-            data, _weights = search.rows(data, rows, importance)
+            data, _weights = search.blocks(data, x, w)
         return data
 
     def _blocks(self, data: torch.Tensor, x: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,5 +1,6 @@
 """What is trained on: chunks of tokens of text files, or text that the model itself writes."""
 
+import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -70,6 +71,8 @@ def sampled(model: Any, start: int, n_chunks: int, n_ctx: int, *, seed: int, dev
 
 def _written(model: Any, start: int, n: int, n_ctx: int, seed: int, device: str) -> NDArray[np.int32]:
     """Chunks int32 [n, n_ctx]."""
+    if device == "cuda":
+        model = copy.deepcopy(model).bfloat16()
     # no end of text: what would end one goes on as the next text, as in the chunks of a corpus
     model.generation_config = transformers.GenerationConfig(
         do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=n_ctx - 1, pad_token_id=start
@@ -79,8 +82,7 @@ def _written(model: Any, start: int, n: int, n_ctx: int, seed: int, device: str)
         torch.manual_seed(seed)
         for first in range(0, n, at_once):
             begun = torch.full((min(at_once, n - first), 1), start, dtype=torch.long, device=device)
-            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-                written = model.generate(begun, attention_mask=torch.ones_like(begun))
+            written = model.generate(begun, attention_mask=torch.ones_like(begun))
             chunks.append(written.cpu().numpy().astype(np.int32))
             bar.update(len(begun))
     return np.concatenate(chunks)
@@ -93,7 +95,7 @@ def _at_once(model: Any, n_ctx: int, device: str) -> int:
     config = model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    each = 2 * 4 * 2 * config.num_hidden_layers * heads * width * n_ctx + 16 * config.vocab_size
+    each = 2 * 2 * 2 * config.num_hidden_layers * heads * width * n_ctx + 16 * config.vocab_size
     return int(max(1, min(_SAMPLED_AT_ONCE[device], torch.cuda.mem_get_info()[0] // 3 // each)))
 
 

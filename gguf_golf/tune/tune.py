@@ -47,7 +47,7 @@ STEPS = 400
 BATCH_TOKENS = (4096, 32768)
 """Tokens of a batch are what gives STEPS steps, between these bounds: more steps are better than larger batches."""
 
-SAMPLED_TOKENS = 4_000_000
+SAMPLED_TOKENS = 1_000_000
 """A model writes at most so many tokens; longer training reads them again."""
 
 MEASURING, MEASURES = 0.1, (4, 20)

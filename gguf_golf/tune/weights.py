@@ -4,6 +4,7 @@ The model computes with what is stored, and its gradients move the latents (a st
 the latents are encoded again, with the encoder that writes files.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +22,8 @@ from gguf_golf.tune.decode import decode
 from gguf_golf.tune.mapping import MatrixLink, NormLink
 from gguf_golf.tune.refit import CODEBOOKS, REFITS, Codebook, Refit
 
-HOLD = 0.0
-"""How much the encoder prefers what is stored: it encodes the latents moved towards it by this share."""
+REFITTED_AT_ONCE = {"cuda": 1 << 26, "cpu": 1 << 22}
+"""Weights of several matrices that are encoded again together: a GPU takes as long for one matrix as for dozens."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,14 @@ class Matrix:
     f32 [n_rows, k] if it is trained."""
 
     def __init__(self, tensor: LazyTensor, quant_type: QuantType, link: MatrixLink, device: str) -> None:
-        self.tensor, self.quant_type, self.link, self._device = tensor, quant_type, link.to(device), device
+        self.tensor, self.quant_type, self.link, self.device = tensor, quant_type, link.to(device), device
         self.shape = (tensor.n_rows, tensor.shape[-1])
         self.data = torch.empty((self.shape[0], quant_type.row_bytes(self.shape[1])), dtype=torch.uint8)
         self.stored = torch.empty(0)
         self.latent: torch.Tensor | None = None
+        self._leaves: list[torch.Tensor] = []  # the latent's rows of each expert, in the same memory
+        self._gradient: torch.Tensor | None = None
+        self._importance: torch.Tensor | None = None
 
     def begin(self, guide: Guide, encoder: Encoder, data: torch.Tensor | None) -> None:
         """Store the original weights: as `data` has them, or encoded here.
@@ -61,7 +65,8 @@ class Matrix:
         """
         rows = self.tensor.load_rows(0, self.shape[0]) if data is None else None
         if rows is not None and (codebook := self._codebook(rows)):
-            data = self._anew(codebook, torch.from_numpy(rows).to(self._device), guide)
+            blocks = torch.from_numpy(rows).to(self.device).view(-1, self.quant_type.block_size)
+            data = codebook.anew(blocks, self.importances(guide))
         if data is not None:
             self.put(data, encoder.threads)
         elif rows is not None:
@@ -70,34 +75,75 @@ class Matrix:
     def put(self, data: torch.Tensor, threads: int) -> None:
         """Store these bytes."""
         self.data = data.reshape(self.data.shape)
-        self.stored = decode(self.data.cpu(), self.quant_type, self.shape, self._device, threads)
+        self.stored = decode(self.data.cpu(), self.quant_type, self.shape, self.device, threads)
 
-    def train(self) -> float:
-        """Make the original weights the latents; the rms of the encoding error."""
-        rows = torch.from_numpy(self.tensor.load_rows(0, self.shape[0])).to(self._device)
-        self.latent = rows.requires_grad_(True)
-        return float((rows.detach() - self.stored).square().mean().sqrt())
+    def train(self, guide: Guide) -> list[tuple[torch.Tensor, float]]:
+        """Make the original weights the latents: those of each expert, with the measure of their steps. That is the
+        rms of the encoding error, and less for an expert that gets fewer tokens than the mean: Adam's steps are as long
+        where there is little but noise, and so it stays near its first encoding."""
+        self.latent = torch.from_numpy(self.tensor.load_rows(0, self.shape[0])).to(self.device)
+        error = float((self.latent - self.stored).square().mean().sqrt())
+        routed = np.minimum(guide.routed(self.tensor.name, self.tensor.n_experts), 1)
+        self._leaves = [self.latent[span].requires_grad_(True) for span, _ in self._experts(guide)]
+        return [(leaf, error * float(share)) for leaf, share in zip(self._leaves, routed, strict=True)]
+
+    def take(self, gradients: Mapping[str, torch.Tensor]) -> None:
+        """Give the latents the gradients of the parameters that they are stored in."""
+        assert self.latent is not None
+        if self._gradient is None:
+            self._gradient = torch.empty_like(self.latent)
+        gathered = self.link.gather(gradients, self._gradient)
+        for leaf, gradient in zip(self._leaves, gathered.split(len(self._leaves[0])), strict=True):
+            leaf.grad = gradient
 
     def encode(self, guide: Guide, encoder: Encoder) -> None:
-        """Encode the latents, if there are any.
+        """Encode the latents with the encoder that writes files.
 
         Raises OutOfRange for weights that the type cannot hold, or that are not numbers.
         """
-        if self.latent is None:
-            return
-        latent = self.latent.detach()
-        target = torch.lerp(latent, self.stored, HOLD)
-        if self.quant_type.name in REFITS:
-            self._refit(REFITS[self.quant_type.name], target, guide, encoder.threads)
-        elif self._device == "cpu":
-            self._encode(target.numpy(), guide, encoder)
+        assert self.latent is not None
+        if self.device == "cpu":
+            self._encode(self.latent.numpy(), guide, encoder)
         else:
             # pinned memory is many times faster to copy to and from, and torch keeps it for the next time
-            self._encode(torch.empty(self.shape, pin_memory=True).copy_(target).numpy(), guide, encoder)
+            self._encode(torch.empty(self.shape, pin_memory=True).copy_(self.latent).numpy(), guide, encoder)
+
+    def refitted(self, data: torch.Tensor, weights: torch.Tensor, threads: int) -> None:
+        """Store blocks that were encoded again on the device, and what they mean.
+
+        On a CPU it is what llama.cpp rounds it to, so that an interrupted run resumes with the same bits.
+        """
+        if self.device == "cpu":
+            self.put(data, threads)
+        else:
+            self.data, self.stored = data.view(self.data.shape), weights.view(self.shape)
+
+    @property
+    def n_weights(self) -> int:
+        """How many weights the tensor has."""
+        return self.shape[0] * self.shape[1]
+
+    def superblocks(self) -> torch.Tensor:
+        """The latents f32 [B, block_size]."""
+        assert self.latent is not None
+        return self.latent.view(-1, self.quant_type.block_size)
+
+    def blocks(self) -> torch.Tensor:
+        """The bytes as blocks u8 [B, type_size] on the device."""
+        return self.data.to(self.device).view(-1, self.quant_type.type_size)
+
+    def importances(self, guide: Guide) -> torch.Tensor:
+        """Of every weight, f32 [B, block_size] on the device; ones where nothing is known."""
+        if self._importance is None:
+            every = [guidance.importance for _, guidance in self._experts(guide)]
+            known = [np.ones(self.shape[1], np.float32) if each is None else each for each in every]
+            self._importance = torch.from_numpy(np.stack(known)).to(self.device)
+        rows = self._importance.repeat_interleave(self.shape[0] // len(self._importance), 0)
+        return rows.view(-1, self.quant_type.block_size)
 
     def release(self) -> None:
         """Give back the memory of all but the bytes."""
-        self.latent, self.stored = None, torch.empty(0)
+        self.latent, self._leaves, self._gradient, self.stored = None, [], None, torch.empty(0)
 
     def _encode(self, rows: NDArray[np.float32], guide: Guide, encoder: Encoder) -> None:
         """With the encoder that writes files."""
@@ -106,35 +152,11 @@ class Matrix:
                 self.data[span] = torch.from_numpy(encode_in_range(encoder, rows[span], self.quant_type, guidance))
             except OutOfRangeError as error:
                 raise OutOfRange(self.tensor.name, self.quant_type, error.peak) from error
-        self.stored = decode(self.data, self.quant_type, self.shape, self._device, encoder.threads)
-
-    def _refit(self, refit: Refit, rows: torch.Tensor, guide: Guide, threads: int) -> None:
-        """On the device, from what is stored."""
-        if not bool(torch.isfinite(rows).all()):
-            raise OutOfRange(self.tensor.name, self.quant_type, float("nan"))
-        data, stored = self.data.to(self._device), []
-        for span, importance in self._importances(guide):
-            data[span], weights = refit.rows(data[span], rows[span], importance)
-            stored.append(weights)
-        self.data = data
-        # as llama.cpp rounds it on a CPU, where an interrupted run resumes with the same bits
-        self.stored = torch.cat(stored)
-        if self._device == "cpu":
-            self.put(data, threads)
+        self.stored = decode(self.data, self.quant_type, self.shape, self.device, encoder.threads)
 
     def _codebook(self, rows: NDArray[np.float32]) -> Codebook | None:
         """None for another type, and where weights may be out of its range, of which ggml's encoder is asked."""
         return CODEBOOKS.get(self.quant_type.name) if within(largest(rows), HARMLESS) else None
-
-    def _anew(self, codebook: Codebook, rows: torch.Tensor, guide: Guide) -> torch.Tensor:
-        """Bytes on the device, from nothing."""
-        return torch.cat([codebook.anew(rows[span], importance) for span, importance in self._importances(guide)])
-
-    def _importances(self, guide: Guide) -> Iterator[tuple[slice, torch.Tensor | None]]:
-        """The rows of each expert, and f32 [k] on the device."""
-        for span, guidance in self._experts(guide):
-            known = guidance.importance
-            yield span, None if known is None else torch.from_numpy(known).to(self._device)
 
     def _experts(self, guide: Guide) -> Iterator[tuple[slice, Guidance]]:
         """The rows of each expert and what is known of their inputs; a dense matrix is one expert."""
@@ -170,19 +192,39 @@ class Student:
         """Let the norms have gradients, and give them back."""
         return [self.parameters[link.parameter].requires_grad_(True) for link in self.norms.values()]
 
-    def train_matrices(self, wanted: Sequence[Matrix]) -> list[float]:
-        """Make latents of these matrices, let the parameters that they are made of have gradients, and give back each
-        matrix's rms encoding error."""
+    def train_matrices(self, wanted: Sequence[Matrix]) -> list[tuple[torch.Tensor, float]]:
+        """Make latents of these matrices, and let the parameters that they are made of have gradients; what
+        `Matrix.train` gives back."""
         for matrix in wanted:
             for piece in matrix.link.pieces:
                 self.parameters[piece.parameter].requires_grad_(True)
-        return [matrix.train() for matrix in wanted]
+        return [latent for matrix in wanted for latent in matrix.train(self._guide)]
 
     def refresh(self, matrices: Sequence[Matrix]) -> None:
-        """Encode the latents of these matrices and compute with the result from now on."""
+        """Encode the latents of these matrices and compute with the result from now on.
+
+        Raises OutOfRange for weights that their type cannot hold, or that are not numbers.
+        """
         for matrix in matrices:
-            matrix.encode(self._guide, self._encoder)
+            if matrix.quant_type.name not in REFITS:
+                matrix.encode(self._guide, self._encoder)
+        for name, refit in REFITS.items():
+            self._refit(refit, [matrix for matrix in matrices if matrix.quant_type.name == name])
         self._place(matrices)
+
+    def _refit(self, refit: Refit, matrices: Sequence[Matrix]) -> None:
+        for group in _groups(matrices):
+            latents = torch.cat([matrix.superblocks() for matrix in group])
+            if not bool(torch.isfinite(latents).all()):
+                raise OutOfRange(group[0].tensor.name, group[0].quant_type, math.nan)
+            data, weights = refit.blocks(
+                torch.cat([matrix.blocks() for matrix in group]),
+                latents,
+                torch.cat([matrix.importances(self._guide) for matrix in group]),
+            )
+            counts = [len(matrix.blocks()) for matrix in group]
+            for matrix, new, stored in zip(group, data.split(counts), weights.split(counts), strict=True):
+                matrix.refitted(new, stored, self._encoder.threads)
 
     def put(self, content: Content) -> None:
         """Compute with this content."""
@@ -214,9 +256,7 @@ class Student:
             for piece in matrix.link.pieces:
                 parameter = self.parameters[piece.parameter]
                 gradients[piece.parameter] = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            if matrix.latent.grad is None:
-                matrix.latent.grad = torch.empty_like(matrix.latent)
-            matrix.link.gather(gradients, matrix.latent.grad)
+            matrix.take(gradients)
         for name in gradients:
             self.parameters[name].grad = None
 
@@ -227,3 +267,15 @@ class Student:
             own = self.parameters[link.parameter].detach().float().cpu().numpy()
             norms[name] = (own * np.float32(link.scale) + np.float32(link.offset)).astype(np.float32)
         return Content({matrix.tensor.name: matrix.data.cpu().numpy().copy() for matrix in self.matrices}, norms)
+
+
+def _groups(matrices: Sequence[Matrix]) -> Iterator[list[Matrix]]:
+    """Matrices that are encoded again together: of up to REFITTED_AT_ONCE weights, or one."""
+    group: list[Matrix] = []
+    for matrix in matrices:
+        if group and sum(each.n_weights for each in [*group, matrix]) > REFITTED_AT_ONCE[matrix.device]:
+            yield group
+            group = []
+        group.append(matrix)
+    if group:
+        yield group

@@ -139,8 +139,9 @@ def test_a_start_of_other_types_is_refused(one_layer: Path, short: Settings, tmp
 
 
 def test_one_layer_at_a_time_is_measured_as_llama_cpp_measures_it_and_resumes(
-    two_layers: Path, short: Settings, tmp_path: Path
+    two_layers: Path, short: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(train, "SAVE_SECONDS", 0)
     plain, out, again = (tmp_path / f"{name}.gguf" for name in ("plain", "out", "again"))
     convert(two_layers, plain, type_name="q2_k", job=JOB)
     settings = replace(short, window=1, measured=short.texts)
@@ -163,7 +164,8 @@ def test_one_layer_at_a_time_is_measured_as_llama_cpp_measures_it_and_resumes(
         tune(two_layers, again, type_name="q2_k", settings=settings, job=JOB, say=interrupt)
     said: list[str] = []
     resumed = tune(two_layers, again, type_name="q2_k", settings=settings, job=JOB, say=said.append)
-    assert "layers 0 to 0: resuming at step 8 of 8" in said
+    assert "layers 1 to 1: resuming at step 6 of 8" in said
+    assert not any(words.startswith("layers 0 to 0: step") for words in said)
     assert tensors(again) == tensors(out)
     assert resumed.measured == done.measured
     assert [path.name for path in tmp_path.iterdir() if ".tune" in path.name] == []
@@ -183,7 +185,10 @@ def test_only_norms_leaves_the_matrices_as_quantize_makes_them(
     }
 
 
-def test_an_interrupted_run_resumes_with_the_same_file(one_layer: Path, short: Settings, tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes_with_the_same_file(
+    one_layer: Path, short: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "SAVE_SECONDS", 0)
     whole, out = tmp_path / "whole.gguf", tmp_path / "out.gguf"
     tune(one_layer, whole, type_name="tcq2", settings=short, job=JOB)
     said: list[str] = []
