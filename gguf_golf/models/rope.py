@@ -135,8 +135,11 @@ def of(config: Config, given: dict[str, Any], theta: float) -> Rope:
     if unknown := sorted(given.keys() - KNOWN_KEYS):
         config.note(f"config.json's rope settings have {', '.join(unknown)}, which transformers does not use either")
     partial = given.get("partial_rotary_factor", config.get("partial_rotary_factor"))
-    if partial not in (None, 1, 1.0) and kind != "default":
-        raise InputError(f"{where}: partial_rotary_factor {partial} with {kind} rope scaling is not known here")
+    if partial not in (None, 1, 1.0):
+        if kind == "default":
+            config.note(f"partial_rotary_factor is {partial}, which transformers does not use for this class either")
+        else:
+            raise InputError(f"{where}: partial_rotary_factor {partial} with {kind} rope scaling is not known here")
     if kind == "dynamic":
         config.note("config.json asks for dynamic rope scaling, which acts only beyond max_position_embeddings; "
                     "llama.cpp has nothing like it")  # fmt: skip

@@ -74,6 +74,11 @@ BREAKAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
         lambda p: edit_json(p / "config.json", architectures=["OlmoForCausalLM"], vocab_size=[320]),
         "vocab_size must be a positive integer",
     ),
+    "layers of an unknown kind": (
+        "qwen3-sharded",
+        lambda p: edit_json(p / "config.json", layer_types=["linear_attention", "full_attention"]),
+        "layer_types has 'linear_attention'",
+    ),
     "unknown rope": (
         "llama-biases",
         lambda p: edit_json(p / "config.json", rope_scaling={"type": "spiral", "factor": 2}),

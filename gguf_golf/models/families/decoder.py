@@ -113,6 +113,13 @@ class Decoder:
                 f"{self.config.directory}/config.json: {self.rope.kind} rope scaling with these settings; llama.cpp's "
                 f"{self.architecture} knows only linear scaling and YaRN with the default betas and truncation"
             )
+        kinds = self.config.values.get("layer_types")
+        for kind in kinds if isinstance(kinds, list) else []:
+            if kind not in ("full_attention", "sliding_attention"):
+                raise InputError(
+                    f"{self.config.directory}/config.json: layer_types has {kind!r:.50}; llama.cpp's "
+                    f"{self.architecture} has nothing like it"
+                )
         if (activation := self.config.get("hidden_act", "silu")) not in ("silu", "swish"):
             raise InputError(
                 f"{self.config.directory}/config.json: hidden_act {activation!r}; llama.cpp computes only silu here"
