@@ -16,6 +16,7 @@ from typing import Any
 from gguf_golf.errors import InputError
 from gguf_golf.evaluate.results import SCHEMA, SCHEMA_VERSION, TextMeasures
 from gguf_golf.formats import types
+from gguf_golf.models.roles import EMBEDDINGS
 
 Measures = dict[str, float]
 """The measures that are known, by their names in the schema; `kld_histogram` is kept apart."""
@@ -101,6 +102,13 @@ class Model:
     recipe: str | None
     tuned: str | None = None
     label: str = ""
+
+    @property
+    def layers_bpw(self) -> float | None:
+        """Bits per weight of the layers alone, without embedding and head; None if the tensors are not listed."""
+        layers = [tensor for tensor in self.tensors if tensor.name not in EMBEDDINGS]
+        weights = sum(math.prod(tensor.shape) for tensor in layers)
+        return 8 * sum(tensor.bytes for tensor in layers) / weights if weights else None
 
     @property
     def is_stock(self) -> bool | None:

@@ -31,14 +31,30 @@ class Column:
 def columns(axes: Sequence[Axis], results: Results) -> list[Column]:
     """The columns for which at least one file has a value."""
     every = [
-        Column("size", "bytes of the file, decimal units", lambda m: words.size(m.bytes), lambda m: m.bytes),
+        Column(
+            "size",
+            "bytes of the whole file, header and tokenizer included; decimal units",
+            lambda m: words.size(m.bytes),
+            lambda m: m.bytes,
+        ),
         Column(
             "download",
             "bytes after zstd -19: what a compressed download costs",
             lambda m: words.size(m.bytes_zstd) if m.bytes_zstd else "–",
             lambda m: m.bytes_zstd,
         ),
-        Column("bits per weight", "all tensors over all parameters", lambda m: words.number(m.bpw), lambda m: m.bpw),
+        Column(
+            "bits per weight",
+            "all tensors, embedding and head included, over all parameters",
+            lambda m: words.number(m.bpw),
+            lambda m: m.bpw,
+        ),
+        Column(
+            "layers' bits per weight",
+            "without embedding and head, which are a large part of small models",
+            lambda m: words.number(m.layers_bpw),
+            lambda m: m.layers_bpw,
+        ),
         _measure("KLD", "mean KL divergence to the original, nats", "kld_mean", "kld_se"),
         _measure("KLD median", "half of all tokens are changed less", "kld_p50", "kld_p50_se"),
         _measure("KLD 99%", "one token in a hundred is changed more", "kld_p99", "kld_p99_se"),

@@ -115,3 +115,11 @@ def test_equal_names_are_told_apart() -> None:
     twins = [quant("q4", 100, 0.1), {**quant("q4", 90, 0.2), "sha256": "ee" * 32}]
     labels = [model.label for model in merge([read(document(base(), *twins))]).quants]
     assert len(set(labels)) == 2 and labels[1].endswith("(eeeeee)")
+
+
+def test_the_layers_bits_leave_out_the_vocabulary() -> None:
+    """Four matrices at 4 bits and a norm in F32, beside an embedding at 6.5625."""
+    listed, unlisted = read(document(quant("tcq3", 1, 0.1), quant("q4", 1, 0.1, tensors=[]))).quants
+    matrices = 4 * 256 * 512
+    assert listed.layers_bpw == pytest.approx(8 * (matrices // 2 + 1024) / (matrices + 256))
+    assert unlisted.layers_bpw is None
