@@ -65,6 +65,7 @@ class Tiny:
     settings: dict[str, Any] = field(default_factory=dict)
     tokenizer: str = "qwen2"
     untouched: bool = False  # `settings` alone, without BASE
+    new: bool = False  # came with transformers 5: there is no older layout
 
 
 CLASSES = {
@@ -90,7 +91,7 @@ CLASSES = {
     "gemma3": Tiny("Gemma3Text", {"head_dim": 32, "sliding_window": 64, "query_pre_attn_scalar": 32,
         "num_hidden_layers": 7}, "gemma"),
     "gemma4": Tiny("Gemma4Text", {"head_dim": 32, "global_head_dim": 64, "sliding_window": 64, "num_hidden_layers": 6,
-        "vocab_size_per_layer_input": 640, "hidden_size_per_layer_input": 16}, "gemma"),
+        "vocab_size_per_layer_input": 640, "hidden_size_per_layer_input": 16}, "gemma", new=True),
     "phi": Tiny("Phi", {"num_key_value_heads": 4}),
     "phi3": Tiny("Phi3"),
     "phimoe": Tiny("Phimoe", {"num_local_experts": 4, "num_experts_per_tok": 2, "lm_head_bias": True,
@@ -194,7 +195,9 @@ def main() -> None:
         print(json.dumps(vars(examine(*arguments.one))))
         return
     layouts = [arguments.layout] if arguments.layout else LAYOUTS
-    rows = all_rows([(name, layout) for name in arguments.names or CLASSES for layout in layouts], arguments.jobs)
+    names = arguments.names or CLASSES
+    wanted = [(name, layout) for name in names for layout in layouts if layout == "saved" or not CLASSES[name].new]
+    rows = all_rows(wanted, arguments.jobs)
     if arguments.json:
         arguments.json.write_text(json.dumps([vars(row) for row in rows], indent=1) + "\n", encoding="utf-8")
     if not arguments.names and not arguments.layout:
