@@ -137,7 +137,7 @@ def test_card(tmp_path: Path) -> None:
     write_report(document(*ladder()), None, markdown=tmp_path / "card.md")
     card = (tmp_path / "card.md").read_text(encoding="utf-8")
     assert "**Take golf-tcq3.gguf (3.00 MB" in card
-    assert "| golf-q4.gguf | 4.00 MB | 4.00 | 0.0200 ± 0.0012 |" in card
+    assert "| golf-q4.gguf | 4.00 MB | 4.00 | 4.01 | 0.0200 ± 0.0012 |" in card
     assert "need gguf-golf's runtime: tcq3." in card
     assert "| tcq3 | 3.00 MB | 93.3 (92.5 to 94.1) | 99.5 (99.4 to 99.5) |" in card
     assert "    gguf-golf eval base.gguf" in card
