@@ -134,7 +134,7 @@ class Subject:
     fixed_bytes: int
     token_counts: Tensor
     original_norms: dict[str, Tensor] = field(default_factory=dict)
-    _content: dict[str, int] = field(default_factory=dict)
+    _content: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def norms(self) -> dict[str, nn.Parameter]:
@@ -147,9 +147,9 @@ class Subject:
             norm.data.copy_((norms or {}).get(name, self.original_norms[name]))
         for name, matrix in self.matrices.items():
             content = weights.get(name, matrix.original)
-            if self._content.get(name) != id(content):
+            if self._content.get(name) is not content:
                 matrix.module.weight.data.copy_(content)
-                self._content[name] = id(content)
+                self._content[name] = content
 
     def __post_init__(self) -> None:
         self.original_norms = {name: norm.detach().clone() for name, norm in self.norms.items()}
