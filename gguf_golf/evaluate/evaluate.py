@@ -21,7 +21,7 @@ from gguf_golf.evaluate.results import ModelResult, TextMeasures, base_measures,
 from gguf_golf.evaluate.suite import Suite
 from gguf_golf.evaluate.tasks.task import TaskRun
 from gguf_golf.runtime.cache import cache_dir
-from gguf_golf.runtime.session import check_gguf
+from gguf_golf.runtime.session import check_gguf, is_repacked
 from gguf_golf.threads import resolve
 
 Values = TypeVar("Values", np.void, np.float32)
@@ -50,6 +50,8 @@ def run_suite(
 ) -> list[ModelResult]:
     """Measure the base, the noise floor if asked for, and each model; one result each, in this order.
 
+    The noise floor is the base through another batch size, and each model that llama.cpp repacks (is_repacked) as it is
+    stored.
     Where a suite has texts alone, `base` may be a file of base log-probabilities (then no base row). `peers` are models
     in other engines: they come last, and are measured on the texts alone. Raises InputError for files and texts that do
     not fit together, DataError for logits that are NaN.
@@ -66,13 +68,16 @@ def run_suite(
             f"{base}: log-probabilities can be the base of texts only, without a noise floor; name the base's GGUF"
         )
     results = [] if foreign else [file_result(base, "base")]
+    files = [] if foreign else [base]
     if suite.noise_floor:
-        results.append(file_result(base, "noise-floor"))
+        again = [base, *(path for path in paths if texts and is_repacked(path))]
+        results += [file_result(path, "noise-floor") for path in again]
+        files += again
     results += [file_result(path, "quant") for path in paths]
-    files = [*[base] * (len(results) - len(paths)), *paths]
+    files += paths
     for result, file in zip(results, files, strict=True):
         if texts:
-            _measure_texts(result, file, texts, threads)
+            _measure_texts(result, file, texts, threads, is_base=file == base)
     tested = [(result, file) for result, file in zip(results, files, strict=True) if result.role != "noise-floor"]
     _run_tasks(suite, tested, cache, threads)
     _measure_cost(suite, tested, cache)
@@ -87,14 +92,17 @@ def _judge(peer: Peer, texts: dict[str, BaseOnText], parameters: int, threads: i
     return result
 
 
-def _measure_texts(result: ModelResult, file: Path, texts: dict[str, BaseOnText], threads: int) -> None:
+def _measure_texts(
+    result: ModelResult, file: Path, texts: dict[str, BaseOnText], threads: int, *, is_base: bool
+) -> None:
     """Every text alone, and all pooled where their chunks have one size (else the first text stands for all)."""
     if result.role == "base":
         losses = {name: on_text.nll for name, on_text in texts.items()}
         _fill(result, losses, texts, base_measures)
     else:
-        ubatch = NOISE_UBATCH if result.role == "noise-floor" else perplexity.UBATCH
-        scores = {name: on_text.compare(file, threads, ubatch) for name, on_text in texts.items()}
+        is_noise = result.role == "noise-floor"
+        ubatch, as_stored = NOISE_UBATCH if is_noise and is_base else perplexity.UBATCH, is_noise and not is_base
+        scores = {name: on_text.compare(file, threads, ubatch, as_stored=as_stored) for name, on_text in texts.items()}
         _fill(result, scores, texts, model_measures)
 
 

@@ -82,13 +82,16 @@ class BaseOnText:
             self._bos = model.bos if model.add_bos else None
         self._digest = None if self.foreign else tokenizer_digest(base)
 
-    def compare(self, path: Path, threads: int, n_ubatch: int = perplexity.UBATCH) -> NDArray[np.void]:
+    def compare(
+        self, path: Path, threads: int, n_ubatch: int = perplexity.UBATCH, *, as_stored: bool = False
+    ) -> NDArray[np.void]:
         """TOKEN_SCORE [n_chunk, n_scored] of a model; `nll_base` is exact where this class computed the base.
 
-        Raises InputError if the model's tokenizer cuts the text differently from the base's.
+        `as_stored` keeps llama.cpp from repacking its tensors. Raises InputError if the model's tokenizer cuts the text
+        differently from the base's.
         """
-        cached = self.folder / f"{file_sha256(path)}-{n_ubatch}.scores"
-        with locked(cached, wait=True), LoadedModel(path) as model:
+        cached = self.folder / f"{file_sha256(path)}-{n_ubatch}{'-stored' if as_stored else ''}.scores"
+        with locked(cached, wait=True), LoadedModel(path, in_place=as_stored) as model:
             self._check_tokens(model)
             scores = perplexity.score(model, self.logits, cached, threads, n_ubatch)
         scores["nll_base"] = self.nll

@@ -127,7 +127,7 @@ def chunk_means(values: NDArray[Any]) -> dict[str, list[float]]:
 
 @dataclass
 class ModelResult:
-    """All that is known about one file. `role` is "base", "quant" or "noise-floor" (the base through another path)."""
+    """All that is known of one file. `role` is "base", "quant" or "noise-floor" (one of these, computed otherwise)."""
 
     file: str
     role: str

@@ -323,6 +323,13 @@ class Context:
         self.close()
 
 
+def is_repacked(path: Path) -> bool:
+    """Whether llama.cpp computes with some tensors of a file in another layout than the file's, with other rounding."""
+    with captured_log() as log:
+        LoadedModel(path, without_weights=True).close()
+    return "CPU_REPACK model buffer size" in "".join(log)
+
+
 def check_gguf(path: Path) -> None:
     """Raise InputError, in words that name the fix, unless `path` is a file that starts like a GGUF."""
     if not path.is_file():

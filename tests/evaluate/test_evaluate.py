@@ -15,6 +15,7 @@ from gguf_golf.evaluate.evaluate import evaluate
 from gguf_golf.evaluate.logits_file import LogitsShape
 from gguf_golf.evaluate.on_text import BaseOnText, TextSettings
 from gguf_golf.evaluate.results import ModelResult, TextMeasures
+from gguf_golf.runtime.session import is_repacked
 
 N_CTX = 256
 N_CHUNKS = 4
@@ -109,12 +110,28 @@ def test_means_of_chunks_stand_beside_those_of_all(
     assert ratios.mean() == pytest.approx(found.ln_ppl_ratio, abs=1e-5)
 
 
+def test_what_llama_cpp_repacks_is_measured_as_stored_too(
+    tiny: Callable[[str], Path], text: TextSettings, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Q4_0 is repacked on x86 with AVX2 and on Arm; another CPU would show two equal rows here."""
+    monkeypatch.setattr("gguf_golf.evaluate.evaluate.is_repacked", lambda path: path == tiny("q4_0"))
+    results = evaluate(tiny("bf16"), [tiny("q4_0"), tiny("q5_0")], text, threads=2, noise_floor=True)
+    assert [(result.role, result.file) for result in results] == [
+        *(("base", tiny("bf16").name), ("noise-floor", tiny("bf16").name), ("noise-floor", tiny("q4_0").name)),
+        *(("quant", tiny("q4_0").name), ("quant", tiny("q5_0").name)),
+    ]
+    stored, loaded = measures(results[2]), measures(results[3])
+    assert stored.kld_mean == pytest.approx(loaded.kld_mean, rel=0.1)
+    assert (stored.kld_mean == loaded.kld_mean) == (not is_repacked(tiny("q4_0")))
+    assert not is_repacked(tiny("bf16"))
+
+
 def test_the_noise_floor_is_far_below_the_smallest_loss(
     tiny: Callable[[str], Path], text: TextSettings, own_cache: Path
 ) -> None:
     results = evaluate(tiny("bf16"), [tiny("q8_0")], text, threads=2, noise_floor=True)
-    assert [result.role for result in results] == ["base", "noise-floor", "quant"]
-    floor, loss = measures(results[1]), measures(results[2])
+    assert [result.role for result in results[:2]] == ["base", "noise-floor"]
+    floor, loss = measures(results[1]), measures(results[-1])
     assert floor.kld_mean is not None
     assert loss.kld_mean is not None
     assert abs(floor.kld_mean) < loss.kld_mean / 20
