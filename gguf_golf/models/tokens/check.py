@@ -90,10 +90,15 @@ def _by_transformers(files: TokenizerFiles) -> Encode:
 
 def _by_files(files: TokenizerFiles) -> Iterator[Encode]:
     if files.tokenizer:
+        if files.settings.get("fix_mistral_regex") is True:
+            return  # transformers puts another expression in place of the file's
         if importlib.util.find_spec("tokenizers") is not None:
-            from tokenizers import Tokenizer
+            from tokenizers import AddedToken, Tokenizer
 
             written = Tokenizer.from_file(str(files.path))
+            for token in files.added_tokens:  # of tokenizer_config.json and added_tokens.json too
+                if written.token_to_id(token.text) is None:
+                    written.add_tokens([AddedToken(token.text, **dict.fromkeys(token.flags, True))])
             yield lambda text, special: list(written.encode(text, add_special_tokens=special).ids)
     elif files.model_path.is_file():
         processor = SentencePieceProcessor(model_file=str(files.model_path))

@@ -12,7 +12,8 @@ from tests.models.tokens.conftest import Write, byte_level, character_level, voc
 
 pytest.importorskip("transformers", reason="the [hf] extra")
 
-from gguf_golf.models.tokens.check import compare
+from gguf_golf.models.tokens.check import compare, differences
+from gguf_golf.runtime.session import LoadedModel
 
 
 def test_a_right_file_has_no_differences(write: Write) -> None:
@@ -22,6 +23,15 @@ def test_a_right_file_has_no_differences(write: Write) -> None:
     ):
         directory = write(tokenizer, {"tokenizer_class": "PreTrainedTokenizerFast"}, model_type="llama")
         assert compare(directory, vocabulary_file(directory)[0]) == []
+
+
+def test_added_tokens_of_other_files_are_known_without_transformers(write: Write) -> None:
+    tokenizer = byte_level([pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    added = {str(tokenizer.get_vocab_size()): {"content": "<added>", "special": False}}
+    size = tokenizer.get_vocab_size() + 1
+    directory = write(tokenizer, {"added_tokens_decoder": added}, model_type="llama", vocab_size=size)
+    with LoadedModel(vocabulary_file(directory)[0], vocab_only=True) as model:
+        assert differences(directory, model) == []
 
 
 def test_a_wrong_pretokenizer_is_found(write: Write) -> None:
