@@ -13,7 +13,7 @@ import torch
 from transformers import Qwen3MoeConfig
 from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBlock
 
-from eval.experiments.exceptions import absorbing, codebooks, rotation
+from eval.experiments.exceptions import absorbing, chosen, codebooks, rotation
 from eval.experiments.exceptions.comparison import Results
 from eval.experiments.exceptions.plans import Candidate, Curve, Path
 from eval.experiments.exceptions.storage import grid, sparse_index_bytes
@@ -95,6 +95,14 @@ def test_pivots_explain_at_least_as_much_as_the_largest_columns(matrix: Matrix) 
 
     explained = absorbing._columns(matrix.hessian, 1, "explained", 0)
     assert left(explained) == pytest.approx(min(left(torch.tensor([j])) for j in range(K)))
+
+
+def test_directions_approximate_best_under_the_weights(matrix: Matrix) -> None:
+    error = torch.randn(N, K, generator=torch.Generator().manual_seed(6))
+    left, right, strengths = chosen._directions(matrix.row_weights, matrix.hessian, error, 0)
+    assert torch.allclose(left @ right, error, atol=1e-3)  # all six directions
+    saved = [matrix.damage(error - left[:, :r] @ right[:r]) for r in range(N + 1)]
+    assert saved == pytest.approx([float(strengths[r:].square().sum()) / 2 for r in range(N + 1)], rel=0.1, abs=1e-3)
 
 
 def test_hadamard_matrices_are_orthonormal() -> None:

@@ -76,9 +76,10 @@ def _directions(row_weights: Tensor, hessian: Tensor, error: Tensor, seed: int) 
     torch.manual_seed(seed)
     rank = min(MOST_RANK, *error.shape)
     u, s, v = torch.svd_lowrank(rows[:, None] * error @ root, q=rank, niter=2)
-    balance = s.sqrt()
+    left = u * s / rows[:, None]
     right = torch.linalg.solve_triangular(root, v.T, upper=False, left=False)
-    return u * balance / rows[:, None], balance[:, None] * right, s
+    balance = (right.norm(dim=1) / left.norm(dim=0).clamp(min=1e-30)).sqrt()  # so that f16 scales hold both
+    return left * balance, right / balance.clamp(min=1e-30)[:, None], s
 
 
 def _errors(bench: Bench, base: Mapping[str, Stored]) -> dict[str, Tensor]:
