@@ -51,7 +51,8 @@ class Spread:
 def stability(tensors: list[TensorSensitivity]) -> dict[str, float]:
     """Spearman's rank correlation of tensors, rows and channels between disjoint samples, and of proxy and damage."""
     reached = [tensor for tensor in tensors if tensor.measured]
-    klds = np.array([tensor.measured[0].kld for tensor in reached])
+    shared = min(len(tensor.measured[0].kld) for tensor in reached)
+    klds = np.array([tensor.measured[0].kld[:shared] for tensor in reached])
     found = {"proxy": spearman([t.proxy for t in reached], [t.coefficient for t in reached])}
     if klds.shape[1] > 1:
         found["tensor"] = spearman(klds[:, 0::2].mean(1), klds[:, 1::2].mean(1))

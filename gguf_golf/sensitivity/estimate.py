@@ -72,17 +72,16 @@ def _coefficient(tensor: TensorSensitivity, reached: Sequence[TensorSensitivity]
     """(coefficient, standard error of its logarithm, anchor); for a tensor that was not reached, from its like."""
     if tensor.measured:
         anchor = tensor.measured[0]
-        value, deviation = _mean(anchor.kld)
+        value, deviation = mean_and_error(anchor.kld)
         return value / anchor.error if anchor.error > 0 else 0.0, deviation, anchor.error or 1.0
     alike = [other for other in reached if kind(other.name) == kind(tensor.name)] or list(reached)
-    per_weight = [
-        _mean(each.measured[0].kld)[0] / (each.measured[0].error or 1) / math.prod(each.shape) for each in alike
-    ]
-    anchor_error = float(np.median([each.measured[0].error for each in alike]))
+    anchors = [(each.measured[0], math.prod(each.shape)) for each in alike]
+    per_weight = [mean_and_error(anchor.kld)[0] / (anchor.error or 1) / size for anchor, size in anchors]
+    anchor_error = float(np.median([anchor.error for anchor, _ in anchors]))
     return float(np.median(per_weight)) * math.prod(tensor.shape), UNREACHED_SD, anchor_error or 1.0
 
 
-def _mean(segments: Sequence[float]) -> tuple[float, float]:
+def mean_and_error(segments: Sequence[float]) -> tuple[float, float]:
     """Mean and the standard error of its logarithm. A mean below zero is noise about zero."""
     values = np.array(segments)
     mean = max(0.0, float(values.mean()))

@@ -24,7 +24,7 @@ from gguf_golf.sensitivity import distortion, result
 from gguf_golf.sensitivity.activations import Observer
 from gguf_golf.sensitivity.concentration import Spread, stability
 from gguf_golf.sensitivity.distortion import Judge, Slab
-from gguf_golf.sensitivity.estimate import estimate
+from gguf_golf.sensitivity.estimate import estimate, mean_and_error
 from gguf_golf.sensitivity.layer_inputs import LayerInputs
 from gguf_golf.sensitivity.probe import Probe
 from gguf_golf.sensitivity.result import Measurement, Sensitivity, TensorSensitivity
@@ -35,6 +35,10 @@ ANCHOR, BEYOND = "tcq2", "tcq1"
 in the second, on BEYOND_SHARE of the first chunk, for the exponent."""
 
 PER_KIND, BEYOND_SHARE = 4, 0.5
+
+ENOUGH = 0.2
+"""A tensor's run ends early once the standard error of its damage is this share of it, with one chunk of text; with n
+chunks, a square root of n less. Errors of single tensors mostly cancel in a file: see docs/planning.md."""
 
 OBSERVED_CHUNKS, INPUT_STRIDE = 4, 4
 """Chunks whose layer inputs are looked at, and every how many-th of them judges the types' errors."""
@@ -144,12 +148,17 @@ class _Measuring:
                 spread = Spread(tensor, (guide, even, odd))
                 slabs = _each_added(slabs, spread)
             with self._probe.disturbed(tensor.name, (slab.stored for slab in slabs)):
-                kld = self._probe.kld() if type_name == ANCHOR else self._probe.kld(1, BEYOND_SHARE)
+                kld = self._kld() if type_name == ANCHOR else self._probe.kld(1, BEYOND_SHARE).ravel().tolist()
             error = judge.error(distortion.decoded(sample, quant_type, self._encoder))
-            used[quant_type.name] = Measurement(quant_type.name, error, kld.ravel().tolist())
+            used[quant_type.name] = Measurement(quant_type.name, error, kld)
             if type_name == ANCHOR:
                 entry = spread.describe(entry)
         return replace(entry, rounding=judge.rounding(), measured=list(used.values()))
+
+    def _kld(self) -> list[float]:
+        """KL divergence of segments of the text, until their mean is known well enough."""
+        enough = ENOUGH / math.sqrt(len(self._probe.chunks))
+        return self._probe.kld_until(lambda segments: mean_and_error(segments)[1] <= enough)
 
 
 def _each_added(slabs: Iterable[Slab], spread: Spread) -> Iterator[Slab]:

@@ -4,10 +4,11 @@ No file is written: a tensor's data in llama.cpp's own memory is overwritten, th
 """
 
 import ctypes
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -168,26 +169,49 @@ class Probe:
         A segment is the mean over one of SEGMENTS equal parts of a chunk. With a `share` below 1, only that share of
         each chunk is run; its segments are the first of those of the whole chunk, on the same tokens.
         """
-        assert self._context is not None, "run_base comes first"
-        chunks = self.chunks[:n_chunks]
+        chunks = range(len(self.chunks[:n_chunks]))
         n_tokens = max(self._first + 1, round(share * len(self._positions)))
-        n_scored, whole = n_tokens - self._first, len(self._positions) - self._first
-        by_token = np.empty((len(chunks), n_scored))
-        for index, chunk in enumerate(chunks):
-            for first, logits in self._logits(self._context, chunk[:n_tokens]):
-                base = _BaseRows(self._base_path, index * whole + first, self._model.n_vocab)
-                parts = list(_parts(logits))
-                divergences = self._pool.map(lambda rows, b=base, q=logits: _kld(b.read(rows), q[rows]), parts)
-                by_token[index, first : first + len(logits)] = np.concatenate(list(divergences))
-        length = max(1, len(self._positions) // SEGMENTS)
-        return np.stack([part.mean(1) for part in np.array_split(by_token, max(1, n_scored // length), axis=1)], axis=1)
+        return np.stack([self._segments(np.concatenate(list(self._by_token(chunk, n_tokens)))) for chunk in chunks])
 
-    def _logits(self, context: Context, chunk: NDArray[np.int32]) -> Iterator[tuple[int, FloatArray]]:
-        """Run a chunk batch by batch: (index of the first scored position, counted from the first, its logits)."""
+    def kld_until(self, enough: Callable[[Sequence[float]], bool]) -> list[float]:
+        """The same segment by segment, until there are enough of them: asked after each half of a chunk's."""
+        found: list[float] = []
+        half = self._first + (len(self._positions) - self._first) // 2
+        for chunk in range(len(self.chunks)):
+            for tokens in self._by_token(chunk, len(self._positions), cut=half):
+                found += self._segments(tokens).tolist()
+                if enough(found):
+                    return found
+        return found
+
+    def _segments(self, by_token: NDArray[np.float64]) -> NDArray[np.float64]:
+        length = max(1, len(self._positions) // SEGMENTS)
+        return np.array([part.mean() for part in np.array_split(by_token, max(1, len(by_token) // length))])
+
+    def _by_token(self, chunk: int, n_tokens: int, cut: int | None = None) -> Iterator[NDArray[np.float64]]:
+        """KL divergence of each scored token among the first `n_tokens` of a chunk, those before `cut` first."""
+        assert self._context is not None, "run_base comes first"
+        whole, pending = len(self._positions) - self._first, []
+        for first, logits in self._logits(self._context, self.chunks[chunk][:n_tokens], cut):
+            base = _BaseRows(self._base_path, chunk * whole + first, self._model.n_vocab)
+            divergences = self._pool.map(lambda rows, b=base, q=logits: _kld(b.read(rows), q[rows]), _parts(logits))
+            pending += list(divergences)
+            if self._first + first + len(logits) in (cut, n_tokens):
+                yield np.concatenate(pending)
+                pending = []
+
+    def _logits(
+        self, context: Context, chunk: NDArray[np.int32], cut: int | None = None
+    ) -> Iterator[tuple[int, FloatArray]]:
+        """Run a chunk batch by batch: (index of the first scored position, counted from the first, its logits).
+
+        A batch ends at the position `cut`, if it is given.
+        """
         context.clear()
         tokens = with_bos(self._model, chunk)
-        for start in range(0, len(tokens), self._batch):
-            positions = self._positions[start : min(start + self._batch, len(tokens))]
+        ends = {*range(self._batch, len(tokens), self._batch), len(tokens)} | ({cut} if cut else set())
+        for start, end in pairwise([0, *sorted(ends)]):
+            positions = self._positions[start:end]
             scored = positions >= self._first
             logits = context.decode(tokens[positions], positions, scored)
             if scored.any():
