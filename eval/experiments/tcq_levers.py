@@ -138,7 +138,7 @@ def fitted(folder: Path, kind: types.QuantType, samples: Sequence[tuple[FloatArr
         sums, weights = np.zeros(len(levels)), np.zeros(len(levels))
         for rows, importance in samples:
             back, blocks = there_and_back("as it is", folder, kind, rows, importance, levels)
-            scale = tcq.e5m3_scales()[blocks[:, fmt.scale_offset]].astype(float)[:, None]
+            scale = tcq.block_scales(fmt, blocks).astype(float)[:, None]
             index = tcq.level_indices(fmt, blocks)
             x, q = (a.reshape(index.shape).astype(float) for a in (rows, back))
             # the error of a level in units of a layer's energy

@@ -29,7 +29,7 @@ def marginal_cost(rate: int, n_blocks: int, seed: int = 5) -> NDArray[np.float64
     )
     data = ggml.quantize(types.get(f"tcq{rate}").id, rows)
     levels = np.array(tcq.LEVELS[rate])[tcq.level_indices(fmt, data)]
-    scale = tcq.e5m3_scales()[data[:, fmt.scale_offset]].astype(float)[:, None]
+    scale = tcq.block_scales(fmt, data).astype(float)[:, None]
     target = rows / scale - (tcq.integer_weights(fmt, data) - levels)
     knots = np.arange(0, 80, BIN)
     # piecewise linear: each weight counts for the two knots around it

@@ -6,6 +6,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from gguf_golf.formats import tcq, types
 
 HEADER = Path(__file__).parents[2] / "patches/src/ggml/src/ggml-tcq-tables.h"
@@ -30,18 +32,29 @@ def render() -> str:
         '#include "ggml-tcq-layout.h"\n\n'
         "#ifndef TCQ_TABLE // a GPU compiler puts the tables into its own address space\n"
         "#define TCQ_TABLE static const\n#endif\n",
-        "// z0 | z1 << 1 | z2 << 2 of a window of 9 path bits\n"
+        "// z0 | z1 << 1 | z2 << 2 | z3 << 3 of a window of 9 path bits\n"
         + c_table("uint8_t tcq_subset[512]", tcq.subset_table()),
-        "// block scale by e5m3 byte\n"
-        + c_table("float tcq_scale[256]", (f"{float(s).hex()}f" for s in tcq.e5m3_scales())),
+        "// block scales: e4m3 in blocks of 256, e5m3 in blocks of 64\n"
+        + "".join(
+            c_table(f"float tcq_scale{suffix}[{len(scales)}]", (f"{float(s).hex()}f" for s in scales))
+            for suffix, scales in (
+                ("", tcq.scales(tcq.TcqFormat(1, 256))),
+                ("_64", tcq.scales(tcq.TcqFormat(1, 64))),
+            )
+        ),
     ]
     for rate, levels in tcq.LEVELS.items():
         parts.append(c_table(f"int8_t tcq{rate}_levels[{len(levels)}]", levels))
-    parts.append("// what a slot adds: by nibble in blocks of 256, by the slot byte's top two bits in blocks of 64\n")
-    for rate, magnitudes in tcq.SLOT_MAGNITUDES.items():
-        parts.append(c_table(f"int16_t tcq{rate}_slots[16]", [*magnitudes, *(-m for m in magnitudes)]))
-    for rate, magnitudes in tcq.SLOT_MAGNITUDES_64.items():
-        parts.append(c_table(f"int16_t tcq{rate}_64_slots[4]", [*magnitudes, *(-m for m in magnitudes)]))
+    parts.append(
+        "// what the slots add, at tcq_slot_index: in blocks of 256 rows of four for the three slots, by three signs,\n"
+        "// no gap 1, no gap 2; in blocks of 64 by the slot byte's top two bits\n"
+    )
+    for rate in tcq.RATES:
+        rows = np.pad(tcq.slot_values(tcq.TcqFormat(rate, 256)), ((0, 0), (0, 1)))
+        parts.append(c_table(f"int16_t tcq{rate}_slots[{rows.size}]", rows.ravel()))
+    for rate in tcq.RATES:
+        values = tcq.slot_values(tcq.TcqFormat(rate, 64)).ravel()
+        parts.append(c_table(f"int16_t tcq{rate}_64_slots[{values.size}]", values))
     costs = [f"    {{ {', '.join(f'{cost}f' for cost in row.costs)} }},\n" for row in tcq.RATES.values()]
     parts.append(
         "// by rate: how much more a whole block costs for one weight of |x| = 0, 8, .. 64 level units, in units of\n"

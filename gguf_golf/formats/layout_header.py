@@ -47,6 +47,8 @@ TEMPLATE = """\
 {types}
 
 // parity generators, 9 bits, bit 0 = the newest path bit
+#define TCQ_N_PARITIES {n_parities}
+#define TCQ_SUBSETS (1 << TCQ_N_PARITIES)
 {generators}
 
 // the largest level, and by rate the rms of the weights that the levels are made for, both in level units
@@ -58,18 +60,31 @@ TCQ_CONSTEXPR int tcq_weight_at(int block_size, int time) {{
     return block_size/8*(time & 7) + (time >> 3);
 }}
 
-// slots: the bytes between the lo bits and the scale, the first one lowest. A slot's value is in tcqR_slots, or in
-// tcqR_64_slots, at its index
+// Side information, the bytes behind the lo bits, the first one lowest. `slots` below is its low bits, and may be all
+// of it: blocks of 256 have a word of slot 0's position (8 bits), the gaps to slot 1 and to slot 2 (7 bits each), three
+// signs, and the scale (7 bits); blocks of 64 have a slot byte (6 bits of position, 2 of value) and a scale byte.
 TCQ_CONSTEXPR int tcq_n_slots(int block_size) {{
-    return block_size == QK_TCQ ? 2 : 1;
+    return block_size == QK_TCQ ? 3 : 1;
 }}
 
 TCQ_CONSTEXPR int tcq_slot_position(int block_size, uint32_t slots, int i) {{
-    return block_size == QK_TCQ ? slots >> 8*i & 0xff : slots & 0x3f;
+    return block_size != QK_TCQ ? slots & 0x3f :
+        (slots + (i > 0 ? slots >> 8 & 0x7f : 0) + (i > 1 ? slots >> 15 & 0x7f : 0)) & 0xff;
+}}
+
+// where in tcqR_slots (of blocks of 64: tcqR_64_slots) slot 0's value is; the other slots' follow
+TCQ_CONSTEXPR int tcq_slot_values(int block_size, uint32_t slots) {{
+    return block_size != QK_TCQ ? slots >> 6 & 0x3 :
+        4*((slots >> 22 & 0x7) | ((slots & 0x7f00) == 0 ? 8 : 0) | ((slots & 0x3f8000) == 0 ? 16 : 0));
 }}
 
 TCQ_CONSTEXPR int tcq_slot_index(int block_size, uint32_t slots, int i) {{
-    return block_size == QK_TCQ ? slots >> (16 + 4*i) & 0xf : slots >> 6 & 0x3;
+    return tcq_slot_values(block_size, slots) + i;
+}}
+
+// the scale in the last byte of a block
+TCQ_CONSTEXPR int tcq_scale_index(int block_size, uint8_t last) {{
+    return block_size == QK_TCQ ? last >> 1 : last;
 }}
 
 #ifdef __cplusplus
@@ -106,9 +121,10 @@ def render() -> str:
             for name, fmt in types.TCQ_FORMATS.items()
         ),
         generators="\n".join(f"#define TCQ_G{p} 0x{g:03x}" for p, g in enumerate(tcq.GENERATORS)),
+        n_parities=tcq.N_PARITIES,
         max_level=tcq.MAX_LEVEL,
         level_rms="\n".join(
-            f"#define TCQ{rate}_LEVEL_RMS {float(row.level_rms).hex()}f" for rate, row in tcq.RATES.items()
+            f"#define TCQ{rate}_LEVEL_RMS {float(np.float32(row.level_rms)).hex()}f" for rate, row in tcq.RATES.items()
         ),
         lo_bits="\n".join(f"        {line}" for fmt in types.TCQ_FORMATS.values() for line in lo_bit_lines(fmt)),
     )

@@ -9,8 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-GENERATORS = (0o224, 0o142, 0o577)
-"""One 9-bit generator per parity; bit b taps the path bit of b steps ago (bit 0 = the newest)."""
+FORMAT_VERSION = 1
+"""What `gguf_golf.format` says in every file that holds a TCQ tensor: any change of what bytes mean raises it."""
+
+GENERATORS = (0o124, 0o160, 0o272, 0o753)
+"""One 9-bit generator per parity; bit b taps the path bit of b steps ago (bit 0 = the newest).
+
+All are of odd weight, so that the complement of a path complements all its parities: with levels mirrored about zero,
+the code is symmetric.
+"""
+
+N_PARITIES = len(GENERATORS)
 
 MEMORY = 8
 """Trellis memory in path bits: 256 states."""
@@ -18,90 +27,94 @@ MEMORY = 8
 MAX_LEVEL = 63
 """What the SIMD kernels are made for: 64 + level fits an unsigned byte whose products with int8 cannot saturate."""
 
+SLOT_MULTIPLE, GREAT_MULTIPLES, SLOT_MULTIPLES_64 = 3, (8, 24), (3, 8)
+"""What slots add, in units of `level_rms`: a slot of a 256-block, two slots at one position, the slot of a 64-block."""
+
 
 @dataclass(frozen=True)
 class Rate:
     """All that a rate decides: adding one is adding a row to RATES.
 
-    `levels[z0 | z1 << 1 | z2 << 2 | lo << 3]` are int8, |level| <= MAX_LEVEL, in units of the block scale. `slots` are
-    the magnitudes that a 4-bit slot of a 256-block adds, by its bits 0-2 (bit 3 is the sign); `slots_64` those that the
-    one slot of a 64-block adds, by bit 6 of the slot byte (bit 7 is the sign). `fallback` is the stock type that takes
-    rows which 64 does not divide.
+    `upper_levels` are the upper half of the levels, ascending, in units of the block scale; the lower half mirrors it.
+    `level_rms` is the rms of the Gaussian weights that the levels are made for, in level units. `fallback` is the stock
+    type that takes rows which 64 does not divide.
 
-    The encoder alone uses `peak`, the largest level over the rms of the Gaussian weights that the levels are made for,
-    and `costs`: how much more a whole block costs for one weight of |x| = 0, 8, .. 64 level units, in units of the mean
-    squared error (measured on Gaussians, eval/experiments/tcq_marginal_cost.py).
+    The encoder alone uses `costs`: how much more a whole block costs for one weight of |x| = 0, 8, .. 64 level units,
+    in units of the mean squared error (measured on Gaussians, eval/experiments/tcq_marginal_cost.py).
     """
 
-    levels: tuple[int, ...]
-    slots: tuple[int, ...]
-    slots_64: tuple[int, ...]
-    peak: float
+    upper_levels: tuple[int, ...]
+    level_rms: float
     costs: tuple[float, ...]
     fallback: str
 
     @property
-    def level_rms(self) -> np.float32:
-        """The rms of those Gaussian weights, in level units."""
-        return np.float32(MAX_LEVEL) / np.float32(self.peak)
+    def levels(self) -> tuple[int, ...]:
+        """`levels[z0 | z1 << 1 | z2 << 2 | z3 << 3 | lo << 4]`: ascending int8, |level| <= MAX_LEVEL."""
+        return (*(-level for level in reversed(self.upper_levels)), *self.upper_levels)
+
+    @property
+    def slot(self) -> int:
+        """What a slot of a 256-block adds or subtracts, in level units."""
+        return round(SLOT_MULTIPLE * self.level_rms)
+
+    @property
+    def great(self) -> tuple[int, ...]:
+        """What two slots of a 256-block at one position add or subtract together."""
+        return tuple(round(multiple * self.level_rms) for multiple in GREAT_MULTIPLES)
+
+    @property
+    def slots_64(self) -> tuple[int, ...]:
+        """What the slot of a 64-block adds, by bit 6 of its byte (bit 7 is the sign)."""
+        return tuple(round(multiple * self.level_rms) for multiple in SLOT_MULTIPLES_64)
 
 
 # fmt: off
 RATES: dict[int, Rate] = {
     1: Rate(
-        levels=(
-            -63, -30, -23, -7, 10, 18, 31, 63,
+        upper_levels=(
+            4, 10, 16, 21, 28, 36, 53, 63,
         ),
-        slots=(83, 125, 166, 249, 374, 581, 913, 1494),
-        slots_64=(125, 332),
-        peak=1.518,
+        level_rms=39.446,
         costs=(0.16, 0.11, 0.16, 0.33, 0.64, 0.96, 1.34, 1.89, 1.81),
         fallback="q4_0",
     ),
     2: Rate(
-        levels=(
-            -62, -41, -33, -23, -19, -12, -7, -3, 3, 7, 13, 19, 25, 33, 42, 63,
+        upper_levels=(
+            1, 3, 6, 8, 11, 13, 16, 19, 22, 25, 29, 33, 37, 42, 50, 63,
         ),
-        slots=(58, 88, 117, 175, 263, 409, 642, 1051),
-        slots_64=(88, 234),
-        peak=2.158,
-        costs=(0.12, 0.13, 0.37, 0.78, 1.20, 1.90, 3.10, 4.09, 3.71),
+        level_rms=29.103,
+        costs=(0.12, 0.13, 0.37, 0.78, 1.2, 1.9, 3.1, 4.09, 3.71),
         fallback="q4_0",
     ),
     3: Rate(
-        levels=(
-            -63, -48, -39, -34, -29, -25, -23, -19, -16, -14, -11, -9, -6, -6, -3, -1, 1, 3, 5, 7, 10, 12, 14, 16, 20,
-            22, 25, 28, 33, 38, 48, 63,
+        upper_levels=(
+            1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 20, 21, 22, 24, 25, 27, 29, 31, 33, 36, 39, 42,
+            46, 52, 63,
         ),
-        slots=(47, 70, 93, 140, 210, 327, 513, 840),
-        slots_64=(70, 187),
-        peak=2.699,
+        level_rms=25.221,
         costs=(0.02, 0.17, 0.65, 1.05, 1.99, 3.49, 4.46, 7.92, 4.81),
         fallback="q4_0",
     ),
     4: Rate(
-        levels=(
-            -62, -50, -43, -38, -34, -31, -29, -27, -25, -23, -22, -21, -19, -18, -17, -16, -14, -14, -13, -11, -10, -9,
-            -9, -8, -6, -6, -5, -4, -3, -2, -1, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 11, 11, 13, 14, 15, 16, 17, 18, 20,
-            21, 22, 24, 25, 27, 29, 31, 34, 38, 44, 51, 63,
+        upper_levels=(
+            0, 1, 1, 2, 2, 3, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 15, 15,
+            16, 16, 17, 17, 18, 19, 19, 20, 21, 21, 22, 23, 24, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 36, 37,
+            39, 41, 43, 46, 49, 54, 63,
         ),
-        slots=(40, 60, 80, 120, 180, 280, 440, 721),
-        slots_64=(60, 160),
-        peak=3.147,
+        level_rms=22.736,
         costs=(0.12, 0.38, 0.65, 1.24, 2.62, 5.11, 6.13, 13.39, 6.94),
         fallback="q5_0",
     ),
     5: Rate(
-        levels=(
-            -61, -52, -46, -42, -39, -36, -35, -33, -31, -30, -29, -28, -27, -26, -25, -24, -24, -23, -22, -21, -21,
-            -20, -19, -19, -18, -18, -17, -16, -16, -15, -15, -14, -14, -13, -13, -12, -12, -11, -11, -10, -10, -9, -9,
-            -8, -8, -8, -7, -7, -6, -6, -5, -5, -5, -4, -4, -3, -3, -2, -2, -2, -1, -1, 0, 0, 0, 1, 1, 1, 1, 2, 3, 3, 3,
-            4, 4, 5, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15, 16, 16, 17, 17,
-            18, 19, 19, 20, 21, 21, 22, 23, 24, 24, 25, 26, 27, 28, 29, 30, 31, 33, 34, 36, 39, 42, 47, 53, 63,
+        upper_levels=(
+            0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6, 6, 7, 7, 7, 7, 8,
+            8, 8, 8, 8, 9, 9, 9, 9, 10, 10, 10, 10, 11, 11, 11, 11, 12, 12, 12, 12, 13, 13, 13, 13, 14, 14, 14, 14,
+            15, 15, 15, 15, 16, 16, 16, 17, 17, 17, 17, 18, 18, 18, 19, 19, 19, 20, 20, 20, 21, 21, 21, 22, 22, 22,
+            23, 23, 23, 24, 24, 25, 25, 25, 26, 26, 27, 27, 28, 28, 29, 29, 30, 30, 31, 31, 32, 32, 34, 34, 35, 35,
+            37, 37, 38, 39, 41, 42, 43, 45, 47, 49, 52, 55, 63,
         ),
-        slots=(36, 55, 73, 109, 164, 254, 400, 654),
-        slots_64=(55, 145),
-        peak=3.468,
+        level_rms=20.675,
         costs=(0.23, 0.63, 0.67, 1.33, 2.67, 6.01, 11.06, 18.37, 15.61),
         fallback="q8_0",
     ),
@@ -109,17 +122,16 @@ RATES: dict[int, Rate] = {
 # fmt: on
 """By bits per weight, scales and slots aside."""
 
-# the same by column, as the decoder and the generated headers take them
 LEVELS = {rate: row.levels for rate, row in RATES.items()}
-SLOT_MAGNITUDES = {rate: row.slots for rate, row in RATES.items()}
-SLOT_MAGNITUDES_64 = {rate: row.slots_64 for rate, row in RATES.items()}
 
 
 @dataclass(frozen=True)
 class TcqFormat:
     """One type of the family: a rate (a key of RATES) in one of the two packings, blocks of 256 or of 64 weights.
 
-    A block is path (block_size / 8 bytes), lo bits ((rate - 1) * block_size / 8 bytes), slots, and one scale byte.
+    A block is path (block_size / 8 bytes), lo bits ((rate - 1) * block_size / 8 bytes), and side information: slots and
+    the scale. That of a 256-block is one little-endian word (`slot_fields`), that of a 64-block a slot byte and a scale
+    byte.
     """
 
     rate: int
@@ -132,26 +144,43 @@ class TcqFormat:
 
     @property
     def slot_offset(self) -> int:
-        """Byte offset of the slots."""
+        """Byte offset of the slots: they and the scale are the side information."""
         return self.rate * self.block_size // 8
 
     @property
     def scale_offset(self) -> int:
-        """Byte offset of the e5m3 scale, the last byte of the block."""
+        """Byte offset of the scale: the last byte of the block, from bit `scale_shift` on."""
         return self.type_size - 1
 
     @property
+    def scale_shift(self) -> int:
+        """The scale of a 256-block shares its byte with the sign of the last slot (bit 0)."""
+        return 1 if self.block_size == 256 else 0
+
+    @property
+    def n_slots(self) -> int:
+        """Slots of a block."""
+        return 3 if self.block_size == 256 else 1
+
+    @property
     def type_size(self) -> int:
-        """Bytes per block: 256-blocks have 3 slot bytes (two positions, two nibbles), 64-blocks have one."""
+        """Bytes per block."""
         return self.slot_offset + (4 if self.block_size == 256 else 2)
 
 
-def e5m3_scales() -> NDArray[np.float32]:
-    """The 256 scales by scale byte s: e = s >> 3, m = s & 7; (8 + m) 2^(e-30), or m 2^-29 where e = 0. All exact."""
-    s = np.arange(256)
+E4M3_LEAST, E5M3_LEAST = -21, -29
+"""log2 of the least scale above zero: of 256-blocks, of 64-blocks."""
+
+
+def scales(fmt: TcqFormat) -> NDArray[np.float32]:
+    """The scales by their bits s, [128] of 256-blocks (e4m3), [256] of 64-blocks (e5m3): e = s >> 3, m = s & 7;
+    (8 + m) 2^(e - 1) times the least scale, or m times the least where e = 0. All exact, ascending, no infinities.
+    """
+    s = np.arange(256 >> fmt.scale_shift)
     exponent, mantissa = s >> 3, s & 7
-    scales = np.where(exponent > 0, np.ldexp(8.0 + mantissa, exponent - 30), np.ldexp(mantissa, -29))
-    return np.asarray(scales, np.float32)
+    least = E4M3_LEAST if fmt.block_size == 256 else E5M3_LEAST
+    in_least = np.where(exponent > 0, np.ldexp(8.0 + mantissa, exponent - 1), mantissa)
+    return np.asarray(np.ldexp(in_least, least), np.float32)
 
 
 def chain_order(block_size: int) -> NDArray[np.int64]:
@@ -165,10 +194,12 @@ def chain_order(block_size: int) -> NDArray[np.int64]:
 
 
 def subset_table() -> NDArray[np.uint8]:
-    """subset[w] = z0 | z1 << 1 | z2 << 2 for a window w of 9 path bits (bit b = the path bit of b steps ago)."""
+    """subset[w] = z0 | z1 << 1 | z2 << 2 | z3 << 3 of a window w of 9 path bits (bit b: the one of b steps ago)."""
     window = np.arange(1 << (MEMORY + 1), dtype=np.uint64)
-    parities = [np.bitwise_count(window & np.uint64(g)) & 1 for g in GENERATORS]
-    return np.asarray(parities[0] | parities[1] << 1 | parities[2] << 2, np.uint8)
+    return sum(
+        ((np.bitwise_count(window & np.uint64(g)) & 1) << p for p, g in enumerate(GENERATORS)),
+        start=np.zeros(len(window), np.uint8),
+    )
 
 
 def lo_bit_positions(fmt: TcqFormat) -> NDArray[np.int64]:
@@ -218,27 +249,59 @@ def level_indices(fmt: TcqFormat, blocks: NDArray[np.uint8]) -> NDArray[np.int64
     index = np.empty_like(by_time)
     index[:, chain_order(fmt.block_size)] = by_time
     for b, position in enumerate(lo_bit_positions(fmt).T):
-        index |= bits[:, 8 * fmt.lo_offset + position] << (3 + b)
+        index |= bits[:, 8 * fmt.lo_offset + position] << (N_PARITIES + b)
     return index
+
+
+def slot_values(fmt: TcqFormat) -> NDArray[np.int16]:
+    """What the slots add, in level units, by what their fields say: [32, 3] of 256-blocks, [4, 1] of 64-blocks.
+
+    The row of a 256-block is signs | no_gap1 << 3 | no_gap2 << 4: bit i of `signs` is set if slot i is negative, and a
+    gap of 0 makes one great value of the slots on both sides of it, the first gap before the second: the first slot's
+    sign is its sign, the second slot's sign its magnitude. The row of a 64-block is bits 6-7 of the slot byte.
+    """
+    row = RATES[fmt.rate]
+    if fmt.block_size == 64:
+        return np.array([[row.slots_64[at & 1] * (-1 if at & 2 else 1)] for at in range(4)], np.int16)
+    values = np.zeros((32, 3), np.int16)
+    for at in range(32):
+        negative = [at >> slot & 1 for slot in range(3)]
+        values[at] = [-row.slot if negative[slot] else row.slot for slot in range(3)]
+        if at >> 3:
+            first = 0 if at & 8 else 1
+            great = row.great[negative[first + 1]]
+            values[at, first : first + 2] = (-great if negative[first] else great), 0
+    return values
+
+
+def slot_fields(fmt: TcqFormat, blocks: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions of the slots, [n, n_slots], and the rows of `slot_values`, [n]; blocks is (n, type_size) uint8.
+
+    The word of a 256-block: position of slot 0 (8 bits), gap to slot 1 (7), gap to slot 2 (7), three signs, scale (7).
+    """
+    if fmt.block_size == 64:
+        slot = blocks[:, fmt.slot_offset].astype(np.int64)
+        return (slot & 63)[:, None], slot >> 6
+    side = np.ascontiguousarray(blocks[:, fmt.slot_offset :]).view("<u4")[:, 0].astype(np.int64)
+    gaps = np.stack((side & 0xFF, side >> 8 & 0x7F, side >> 15 & 0x7F), axis=1)
+    return gaps.cumsum(axis=1) & 0xFF, side >> 22 & 7 | (gaps[:, 1] == 0) << 3 | (gaps[:, 2] == 0) << 4
 
 
 def integer_weights(fmt: TcqFormat, blocks: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Levels plus slots, in units of the block scale; blocks is (n, type_size) uint8, the result (n, block_size)."""
     weights = np.array(LEVELS[fmt.rate], np.int32)[level_indices(fmt, blocks)]
-    rows = np.arange(len(blocks))
-    slots = blocks[:, fmt.slot_offset : fmt.scale_offset].astype(np.int64)
-    if fmt.block_size == 256:
-        magnitudes = np.array(SLOT_MAGNITUDES[fmt.rate], np.int32)
-        for position, nibble in ((slots[:, 0], slots[:, 2] & 15), (slots[:, 1], slots[:, 2] >> 4)):
-            weights[rows, position] += np.where(nibble & 8, -1, 1).astype(np.int32) * magnitudes[nibble & 7]
-    else:
-        magnitudes = np.array(SLOT_MAGNITUDES_64[fmt.rate], np.int32)
-        slot = slots[:, 0]
-        weights[rows, slot & 63] += np.where(slot & 128, -1, 1).astype(np.int32) * magnitudes[(slot >> 6) & 1]
+    positions, choice = slot_fields(fmt, blocks)
+    np.add.at(weights, (np.arange(len(blocks))[:, None], positions), slot_values(fmt)[choice])
     return weights
+
+
+def block_scales(fmt: TcqFormat, blocks: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Scale of every block; blocks is (n, type_size) uint8, the result (n,)."""
+    by_bits: NDArray[np.float32] = scales(fmt)[blocks[:, fmt.scale_offset] >> fmt.scale_shift]
+    return by_bits
 
 
 def dequantize(fmt: TcqFormat, blocks: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Weights of blocks (n, type_size) uint8 as (n, block_size) float32; exact: every product fits a float32."""
-    scale = e5m3_scales()[blocks[:, fmt.scale_offset]]
-    return scale[:, None] * integer_weights(fmt, blocks).astype(np.float32)
+    integers: NDArray[np.float32] = integer_weights(fmt, blocks).astype(np.float32)
+    return block_scales(fmt, blocks)[:, None] * integers

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_golf.encode import Encoder, Guide, round_trip
-from gguf_golf.formats import types
+from gguf_golf.formats import tcq, types
 from gguf_golf.formats.types import QuantType
 from gguf_golf.models import LazyTensor
 from gguf_golf.sensitivity.layer_inputs import LayerInputs
@@ -168,5 +168,5 @@ def slot_holds(rows: Rows, quant_type: QuantType, channel: int, encoder: Encoder
     guidance = rows.guide.of(rows.weight, quant_type, rows.values.shape[1], int(rows.expert[0]), rows.n_experts)
     data = encoder.encode(rows.values[:1], quant_type, guidance).reshape(-1, fmt.type_size)
     block = data[channel // fmt.block_size]
-    positions = block[fmt.slot_offset : fmt.slot_offset + 2] if fmt.block_size == 256 else block[[fmt.slot_offset]] & 63
-    return channel % fmt.block_size in positions.tolist()
+    positions, _ = tcq.slot_fields(fmt, block[None])
+    return channel % fmt.block_size in positions[0].tolist()

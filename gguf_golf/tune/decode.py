@@ -33,34 +33,38 @@ def _decode_tcq(fmt: TcqFormat, blocks: torch.Tensor) -> torch.Tensor:
     index = torch.empty_like(window)
     index[:, tables.order] = tables.subset[window.long()]
     for b, position in enumerate(tables.lo_bits):
-        index |= bits[:, position].int() << (3 + b)
+        index |= bits[:, position].int() << (tcq.N_PARITIES + b)
     weights = tables.levels[index.long()]
-    slots = blocks[:, fmt.slot_offset : fmt.scale_offset].long()
-    rows = torch.arange(len(blocks), device=blocks.device)
-    if fmt.block_size == 256:
-        for position, nibble in ((slots[:, 0], slots[:, 2] & 15), (slots[:, 1], slots[:, 2] >> 4)):
-            weights[rows, position] += (1 - 2 * (nibble >> 3)) * tables.magnitudes[nibble & 7]
-    else:
-        slot = slots[:, 0]
-        weights[rows, slot & 63] += (1 - 2 * (slot >> 7)) * tables.magnitudes[(slot >> 6) & 1]
-    return tables.scales[blocks[:, fmt.scale_offset].long()].unsqueeze(1) * weights
+    positions, choice = _slot_fields(fmt, blocks)
+    weights.scatter_add_(1, positions, tables.slots[choice])
+    return tables.scales[(blocks[:, fmt.scale_offset] >> fmt.scale_shift).long()].unsqueeze(1) * weights
+
+
+def _slot_fields(fmt: TcqFormat, blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """See `tcq.slot_fields`."""
+    slots = blocks[:, fmt.slot_offset :].long()
+    if fmt.block_size == 64:
+        return slots[:, :1] & 63, slots[:, 0] >> 6
+    side = slots[:, 0] | slots[:, 1] << 8 | slots[:, 2] << 16 | slots[:, 3] << 24
+    gaps = torch.stack((side & 0xFF, side >> 8 & 0x7F, side >> 15 & 0x7F), dim=1)
+    no_gap = (gaps == 0).long()
+    return gaps.cumsum(1) & 0xFF, side >> 22 & 7 | no_gap[:, 1] << 3 | no_gap[:, 2] << 4
 
 
 class _Tables:
-    """The constants of one format on one device; levels and magnitudes as floats, in which small integers are exact."""
+    """The constants of one format on one device; levels and slots as floats, in which small integers are exact."""
 
     def __init__(self, fmt: TcqFormat, device: str) -> None:
         def put(values: object, dtype: torch.dtype) -> torch.Tensor:
             return torch.as_tensor(values, dtype=dtype, device=device)
 
-        magnitudes = tcq.SLOT_MAGNITUDES if fmt.block_size == 256 else tcq.SLOT_MAGNITUDES_64
         self.shifts = put(range(8), torch.uint8)
         self.order = put(tcq.chain_order(fmt.block_size), torch.long)
         self.subset = put(tcq.subset_table(), torch.int32)
         self.lo_bits = [put(p + 8 * fmt.lo_offset, torch.long) for p in tcq.lo_bit_positions(fmt).T]
         self.levels = put(tcq.LEVELS[fmt.rate], torch.float32)
-        self.magnitudes = put(magnitudes[fmt.rate], torch.float32)
-        self.scales = put(tcq.e5m3_scales(), torch.float32)
+        self.slots = put(tcq.slot_values(fmt), torch.float32)
+        self.scales = put(tcq.scales(fmt), torch.float32)
 
     @staticmethod
     @cache

@@ -16,9 +16,19 @@ PROGRAM = """
 #define PRINT_TYPE(name, NAME, qk) printf("type %s %d\\n", #name, qk);
 #define PRINT_RATE(R)              printf("rate %d %a\\n", R, TCQ##R##_LEVEL_RMS);
 
+static const uint32_t SLOTS[] = { 0x00000000, 0xffffffff, 0x12345678, 0x5a00a5fe, 0x00ff80c3, 0x01c07f10, 0xfe000081 };
+
 int main() {
     TCQ_FOR_EACH_TYPE(PRINT_TYPE)
     TCQ_RATES(PRINT_RATE)
+    for (uint32_t slots : SLOTS) {
+        for (int block_size : { QK_TCQ, QK_TCQ_64 }) {
+            for (int i = 0; i < tcq_n_slots(block_size); ++i) {
+                printf("slot %d %u %d %d %d\\n", block_size, slots, i, tcq_slot_position(block_size, slots, i),
+                       tcq_slot_index(block_size, slots, i));
+            }
+        }
+    }
     for (int block_size : { QK_TCQ, QK_TCQ_64 }) {
         for (int i = 0; i < block_size; ++i) {
             printf("weight %d %d %d\\n", block_size, i, tcq_weight_at(block_size, i));
@@ -62,7 +72,7 @@ def test_types_and_rates(printed: list[list[str]]) -> None:
     listed = {words[1]: int(words[2]) for words in printed if words[0] == "type"}
     assert listed == {name: fmt.block_size for name, fmt in types.TCQ_FORMATS.items()}
     level_rms = {int(words[1]): float.fromhex(words[2]) for words in printed if words[0] == "rate"}
-    assert level_rms == {rate: float(row.level_rms) for rate, row in tcq.RATES.items()}
+    assert level_rms == {rate: float(np.float32(row.level_rms)) for rate, row in tcq.RATES.items()}
 
 
 def test_chain_order(printed: list[list[str]]) -> None:
@@ -81,11 +91,21 @@ def test_lo_bits(printed: list[list[str]]) -> None:
         assert np.array_equal(positions[n_bytes * k + y, b], 8 * (n_bytes * plane + y) + bit)
 
 
+def test_slots(printed: list[list[str]]) -> None:
+    found = rows(printed, "slot")
+    assert len(found) == 7 * (3 + 1)
+    for block_size, slots, i, position, index in found:
+        fmt = tcq.TcqFormat(1, block_size)
+        side = np.frombuffer(slots.to_bytes(4, "little"), np.uint8)[: 4 if block_size == 256 else 1]
+        block = np.concatenate((np.zeros(fmt.slot_offset, np.uint8), side, np.zeros(1, np.uint8)))[: fmt.type_size]
+        positions, choice = tcq.slot_fields(fmt, block[None])
+        assert (position, index) == (positions[0, i], choice[0] * (4 if block_size == 256 else 1) + i)
+
+
 def test_slot_magnitudes_are_multiples_of_the_level_rms() -> None:
     for row in tcq.RATES.values():
-        multiples = np.array([2, 3, 4, 6, 9, 14, 22, 36])
-        np.testing.assert_allclose(row.slots, multiples * row.level_rms, atol=0.6)  # peaks are rounded
-        np.testing.assert_allclose(row.slots_64, np.array([3, 8]) * row.level_rms, atol=0.6)
+        np.testing.assert_allclose((row.slot, *row.great), np.array([3, 8, 24]) * row.level_rms, atol=0.5)
+        np.testing.assert_allclose(row.slots_64, np.array([3, 8]) * row.level_rms, atol=0.5)
 
 
 def test_the_largest_level_is_one_of_every_rate() -> None:

@@ -1,5 +1,5 @@
-"""How the golden blocks were made, once: random bytes, so that every field takes every value. Never run it again
-for a released type: its bytes keep their meaning for ever, and these files are what guards that.
+"""How the golden blocks were made, once: random bytes, so that every field takes every value, and gaps of 0. Never run
+it again for a released type: its bytes keep their meaning for ever, and these files are what guards that.
 """
 
 from pathlib import Path
@@ -10,6 +10,10 @@ from gguf_golf.formats import tcq, types
 
 for name, fmt in types.TCQ_FORMATS.items():
     blocks = np.random.default_rng(types.TCQ[name].id).integers(0, 256, (64, fmt.type_size), np.uint8)
+    if fmt.block_size == 256:
+        blocks[:12, fmt.slot_offset + 1] &= 0x80  # gap 1
+        blocks[8:20, fmt.slot_offset + 1] &= 0x7F  # gap 2
+        blocks[8:20, fmt.slot_offset + 2] &= 0xC0
     np.savez_compressed(
         Path(__file__).with_name(f"{name}.npz"),
         blocks=blocks,

@@ -107,7 +107,7 @@ def test_real_weights(name: str, tiny_dir: Path) -> None:
 
 def best_cycle_cost(rate: int, x: NDArray[np.float64], w: NDArray[np.float64]) -> float:
     """The least weighted squared error of any cyclic path for targets x (level units) in chain order."""
-    levels = np.array(tcq.LEVELS[rate], float).reshape(-1, 8)
+    levels = np.array(tcq.LEVELS[rate], float).reshape(-1, 1 << tcq.N_PARITIES)
     step = np.square(x[:, None, None] - levels).min(1) * w[:, None]
     subset = tcq.subset_table().astype(int)
     state = np.arange(256)
@@ -128,7 +128,7 @@ def test_paths_are_nearly_optimal(name: str, n_blocks: int, loss: float) -> None
     importance = rng.gamma(2.0, 1.0, fmt.block_size).astype(np.float32)
     data = ggml.quantize(types.get(name).id, rows, importance, 1)
     order = tcq.chain_order(fmt.block_size)
-    scale = tcq.e5m3_scales()[data[:, fmt.scale_offset]].astype(float)[:, None]
+    scale = tcq.block_scales(fmt, data).astype(float)[:, None]
     whole = tcq.integer_weights(fmt, data)
     levels = np.array(tcq.LEVELS[fmt.rate])[tcq.level_indices(fmt, data)]
     target = rows / scale - (whole - levels)

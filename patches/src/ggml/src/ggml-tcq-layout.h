@@ -45,35 +45,51 @@
     X(tcq5_64, TCQ5_64,  64)
 
 // parity generators, 9 bits, bit 0 = the newest path bit
-#define TCQ_G0 0x094
-#define TCQ_G1 0x062
-#define TCQ_G2 0x17f
+#define TCQ_N_PARITIES 4
+#define TCQ_SUBSETS (1 << TCQ_N_PARITIES)
+#define TCQ_G0 0x054
+#define TCQ_G1 0x070
+#define TCQ_G2 0x0ba
+#define TCQ_G3 0x1eb
 
 // the largest level, and by rate the rms of the weights that the levels are made for, both in level units
 #define TCQ_MAX_LEVEL 63
-#define TCQ1_LEVEL_RMS 0x1.4c040c0000000p+5f
-#define TCQ2_LEVEL_RMS 0x1.d319640000000p+4f
-#define TCQ3_LEVEL_RMS 0x1.7578c00000000p+4f
-#define TCQ4_LEVEL_RMS 0x1.404e180000000p+4f
-#define TCQ5_LEVEL_RMS 0x1.22a84e0000000p+4f
+#define TCQ1_LEVEL_RMS 0x1.3b91680000000p+5f
+#define TCQ2_LEVEL_RMS 0x1.d1a5e40000000p+4f
+#define TCQ3_LEVEL_RMS 0x1.9389380000000p+4f
+#define TCQ4_LEVEL_RMS 0x1.6bc6a80000000p+4f
+#define TCQ5_LEVEL_RMS 0x1.4acccc0000000p+4f
 
 // the weight at a time of the chain
 TCQ_CONSTEXPR int tcq_weight_at(int block_size, int time) {
     return block_size/8*(time & 7) + (time >> 3);
 }
 
-// slots: the bytes between the lo bits and the scale, the first one lowest. A slot's value is in tcqR_slots, or in
-// tcqR_64_slots, at its index
+// Side information, the bytes behind the lo bits, the first one lowest. `slots` below is its low bits, and may be all
+// of it: blocks of 256 have a word of slot 0's position (8 bits), the gaps to slot 1 and to slot 2 (7 bits each), three
+// signs, and the scale (7 bits); blocks of 64 have a slot byte (6 bits of position, 2 of value) and a scale byte.
 TCQ_CONSTEXPR int tcq_n_slots(int block_size) {
-    return block_size == QK_TCQ ? 2 : 1;
+    return block_size == QK_TCQ ? 3 : 1;
 }
 
 TCQ_CONSTEXPR int tcq_slot_position(int block_size, uint32_t slots, int i) {
-    return block_size == QK_TCQ ? slots >> 8*i & 0xff : slots & 0x3f;
+    return block_size != QK_TCQ ? slots & 0x3f :
+        (slots + (i > 0 ? slots >> 8 & 0x7f : 0) + (i > 1 ? slots >> 15 & 0x7f : 0)) & 0xff;
+}
+
+// where in tcqR_slots (of blocks of 64: tcqR_64_slots) slot 0's value is; the other slots' follow
+TCQ_CONSTEXPR int tcq_slot_values(int block_size, uint32_t slots) {
+    return block_size != QK_TCQ ? slots >> 6 & 0x3 :
+        4*((slots >> 22 & 0x7) | ((slots & 0x7f00) == 0 ? 8 : 0) | ((slots & 0x3f8000) == 0 ? 16 : 0));
 }
 
 TCQ_CONSTEXPR int tcq_slot_index(int block_size, uint32_t slots, int i) {
-    return block_size == QK_TCQ ? slots >> (16 + 4*i) & 0xf : slots >> 6 & 0x3;
+    return tcq_slot_values(block_size, slots) + i;
+}
+
+// the scale in the last byte of a block
+TCQ_CONSTEXPR int tcq_scale_index(int block_size, uint8_t last) {
+    return block_size == QK_TCQ ? last >> 1 : last;
 }
 
 #ifdef __cplusplus

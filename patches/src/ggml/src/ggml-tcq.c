@@ -6,12 +6,12 @@
 
 #include <assert.h>
 
-#define TCQ_FORMAT(R, n, suffix, n_mags)                                        \
-    { R, n, (int) sizeof(block_tcq##R##suffix), 1 << (R - 1), n_mags,           \
-      TCQ##R##_LEVEL_RMS, tcq##R##_levels, tcq##R##suffix##_slots, tcq##R##suffix##_lo_position },
+#define TCQ_FORMAT(R, n, suffix, n_scales)                                         \
+    { R, n, (int) sizeof(block_tcq##R##suffix), 1 << (R - 1), n_scales,            \
+      TCQ##R##_LEVEL_RMS, tcq##R##_levels, tcq##R##suffix##_slots, tcq_scale##suffix, tcq##R##suffix##_lo_position },
 
-#define TCQ_FORMAT_256(R) TCQ_FORMAT(R, QK_TCQ,    ,    8)
-#define TCQ_FORMAT_64(R)  TCQ_FORMAT(R, QK_TCQ_64, _64, 2)
+#define TCQ_FORMAT_256(R) TCQ_FORMAT(R, QK_TCQ,    ,    128)
+#define TCQ_FORMAT_64(R)  TCQ_FORMAT(R, QK_TCQ_64, _64, 256)
 
 static const tcq_format tcq_formats   [TCQ_N_RATES] = { TCQ_RATES(TCQ_FORMAT_256) };
 static const tcq_format tcq_formats_64[TCQ_N_RATES] = { TCQ_RATES(TCQ_FORMAT_64)  };
@@ -27,12 +27,12 @@ const tcq_format * tcq_get_format(enum ggml_type type) {
 }
 
 float tcq_block_scale(const tcq_format * f, const uint8_t * block) {
-    return tcq_scale[block[f->type_size - 1]];
+    return f->scales[tcq_scale_index(f->block_size, block[f->type_size - 1])];
 }
 
 uint32_t tcq_block_slots(const tcq_format * f, const uint8_t * block) {
     const uint8_t * at = block + f->rate*f->block_size/8;
-    return f->block_size == QK_TCQ ? at[0] | at[1] << 8 | (uint32_t) at[2] << 16 : at[0];
+    return f->block_size == QK_TCQ ? at[0] | at[1] << 8 | (uint32_t) at[2] << 16 | (uint32_t) at[3] << 24 : at[0];
 }
 
 void tcq_add_slots(const tcq_format * f, uint32_t slots, int16_t * w) {
@@ -60,7 +60,7 @@ void tcq_unpack_block(const tcq_format * f, const uint8_t * block, int16_t * w) 
         int index = tcq_subset[window];
         for (int b = 0; b < f->rate - 1; ++b) {
             const int position = f->lo_position[j*(f->rate - 1) + b];
-            index |= (lo_bits[position >> 3] >> (position & 7) & 1) << (3 + b);
+            index |= (lo_bits[position >> 3] >> (position & 7) & 1) << (TCQ_N_PARITIES + b);
         }
         w[j] = f->levels[index];
     }

@@ -14,21 +14,18 @@
 extern "C" {
 #endif
 
-// blocks of 256 weights: path and lo bits (R bits per weight together), two outlier slots, one e5m3 scale;
-// blocks of 64 weights: one slot (position 6 bits, magnitude 1 bit, sign 1 bit)
-#define TCQ_DEFINE_BLOCKS(R)                                                                     \
-    typedef struct {                                                                             \
-        uint8_t qs[32*(R)];   /* 32 bytes of path, then 32*(R - 1) of lo bits                 */ \
-        uint8_t slot_pos[2];  /* positions of the two slots                                   */ \
-        uint8_t slot_val;     /* their values: one nibble each, bit 3 sign, bits 0-2 magnitude */ \
-        uint8_t scale;                                                                           \
-    } block_tcq##R;                                                                              \
-    static_assert(sizeof(block_tcq##R) == 32*(R) + 4, "wrong tcq block size/padding");           \
-    typedef struct {                                                                             \
-        uint8_t qs[8*(R)];                                                                       \
-        uint8_t slot;                                                                            \
-        uint8_t scale;                                                                           \
-    } block_tcq##R##_64;                                                                         \
+// path and lo bits (R bits per weight together), then slots and scale as ggml-tcq-layout.h says
+#define TCQ_DEFINE_BLOCKS(R)                                                            \
+    typedef struct {                                                                    \
+        uint8_t qs[32*(R)]; /* 32 bytes of path, then 32*(R - 1) of lo bits          */ \
+        uint8_t side[4];    /* a little-endian word: three slots and an e4m3 scale   */ \
+    } block_tcq##R;                                                                     \
+    static_assert(sizeof(block_tcq##R) == 32*(R) + 4, "wrong tcq block size/padding");  \
+    typedef struct {                                                                    \
+        uint8_t qs[8*(R)];                                                              \
+        uint8_t slot;                                                                   \
+        uint8_t scale;      /* e5m3                                                  */ \
+    } block_tcq##R##_64;                                                                \
     static_assert(sizeof(block_tcq##R##_64) == 8*(R) + 2, "wrong tcq_64 block size/padding");
 
 TCQ_RATES(TCQ_DEFINE_BLOCKS)
@@ -39,10 +36,11 @@ typedef struct {
     int              block_size;  // weights
     int              type_size;   // bytes
     int              n_lo;        // lo values per subset: 2^(rate - 1)
-    int              n_mags;      // slot magnitudes
+    int              n_scales;
     float            level_rms;   // of the weights that the levels are made for, in level units
-    const int8_t   * levels;      // [8*n_lo], index = subset | lo << 3
-    const int16_t  * slots;       // [2*n_mags], by magnitude index | sign*n_mags
+    const int8_t   * levels;      // [TCQ_SUBSETS*n_lo], index = subset | lo << TCQ_N_PARITIES
+    const int16_t  * slots;       // what the slots add, at tcq_slot_index
+    const float    * scales;      // [n_scales], ascending
     const uint16_t * lo_position; // [block_size*(rate - 1)], NULL at rate 1
 } tcq_format;
 
@@ -51,7 +49,7 @@ GGML_API const tcq_format * tcq_get_format(enum ggml_type type); // NULL for any
 // the block's weights in units of its scale: levels plus slots
 GGML_API void     tcq_unpack_block(const tcq_format * f, const uint8_t * block, int16_t * w);
 GGML_API float    tcq_block_scale (const tcq_format * f, const uint8_t * block);
-GGML_API uint32_t tcq_block_slots (const tcq_format * f, const uint8_t * block); // as in ggml-tcq-layout.h
+GGML_API uint32_t tcq_block_slots (const tcq_format * f, const uint8_t * block); // for ggml-tcq-layout.h
 
 // adds what the slots hold to w [block_size]
 void tcq_add_slots(const tcq_format * f, uint32_t slots, int16_t * w);
