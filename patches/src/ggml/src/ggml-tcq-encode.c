@@ -12,14 +12,15 @@
 #include <stdbool.h>
 #include <string.h>
 
-// the candidates by gain that get the two slots of a block of 256, by rank of the choice
-static const uint8_t tcq_pairs[TCQ_RANKS][2] = { { 0, 1 }, { 0, 2 }, { 1, 2 }, { 0, 3 } };
+// the candidates by gain that get the three slots of a block of 256, by rank of the choice
+static const uint8_t tcq_triples[TCQ_RANKS][3] = { { 0, 1, 2 }, { 0, 1, 3 }, { 0, 2, 3 }, { 1, 2, 3 } };
 
-// one slot: what it would save, where, and which value of f->slots
+// one slot: what it would save, where, which of several magnitudes it adds, and whether it subtracts that instead
 typedef struct {
-    float gain;
-    int   at;
-    int   value;
+    float    gain;
+    uint32_t at;
+    uint32_t value;
+    uint32_t negative;
 } tcq_slot;
 
 // mean squared error of the weights that the levels are made for, squared level units
@@ -27,14 +28,14 @@ static float tcq_expected_error(const tcq_format * f) {
     return f->level_rms*f->level_rms/(float) (1 << 2*f->rate);
 }
 
-// the e5m3 byte whose scale is nearest to d, at least 1
-static int tcq_nearest_scale(float d) {
-    int lo = 1, hi = 255;
+// the number of the scale that is nearest to d, at least 1
+static int tcq_nearest_scale(const tcq_format * f, float d) {
+    int lo = 1, hi = f->n_scales - 1;
     while (lo < hi) {
         const int mid = (lo + hi)/2;
-        if (tcq_scale[mid] < d) { lo = mid + 1; } else { hi = mid; }
+        if (f->scales[mid] < d) { lo = mid + 1; } else { hi = mid; }
     }
-    return lo > 1 && d - tcq_scale[lo - 1] < tcq_scale[lo] - d ? lo - 1 : lo;
+    return lo > 1 && d - f->scales[lo - 1] < f->scales[lo] - d ? lo - 1 : lo;
 }
 
 static float tcq_expected_cost(const tcq_encoder * e, float x) {
@@ -48,22 +49,18 @@ static float tcq_expected_cost(const tcq_encoder * e, float x) {
     return e->mse*cost[TCQ_COST_STEPS - 1] + excess*excess;
 }
 
-// Chooses slots by what they are expected to save, subtracts them from x (level units) and returns them. Almost any weight
-// far from zero gains from a slot that moves it to zero, so a block always uses all its slots, if need be two that cancel.
-// Rank 0 is the best choice, higher ranks are alternatives to try.
-static uint32_t tcq_place_slots(const tcq_encoder * e, float * x, int rank) {
-    const tcq_format * f = e->trellis.f;
-
-    tcq_slot best[TCQ_CANDIDATES]; // one per candidate, by descending gain
+// the candidates by what a slot of one of these magnitudes at each is expected to save, best first; x in level units
+static void tcq_rank_slots(const tcq_encoder * e, const float * x, const int * magnitudes, int n, tcq_slot * best) {
     for (int k = 0; k < TCQ_CANDIDATES; ++k) {
-        tcq_slot slot = { -FLT_MAX, e->candidates[k], 0 };
+        tcq_slot slot = { -FLT_MAX, e->candidates[k], 0, 0 };
         const float m      = fabsf(x[slot.at]);
         const float before = tcq_expected_cost(e, m);
-        for (int v = 0; v < f->n_mags; ++v) {
-            const float gain = e->w[slot.at]*(before - tcq_expected_cost(e, m - f->slots[v]));
+        slot.negative = x[slot.at] < 0.0f;
+        for (int v = 0; v < n; ++v) {
+            const float gain = e->w[slot.at]*(before - tcq_expected_cost(e, m - magnitudes[v]));
             if (gain > slot.gain) {
                 slot.gain  = gain;
-                slot.value = x[slot.at] < 0.0f ? v + f->n_mags : v;
+                slot.value = v;
             }
         }
         int i = k;
@@ -72,27 +69,77 @@ static uint32_t tcq_place_slots(const tcq_encoder * e, float * x, int rank) {
         }
         best[i] = slot;
     }
+}
 
-    if (f->block_size == QK_TCQ) {
-        tcq_slot a = best[tcq_pairs[rank][0]];
-        tcq_slot b = best[tcq_pairs[rank][1]];
-        if (a.gain + b.gain < 0.0f) {
-            b = a;
-            b.value ^= f->n_mags;
-        }
-        x[a.at] -= f->slots[a.value];
-        x[b.at] -= f->slots[b.value];
-        return (uint32_t) (a.at | b.at << 8 | a.value << 16 | b.value << 20);
+// three slots at different weights: around the circle, starting behind the widest gap, so that no gap is above 127
+static uint32_t tcq_join_slots(tcq_slot a, tcq_slot b, tcq_slot c) {
+    if (a.at > b.at) { const tcq_slot t = a; a = b; b = t; }
+    if (b.at > c.at) { const tcq_slot t = b; b = c; c = t; }
+    if (a.at > b.at) { const tcq_slot t = a; a = b; b = t; }
+
+    const uint32_t ab = b.at - a.at, bc = c.at - b.at, ca = QK_TCQ - (c.at - a.at);
+    if (ab >= bc && ab >= ca) {
+        return b.at | bc << 8 | ca << 15 | b.negative << 22 | c.negative << 23 | a.negative << 24;
     }
-    const tcq_slot a = best[rank];
-    x[a.at] -= f->slots[a.value];
-    return (uint32_t) (a.at | a.value << 6);
+    if (bc >= ca) {
+        return c.at | ca << 8 | ab << 15 | c.negative << 22 | a.negative << 23 | b.negative << 24;
+    }
+    return a.at | ab << 8 | bc << 15 | a.negative << 22 | b.negative << 23 | c.negative << 24;
+}
+
+// two slots as one great value, and a third one elsewhere, not at a distance of 128
+static uint32_t tcq_join_great(tcq_slot great, tcq_slot slot) {
+    const uint32_t ahead = (slot.at - great.at) & 0xff;
+    if (ahead < 128) {
+        return great.at | ahead << 15 | great.negative << 22 | great.value << 23 | slot.negative << 24;
+    }
+    return slot.at | (256 - ahead) << 8 | slot.negative << 22 | great.negative << 23 | great.value << 24;
+}
+
+static uint32_t tcq_choose_slots(const tcq_encoder * e, const float * x, int rank) {
+    const tcq_format * f = e->trellis.f;
+
+    tcq_slot best[TCQ_CANDIDATES];
+    if (f->block_size != QK_TCQ) {
+        const int magnitudes[2] = { f->slots[0], f->slots[1] };
+        tcq_rank_slots(e, x, magnitudes, 2, best);
+        return best[rank].at | best[rank].value << 6 | best[rank].negative << 7;
+    }
+    tcq_slot greats[TCQ_CANDIDATES];
+    const int great_values[2] = { f->slots[tcq_slot_index(QK_TCQ, 0, 0)], f->slots[tcq_slot_index(QK_TCQ, 1 << 23, 0)] };
+    const int value           = f->slots[0];
+    tcq_rank_slots(e, x, great_values, 2, greats);
+    tcq_rank_slots(e, x, &value, 1, best);
+
+    const tcq_slot great = greats[0];
+    const tcq_slot a = best[tcq_triples[rank][0]], b = best[tcq_triples[rank][1]], c = best[tcq_triples[rank][2]];
+
+    int other = -1;
+    for (int left = rank; left >= 0; ) {
+        ++other;
+        left -= ((best[other].at - great.at) & 127) != 0;
+    }
+    return great.gain + best[other].gain > a.gain + b.gain + c.gain ? tcq_join_great(great, best[other])
+                                                                    : tcq_join_slots(a, b, c);
+}
+
+// Chooses slots by what they are expected to save, subtracts them from x (level units) and returns them. Almost any weight
+// far from zero gains from a slot that moves it towards zero, so a block always uses all its slots.
+// Rank 0 is the best choice, higher ranks are alternatives to try.
+static uint32_t tcq_place_slots(const tcq_encoder * e, float * x, int rank) {
+    const tcq_format * f = e->trellis.f;
+
+    const uint32_t slots = tcq_choose_slots(e, x, rank);
+    for (int i = 0; i < tcq_n_slots(f->block_size); ++i) {
+        x[tcq_slot_position(f->block_size, slots, i)] -= f->slots[tcq_slot_index(f->block_size, slots, i)];
+    }
+    return slots;
 }
 
 // targets of the trellis at one scale with one choice of slots, which are written; returns the cost common to all paths
 static float tcq_set_block(tcq_encoder * e, int scale, int rank, uint32_t * slots) {
     const int   n = e->trellis.f->block_size;
-    const float d = tcq_scale[scale];
+    const float d = e->trellis.f->scales[scale];
 
     float target[QK_TCQ], xt[QK_TCQ];
     for (int j = 0; j < n; ++j) {
@@ -110,13 +157,13 @@ static float tcq_block_error(const tcq_encoder * e, int scale, uint32_t slots, c
                              float * fit) {
     const tcq_format * f = e->trellis.f;
     const int   n = f->block_size;
-    const float d = tcq_scale[scale];
+    const float d = e->trellis.f->scales[scale];
 
     int16_t  q[QK_TCQ];
     unsigned window = tcq_state_after(u, n);
     for (int i = 0; i < n; ++i) {
         window = (window << 1 | u[i]) & 0x1ff;
-        q[tcq_weight_at(n, i)] = f->levels[tcq_subset[window] | lo[i] << 3];
+        q[tcq_weight_at(n, i)] = f->levels[tcq_subset[window] | lo[i] << TCQ_N_PARITIES];
     }
     tcq_add_slots(f, slots, q);
 
@@ -140,7 +187,7 @@ static float tcq_block_error(const tcq_encoder * e, int scale, uint32_t slots, c
 // returns the scale that would fit its levels best, or 0 if the path's cost rules it out
 static float tcq_try(tcq_encoder * e, int scale, int rank, int n_seams) {
     const int   n = e->trellis.f->block_size;
-    const float d = tcq_scale[scale];
+    const float d = e->trellis.f->scales[scale];
 
     uint8_t  seams[TCQ_SEAMS], u[QK_TCQ], lo[QK_TCQ];
     uint32_t slots;
@@ -205,17 +252,17 @@ void tcq_pack_block(const tcq_encoder * e, uint8_t * block) {
             block[n_bytes + (position >> 3)] |= (uint8_t) ((e->lo[i] >> b & 1) << (position & 7));
         }
     }
-    for (int at = f->rate*n_bytes, shift = 0; at < f->type_size - 1; ++at, shift += 8) {
-        block[at] = (uint8_t) (e->slots >> shift);
+    const uint32_t side = e->slots | (uint32_t) e->scale << (f->block_size == QK_TCQ ? 25 : 8);
+    for (int at = f->rate*n_bytes, shift = 0; at < f->type_size; ++at, shift += 8) {
+        block[at] = (uint8_t) (side >> shift);
     }
-    block[f->type_size - 1] = (uint8_t) e->scale;
 }
 
 // what is known of a block before any scale is tried
 static void tcq_analyze_block(tcq_encoder * e, const float * x, const float * importance) {
     const tcq_format * f = e->trellis.f;
-    const int  n      = f->block_size;
-    const bool is_256 = n == QK_TCQ;
+    const int n       = f->block_size;
+    const int n_slots = tcq_n_slots(n);
 
     float norm = 0.0f;
     float energy[TCQ_CANDIDATES]; // of the candidates, descending
@@ -248,19 +295,21 @@ static void tcq_analyze_block(tcq_encoder * e, const float * x, const float * im
     // sqrt(importance): otherwise a single channel of high importance dominates
     float sum = 0.0f, sum_root = 0.0f;
     for (int j = 0; j < n; ++j) {
-        if (j != e->candidates[0] && (j != e->candidates[1] || !is_256)) {
+        if (memchr(e->candidates, j, n_slots) == NULL) {
             const float root = sqrtf(e->w[j]);
             sum      += root*x[j]*x[j];
             sum_root += root;
         }
     }
     const float rms_scale  = sum > 0.0f ? sqrtf(sum/sum_root)/f->level_rms : 0.0f;
-    const float slot_scale = fabsf(x[e->candidates[0]])/(f->slots[f->n_mags - 1] + TCQ_MAX_LEVEL);
-    e->first = tcq_nearest_scale(rms_scale > slot_scale ? rms_scale : slot_scale);
+    const int   most       = n == QK_TCQ ? f->slots[tcq_slot_index(n, 1 << 23, 0)] : f->slots[1];
+    const float slot_scale = fabsf(x[e->candidates[0]])/(most + TCQ_MAX_LEVEL);
+    e->first = tcq_nearest_scale(f, rms_scale > slot_scale ? rms_scale : slot_scale);
 }
 
 bool tcq_encode_block(tcq_encoder * e, const float * x, const float * importance) {
-    const bool is_256 = e->trellis.f->block_size == QK_TCQ;
+    const tcq_format * f = e->trellis.f;
+    const bool is_256 = f->block_size == QK_TCQ;
 
     tcq_analyze_block(e, x, importance);
     if (!(e->norm > 0.0f)) {
@@ -271,7 +320,7 @@ bool tcq_encode_block(tcq_encoder * e, const float * x, const float * importance
 
     // the refit of the first scale, its neighbours as long as they help, then other slots
     bool tried[TCQ_SCALES] = { false };
-    const int refit = tcq_nearest_scale(tcq_try(e, first, 0, n_seams));
+    const int refit = tcq_nearest_scale(f, tcq_try(e, first, 0, n_seams));
     tried[first] = true;
     if (!tried[refit]) {
         tcq_try(e, refit, 0, n_seams);
@@ -280,7 +329,7 @@ bool tcq_encode_block(tcq_encoder * e, const float * x, const float * importance
     for (int move = 0; move < TCQ_MOVES; ++move) {
         const int center = e->scale;
         for (int scale = center - 1; scale <= center + 1; scale += 2) {
-            if (scale > 0 && scale < TCQ_SCALES && !tried[scale] && e->scale == center) {
+            if (scale > 0 && scale < f->n_scales && !tried[scale] && e->scale == center) {
                 tcq_try(e, scale, 0, n_seams);
                 tried[scale] = true;
             }
@@ -343,19 +392,19 @@ void tcq_get_encoder_tables(const tcq_format * f, tcq_encoder_tables * tables) {
     tables->rate       = f->rate;
     tables->block_size = f->block_size;
     tables->type_size  = f->type_size;
-    tables->n_mags     = f->n_mags;
+    tables->n_scales   = f->n_scales;
     tables->level_rms  = f->level_rms;
     tables->mse        = tcq_expected_error(f);
     memcpy(tables->marginal_cost, tcq_marginal_cost[f->rate - 1], sizeof(tables->marginal_cost));
-    memcpy(tables->pairs,         tcq_pairs,                      sizeof(tables->pairs));
-    memcpy(tables->scale,         tcq_scale,                      sizeof(tables->scale));
+    memcpy(tables->triples,       tcq_triples,                    sizeof(tables->triples));
+    memcpy(tables->scale,         f->scales,                      f->n_scales*sizeof(float));
     memcpy(tables->level,         t->level,                       sizeof(tables->level));
     memcpy(tables->lo,            t->lo,                          sizeof(tables->lo));
     memcpy(tables->subset[0],     t->forward.subset,              sizeof(tables->subset[0]));
     memcpy(tables->subset[1],     t->backward.subset,             sizeof(tables->subset[1]));
     memcpy(tables->mirrored,      t->mirrored,                    sizeof(tables->mirrored));
-    memcpy(tables->levels,        f->levels,                      8*f->n_lo*sizeof(int8_t));
-    memcpy(tables->slots,         f->slots,                       2*f->n_mags*sizeof(int16_t));
+    memcpy(tables->levels,        f->levels,                      TCQ_SUBSETS*f->n_lo*sizeof(int8_t));
+    memcpy(tables->slots,         f->slots,                       (f->block_size == QK_TCQ ? 128 : 4)*sizeof(int16_t));
     if (f->rate > 1) {
         memcpy(tables->lo_position, f->lo_position, f->block_size*(f->rate - 1)*sizeof(uint16_t));
     }

@@ -14,11 +14,11 @@
 extern "C" {
 #endif
 
-#define TCQ_CANDIDATES  8 // weights that may get a slot
+#define TCQ_CANDIDATES 16 // weights that may get a slot
 #define TCQ_SEAMS       4 // seams that a block of 64 may try
 #define TCQ_RANKS       4 // choices of slots to try
 #define TCQ_MOVES       6 // steps to a better scale, at most
-#define TCQ_SCALES    256
+#define TCQ_SCALES    256 // at most
 #define TCQ_COST_STEP   8 // level units between the entries of tcq_marginal_cost
 #define TCQ_COST_STEPS  9
 
@@ -60,18 +60,18 @@ typedef struct {
     int      rate;
     int      block_size;
     int      type_size;
-    int      n_mags;
+    int      n_scales;
     float    level_rms;
     float    mse;                           // as tcq_encoder's
     float    marginal_cost[TCQ_COST_STEPS];
-    uint8_t  pairs        [TCQ_RANKS][2];    // candidates that get the slots of a block of 256
+    uint8_t  triples      [TCQ_RANKS][3];    // candidates that get the slots of a block of 256
     float    scale        [TCQ_SCALES];
-    float    level        [256][8];          // as tcq_trellis'
-    uint8_t  lo           [256][8];
+    float    level        [256][TCQ_SUBSETS]; // as tcq_trellis'
+    uint8_t  lo           [256][TCQ_SUBSETS];
     uint8_t  subset       [2][2*TCQ_STATES]; // by window, forward and backward
     uint8_t  mirrored     [TCQ_STATES];
-    int8_t   levels       [8 << (TCQ_N_RATES - 1)];
-    int16_t  slots        [16];
+    int8_t   levels       [TCQ_SUBSETS << (TCQ_N_RATES - 1)];
+    int16_t  slots        [128];
     uint16_t lo_position  [(TCQ_N_RATES - 1)*QK_TCQ];
 } tcq_encoder_tables;
 

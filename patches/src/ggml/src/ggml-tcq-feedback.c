@@ -121,7 +121,7 @@ static void tcq_decide_section(tcq_trellis * t, const float * x, const float * w
     }
     const int   n      = first + section + look_ahead < f->block_size ? section + look_ahead : f->block_size - first;
     const bool  at_end = first + n == f->block_size;
-    const float d      = tcq_scale[row->scale];
+    const float d      = f->scales[row->scale];
 
     float target[QK_TCQ];
     for (int i = 0; i < n; ++i) {
@@ -133,7 +133,7 @@ static void tcq_decide_section(tcq_trellis * t, const float * x, const float * w
     row->state = tcq_trellis_search(t, 0, n, row->state, at_end ? row->seam : -1, section, row->u + first, row->lo + first);
     for (int i = 0; i < section; ++i) {
         window = (window << 1 | row->u[first + i]) & 0x1ff;
-        const int level = f->levels[tcq_subset[window] | row->lo[first + i] << 3];
+        const int level = f->levels[tcq_subset[window] | row->lo[first + i] << TCQ_N_PARITIES];
         error[i] = x[first + i] - d*(level + row->offset[first + i]);
     }
 }

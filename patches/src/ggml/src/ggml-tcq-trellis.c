@@ -1,10 +1,10 @@
 // Viterbi search over the 256 states of the TCQ code.
 //
 // State s is the last 8 path bits, the newest in bit 0. Its predecessors are m = s >> 1 and m + 128, and the window of
-// either step is (top bit of the predecessor) << 8 | s. Flipping the oldest or the newest bit of a window flips z2 and
+// either step is (top bit of the predecessor) << 8 | s. Flipping the oldest or the newest bit of a window flips z3 and
 // nothing else, so the states 2m and 2m + 1 share a butterfly:
-//     next[2m]     = min(cost[m] + metric[z],     cost[m + 128] + metric[z ^ 4])
-//     next[2m + 1] = min(cost[m] + metric[z ^ 4], cost[m + 128] + metric[z]),     z = subset[2m]
+//     next[2m]     = min(cost[m] + metric[z],     cost[m + 128] + metric[z ^ 8])
+//     next[2m + 1] = min(cost[m] + metric[z ^ 8], cost[m + 128] + metric[z]),     z = subset[2m]
 // Step costs are at most TCQ_MAX_METRIC and any state reaches any other in 8 steps, so no cost is more than
 // 8*TCQ_MAX_METRIC above the least of 8 steps before. Subtracting a minimum every 8 steps keeps 16 bits exact; we subtract
 // the previous step's, which is already available.
@@ -15,6 +15,7 @@
 #include <float.h>
 #include <math.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 
 #if defined(__GNUC__) || defined(__clang__)
@@ -30,7 +31,7 @@
 #include <arm_neon.h>
 #endif
 
-static uint32_t tcq_advance_ref(const tcq_code * code, uint16_t (*cost)[TCQ_STATES], const uint16_t (*metric)[8],
+static uint32_t tcq_advance_ref(const tcq_code * code, uint16_t (*cost)[TCQ_STATES], const uint16_t (*metric)[TCQ_SUBSETS],
                                 int stride, int n) {
     uint32_t subtracted = 0;
 
@@ -38,7 +39,7 @@ static uint32_t tcq_advance_ref(const tcq_code * code, uint16_t (*cost)[TCQ_STAT
         uint16_t * next = cost[i + 1];
         for (int m = 0; m < TCQ_STATES/2; ++m) {
             const int      z = code->subset[2*m];
-            const uint16_t p = metric[0][z], q = metric[0][z ^ 4];
+            const uint16_t p = metric[0][z], q = metric[0][z ^ 8];
             const uint16_t a0 = (uint16_t) (cost[i][m] + p), b0 = (uint16_t) (cost[i][m + TCQ_STATES/2] + q);
             const uint16_t a1 = (uint16_t) (cost[i][m] + q), b1 = (uint16_t) (cost[i][m + TCQ_STATES/2] + p);
             next[2*m]     = b0 < a0 ? b0 : a0;
@@ -58,7 +59,7 @@ static uint32_t tcq_advance_ref(const tcq_code * code, uint16_t (*cost)[TCQ_STAT
     return subtracted;
 }
 
-// The SIMD versions look metrics up with byte shuffles of a step's 16 bytes. The subset is linear over the window's
+// The SIMD versions look metrics up with shuffles of a step's 32 bytes. The subset is linear over the window's
 // bits, so the subsets of a vector of consecutive m are one pattern (m = 0, 1, ...) XOR the subset of its first m.
 
 #ifdef TCQ_X86
@@ -67,7 +68,7 @@ static uint32_t tcq_advance_ref(const tcq_code * code, uint16_t (*cost)[TCQ_STAT
 #define TCQ_LOAD_512(p) _mm512_loadu_si512((const void *) (p))
 
 __attribute__((target("avx2")))
-static uint32_t tcq_advance_avx2(const tcq_code * code, uint16_t (*cost)[TCQ_STATES], const uint16_t (*metric)[8],
+static uint32_t tcq_advance_avx2(const tcq_code * code, uint16_t (*cost)[TCQ_STATES], const uint16_t (*metric)[TCQ_SUBSETS],
                                  int stride, int n) {
     uint32_t subtracted = 0;
 
@@ -75,17 +76,23 @@ static uint32_t tcq_advance_avx2(const tcq_code * code, uint16_t (*cost)[TCQ_STA
         const uint16_t * from = cost[i];
         uint16_t       * to   = cost[i + 1];
 
-        const __m256i bm = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) metric[0]));
-        __m256i metrics[8];
+        const __m256i low8  = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) metric[0]));
+        const __m256i high8 = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) (metric[0] + 8)));
+        __m256i metrics[TCQ_SUBSETS];
         for (int k = 0; k < 8; ++k) {
-            metrics[k] = _mm256_shuffle_epi8(bm, TCQ_LOAD_256(code->pattern[k]));
+            const __m256i pattern = TCQ_LOAD_256(code->pattern[k]);
+            const __m256i is_high = _mm256_slli_epi16(pattern, 3); // bit 7: bit 4 of the pattern
+            const __m256i a = _mm256_shuffle_epi8(low8,  pattern);
+            const __m256i b = _mm256_shuffle_epi8(high8, pattern);
+            metrics[k]     = _mm256_blendv_epi8(a, b, is_high);
+            metrics[k ^ 8] = _mm256_blendv_epi8(b, a, is_high);
         }
         for (int m = 0; m < TCQ_STATES/2; m += 16) {
             const int     z = code->subset[2*m];
             const __m256i a = TCQ_LOAD_256(from + m);
             const __m256i b = TCQ_LOAD_256(from + m + TCQ_STATES/2);
             const __m256i p = metrics[z];
-            const __m256i q = metrics[z ^ 4];
+            const __m256i q = metrics[z ^ 8];
 
             const __m256i even = _mm256_min_epu16(_mm256_add_epi16(a, p), _mm256_add_epi16(b, q));
             const __m256i odd  = _mm256_min_epu16(_mm256_add_epi16(a, q), _mm256_add_epi16(b, p));
@@ -112,7 +119,7 @@ static uint32_t tcq_advance_avx2(const tcq_code * code, uint16_t (*cost)[TCQ_STA
 }
 
 __attribute__((target("avx512f,avx512bw")))
-static uint32_t tcq_advance_avx512(const tcq_code * code, uint16_t (*cost)[TCQ_STATES], const uint16_t (*metric)[8],
+static uint32_t tcq_advance_avx512(const tcq_code * code, uint16_t (*cost)[TCQ_STATES], const uint16_t (*metric)[TCQ_SUBSETS],
                                    int stride, int n) {
     // lanes 2k and 2k + 1 of the lower or upper half: lane k of the first vector and of the second
     static const uint16_t alternate[2][32] = {
@@ -126,8 +133,9 @@ static uint32_t tcq_advance_avx512(const tcq_code * code, uint16_t (*cost)[TCQ_S
 
     __m512i pattern[4][2];
     for (int v = 0; v < 4; ++v) {
-        pattern[v][0] = TCQ_LOAD_512(code->pattern[code->subset[64*v]]);
-        pattern[v][1] = TCQ_LOAD_512(code->pattern[code->subset[64*v] ^ 4]);
+        // of byte pairs 2z, 2z + 1, the five bits that vpermw reads are z
+        pattern[v][0] = _mm512_srli_epi16(TCQ_LOAD_512(code->pattern[code->subset[64*v]]), 1);
+        pattern[v][1] = _mm512_srli_epi16(TCQ_LOAD_512(code->pattern[code->subset[64*v] ^ 8]), 1);
     }
     __m512i c[8];
     for (int v = 0; v < 8; ++v) {
@@ -136,12 +144,12 @@ static uint32_t tcq_advance_avx512(const tcq_code * code, uint16_t (*cost)[TCQ_S
     uint32_t subtracted = 0;
 
     for (int i = 0; i < n; ++i, metric += stride) {
-        const __m512i bm = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) metric[0]));
+        const __m512i bm = _mm512_castsi256_si512(TCQ_LOAD_256(metric[0]));
         __m512i next[8];
 
         for (int v = 0; v < 4; ++v) {
-            const __m512i p = _mm512_shuffle_epi8(bm, pattern[v][0]);
-            const __m512i q = _mm512_shuffle_epi8(bm, pattern[v][1]);
+            const __m512i p = _mm512_permutexvar_epi16(pattern[v][0], bm);
+            const __m512i q = _mm512_permutexvar_epi16(pattern[v][1], bm);
 
             const __m512i even = _mm512_min_epu16(_mm512_add_epi16(c[v], p), _mm512_add_epi16(c[v + 4], q));
             const __m512i odd  = _mm512_min_epu16(_mm512_add_epi16(c[v], q), _mm512_add_epi16(c[v + 4], p));
@@ -172,7 +180,7 @@ static uint32_t tcq_advance_avx512(const tcq_code * code, uint16_t (*cost)[TCQ_S
 
 #elif defined(__ARM_NEON) && defined(__aarch64__)
 
-static uint32_t tcq_advance_neon(const tcq_code * code, uint16_t (*cost)[TCQ_STATES], const uint16_t (*metric)[8],
+static uint32_t tcq_advance_neon(const tcq_code * code, uint16_t (*cost)[TCQ_STATES], const uint16_t (*metric)[TCQ_SUBSETS],
                                  int stride, int n) {
     uint32_t subtracted = 0;
 
@@ -180,14 +188,14 @@ static uint32_t tcq_advance_neon(const tcq_code * code, uint16_t (*cost)[TCQ_STA
         const uint16_t * from = cost[i];
         uint16_t       * to   = cost[i + 1];
 
-        const uint8x16_t bm = vreinterpretq_u8_u16(vld1q_u16(metric[0]));
-        uint16x8_t metrics[8];
-        for (int k = 0; k < 8; ++k) {
-            metrics[k] = vreinterpretq_u16_u8(vqtbl1q_u8(bm, vld1q_u8(code->pattern[k])));
+        const uint8x16x2_t bm = vld1q_u8_x2((const uint8_t *) metric[0]);
+        uint16x8_t metrics[TCQ_SUBSETS];
+        for (int k = 0; k < TCQ_SUBSETS; ++k) {
+            metrics[k] = vreinterpretq_u16_u8(vqtbl2q_u8(bm, vld1q_u8(code->pattern[k])));
         }
         for (int m = 0; m < TCQ_STATES/2; m += 8) {
             const uint16x8_t p = metrics[code->subset[2*m]];
-            const uint16x8_t q = metrics[code->subset[2*m] ^ 4];
+            const uint16x8_t q = metrics[code->subset[2*m] ^ 8];
             const uint16x8_t a = vld1q_u16(from + m);
             const uint16x8_t b = vld1q_u16(from + m + TCQ_STATES/2);
 
@@ -222,27 +230,23 @@ static inline int tcq_bin(float x) {
     return (int) (2.0f*inner + 128.0f); // not negative: the cast is floor
 }
 
+// metrics are above the common minimum, and clamped: outliers only need to be prohibitive
 static float tcq_set_targets_ref(tcq_trellis * t, int first, const float * x, const float * w, int n, float unit) {
     const float per_unit = 1.0f/unit;
     float common_cost = 0.0f;
 
     for (int i = 0; i < n; ++i) {
-        const int bin = tcq_bin(x[i]);
-
-        float cost[8], least = FLT_MAX;
-        for (int z = 0; z < 8; ++z) {
-            const float e = x[i] - t->level[bin][z];
-            cost[z] = e*e;
-            least   = cost[z] < least ? cost[z] : least;
-        }
-        // subtract the common minimum; clamp outliers, which only need to be prohibitive
+        const int   bin    = tcq_bin(x[i]);
         const float weight = w[i]*per_unit;
+        const float off    = x[i] - t->nearest[bin];
+        const float least  = off*off;
         common_cost += weight*least;
-        for (int z = 0; z < 8; ++z) {
-            const float scaled = weight*(cost[z] - least) + 0.5f;
+        for (int z = 0; z < TCQ_SUBSETS; ++z) {
+            const float e      = x[i] - t->level[bin][z];
+            const float scaled = weight*(e*e - least) + 0.5f;
             t->metric[first + i][z] = (uint16_t) (scaled < TCQ_MAX_METRIC ? scaled : TCQ_MAX_METRIC);
         }
-        memcpy(t->step_lo[first + i], t->lo[bin], 8);
+        memcpy(t->step_lo[first + i], t->lo[bin], TCQ_SUBSETS);
     }
     return common_cost;
 }
@@ -254,55 +258,51 @@ static float tcq_set_targets_avx2(tcq_trellis * t, int first, const float * x, c
     const float  per_unit = 1.0f/unit;
     const __m256 half     = _mm256_set1_ps(0.5f);
     const __m256 most     = _mm256_set1_ps(TCQ_MAX_METRIC);
-    __m256 common_cost = _mm256_setzero_ps();
+    float common_cost = 0.0f;
 
     for (int i = 0; i < n; ++i) {
-        const int    bin    = tcq_bin(x[i]);
-        const __m256 e      = _mm256_sub_ps(_mm256_set1_ps(x[i]), _mm256_loadu_ps(t->level[bin]));
-        const __m256 cost   = _mm256_mul_ps(e, e);
-        const __m256 least4 = _mm256_min_ps(cost,   _mm256_permute2f128_ps(cost, cost, 1));
-        const __m256 least2 = _mm256_min_ps(least4, _mm256_permute_ps(least4, 0x4e));
-        const __m256 least  = _mm256_min_ps(least2, _mm256_permute_ps(least2, 0xb1));
-        const __m256 weight = _mm256_set1_ps(w[i]*per_unit);
-        const __m256 scaled = _mm256_add_ps(_mm256_mul_ps(weight, _mm256_sub_ps(cost, least)), half);
-        common_cost = _mm256_add_ps(common_cost, _mm256_mul_ps(weight, least));
+        const int   bin    = tcq_bin(x[i]);
+        const float weight = w[i]*per_unit;
+        const float off    = x[i] - t->nearest[bin];
+        const float least  = off*off;
+        common_cost += weight*least;
 
-        const __m256i metric = _mm256_cvttps_epi32(_mm256_min_ps(scaled, most));
-        _mm_storeu_si128((__m128i *) t->metric[first + i],
-                         _mm_packus_epi32(_mm256_castsi256_si128(metric), _mm256_extracti128_si256(metric, 1)));
-        memcpy(t->step_lo[first + i], t->lo[bin], 8);
+        __m256i metric[2];
+        for (int h = 0; h < 2; ++h) {
+            const __m256 e      = _mm256_sub_ps(_mm256_set1_ps(x[i]), _mm256_loadu_ps(t->level[bin] + 8*h));
+            const __m256 above  = _mm256_sub_ps(_mm256_mul_ps(e, e), _mm256_set1_ps(least));
+            const __m256 scaled = _mm256_add_ps(_mm256_mul_ps(_mm256_set1_ps(weight), above), half);
+            metric[h] = _mm256_cvttps_epi32(_mm256_min_ps(scaled, most));
+        }
+        const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(metric[0], metric[1]), 0xd8);
+        _mm256_storeu_si256((__m256i *) t->metric[first + i], packed);
+        memcpy(t->step_lo[first + i], t->lo[bin], TCQ_SUBSETS);
     }
-    return _mm256_cvtss_f32(common_cost);
+    return common_cost;
 }
 
-// two steps at a time
 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
 static float tcq_set_targets_avx512(tcq_trellis * t, int first, const float * x, const float * w, int n, float unit) {
     const float  per_unit = 1.0f/unit;
     const __m512 half     = _mm512_set1_ps(0.5f);
     const __m512 most     = _mm512_set1_ps(TCQ_MAX_METRIC);
-    __m512 common_cost = _mm512_setzero_ps();
+    float common_cost = 0.0f;
 
-    for (int i = 0; i < n; i += 2) {
-        const int    bin0   = tcq_bin(x[i]), bin1 = tcq_bin(x[i + 1]);
-        const __m512 level0 = _mm512_castps256_ps512(_mm256_loadu_ps(t->level[bin0]));
-        const __m512 level  = _mm512_insertf32x8(level0, _mm256_loadu_ps(t->level[bin1]), 1);
-        const __m512 target = _mm512_insertf32x8(_mm512_set1_ps(x[i]), _mm256_set1_ps(x[i + 1]), 1);
-        const __m512 weight = _mm512_insertf32x8(_mm512_set1_ps(w[i]*per_unit), _mm256_set1_ps(w[i + 1]*per_unit), 1);
-        const __m512 e      = _mm512_sub_ps(target, level);
-        const __m512 cost   = _mm512_mul_ps(e, e);
-        const __m512 least4 = _mm512_min_ps(cost,   _mm512_shuffle_f32x4(cost, cost, 0xb1));
-        const __m512 least2 = _mm512_min_ps(least4, _mm512_permute_ps(least4, 0x4e));
-        const __m512 least  = _mm512_min_ps(least2, _mm512_permute_ps(least2, 0xb1));
-        const __m512 scaled = _mm512_add_ps(_mm512_mul_ps(weight, _mm512_sub_ps(cost, least)), half);
-        common_cost = _mm512_add_ps(common_cost, _mm512_mul_ps(weight, least));
+    for (int i = 0; i < n; ++i) {
+        const int   bin    = tcq_bin(x[i]);
+        const float weight = w[i]*per_unit;
+        const float off    = x[i] - t->nearest[bin];
+        const float least  = off*off;
+        common_cost += weight*least;
 
+        const __m512 e      = _mm512_sub_ps(_mm512_set1_ps(x[i]), _mm512_loadu_ps(t->level[bin]));
+        const __m512 above  = _mm512_sub_ps(_mm512_mul_ps(e, e), _mm512_set1_ps(least));
+        const __m512 scaled = _mm512_add_ps(_mm512_mul_ps(_mm512_set1_ps(weight), above), half);
         const __m512i metric = _mm512_cvttps_epi32(_mm512_min_ps(scaled, most));
         _mm256_storeu_si256((__m256i *) t->metric[first + i], _mm512_cvtepi32_epi16(metric));
-        memcpy(t->step_lo[first + i],     t->lo[bin0], 8);
-        memcpy(t->step_lo[first + i + 1], t->lo[bin1], 8);
+        memcpy(t->step_lo[first + i], t->lo[bin], TCQ_SUBSETS);
     }
-    return _mm512_cvtss_f32(common_cost) + _mm256_cvtss_f32(_mm512_extractf32x8_ps(common_cost, 1));
+    return common_cost;
 }
 
 #endif
@@ -348,7 +348,7 @@ static void tcq_code_init(tcq_code * code, bool backward) {
     for (int window = 0; window < 2*TCQ_STATES; ++window) {
         code->subset[window] = tcq_subset[backward ? tcq_reverse_bits(window, 9) : window];
     }
-    for (int k = 0; k < 8; ++k) {
+    for (int k = 0; k < TCQ_SUBSETS; ++k) {
         for (int m = 0; m < 32; ++m) {
             code->pattern[k][2*m]     = (uint8_t) (2*(code->subset[2*m] ^ k));
             code->pattern[k][2*m + 1] = (uint8_t) (2*(code->subset[2*m] ^ k) + 1);
@@ -380,17 +380,22 @@ void tcq_trellis_init(tcq_trellis * t, const tcq_format * f) {
         t->mirrored[s] = (uint8_t) tcq_reverse_bits(s, 8);
     }
 
-    // levels are integers, so floor(2x) decides which of a subset's is nearest; they ascend with lo
-    for (int z = 0; z < 8; ++z) {
-        int l = 0;
-        for (int i = 0; i < 256; ++i) {
-            const int x4 = 2*(i - 128) + 1; // four times the middle of the bin
-            while (l + 1 < f->n_lo && x4 > 2*(f->levels[z | l << 3] + f->levels[z | (l + 1) << 3])) {
+    // levels are integers, so floor(2x) decides which is nearest, of a subset (where they ascend with lo) and of all
+    for (int i = 0; i < 256; ++i) {
+        const int x4 = 2*(i - 128) + 1; // four times the middle of the bin
+        int nearest = 0;
+        for (int z = 0; z < TCQ_SUBSETS; ++z) {
+            int l = 0;
+            while (l + 1 < f->n_lo && x4 > 2*(f->levels[z | l << TCQ_N_PARITIES] + f->levels[z | (l + 1) << TCQ_N_PARITIES])) {
                 ++l;
             }
             t->lo   [i][z] = (uint8_t) l;
-            t->level[i][z] = f->levels[z | l << 3];
+            t->level[i][z] = f->levels[z | l << TCQ_N_PARITIES];
+            if (z == 0 || abs(x4 - 4*f->levels[z | l << TCQ_N_PARITIES]) < abs(x4 - 4*nearest)) {
+                nearest = f->levels[z | l << TCQ_N_PARITIES];
+            }
         }
+        t->nearest[i] = nearest;
     }
 }
 
@@ -415,7 +420,7 @@ static uint32_t tcq_run(tcq_trellis * t, int first, int n, int start, uint16_t (
     if (start >= 0) {
         cost[0][start] = 0;
     }
-    return t->advance(&t->forward, cost, (const uint16_t (*)[8]) t->metric + first, 1, n);
+    return t->advance(&t->forward, cost, (const uint16_t (*)[TCQ_SUBSETS]) t->metric + first, 1, n);
 }
 
 // path and lo bits of the first n_keep of n steps that end in state s; returns the state after n_keep steps
@@ -433,12 +438,12 @@ static int tcq_trace_back(const tcq_trellis * t, int first, int n, int s, const 
         for (int k = 0; k < 4 && i > 0; ++k) {
             TCQ_PREFETCH(&cost[i - 1][s >> 2 | k*TCQ_STATES/4]);
         }
-        // the second predecessor only if it is better; its window has another z2
+        // the second predecessor only if it is better; its window has another z3
         const uint16_t * metric = t->metric[first + i];
-        const int second = cost[i][s >> 1 | TCQ_STATES/2] + metric[z ^ 4] < cost[i][s >> 1] + metric[z];
+        const int second = cost[i][s >> 1 | TCQ_STATES/2] + metric[z ^ 8] < cost[i][s >> 1] + metric[z];
         if (i < n_keep) {
             u [i] = (uint8_t) (s & 1);
-            lo[i] = t->step_lo[first + i][z ^ second << 2];
+            lo[i] = t->step_lo[first + i][z ^ second << 3];
         }
         // subsets are linear: the lookup does not wait for the decision
         z = subset[s >> 1] ^ (-second & subset[TCQ_STATES/2]);
@@ -465,7 +470,7 @@ void tcq_trellis_seams(tcq_trellis * t, int n, uint8_t * seams) {
     uint16_t (*after)[TCQ_STATES] = t->cost, (*before)[TCQ_STATES] = t->cost + TCQ_SETTLE + 1;
 
     memset(after[0], 0, sizeof(after[0]));
-    t->advance(&t->backward, after, (const uint16_t (*)[8]) t->metric + 2*TCQ_SETTLE - 1, -1, TCQ_SETTLE);
+    t->advance(&t->backward, after, (const uint16_t (*)[TCQ_SUBSETS]) t->metric + 2*TCQ_SETTLE - 1, -1, TCQ_SETTLE);
     tcq_run(t, 0, TCQ_SETTLE, -1, before);
 
     int32_t key[TCQ_STATES]; // orders states by cost, then by number

@@ -27,13 +27,14 @@ extern "C" {
 // the trellis in one direction of time
 typedef struct {
     uint8_t subset [2*TCQ_STATES]; // by window
-    TCQ_ALIGN uint8_t pattern[8][64]; // for byte shuffles of 8 metrics: byte pairs of metric[subset[2m] ^ k], m = 0..31
+    // for byte shuffles of a step's metrics: byte pairs of metric[subset[2m] ^ k], m = 0..31
+    TCQ_ALIGN uint8_t pattern[TCQ_SUBSETS][64];
 } tcq_code;
 
 // costs of all states after 1, 2, .. n steps (a multiple of 8) from those in cost[0]; returns what was subtracted from
 // all costs on the way. The costs also tell which predecessor was better, so nothing else is kept. Step i has
 // metric[i*stride]
-typedef uint32_t (*tcq_advance_t)(const tcq_code * code, uint16_t (*cost)[TCQ_STATES], const uint16_t (*metric)[8],
+typedef uint32_t (*tcq_advance_t)(const tcq_code * code, uint16_t (*cost)[TCQ_STATES], const uint16_t (*metric)[TCQ_SUBSETS],
                                   int stride, int n);
 
 typedef struct tcq_trellis tcq_trellis;
@@ -49,10 +50,11 @@ struct tcq_trellis {
     tcq_set_targets_t  set_targets;
     tcq_code           forward;
     tcq_code           backward;
-    float    level [256][8];                          // nearest level of every subset, by floor(2x) + 128
-    uint8_t  lo    [256][8];                          // that level's lo bits
-    uint16_t metric[TCQ_MAX_STEPS][8];                // cost of a step, by time and subset
-    uint8_t  step_lo[TCQ_MAX_STEPS][8];               // lo bits that give that cost
+    float    nearest[256];                            // nearest level of all, by floor(2x) + 128
+    float    level  [256][TCQ_SUBSETS];               // nearest level of every subset
+    uint8_t  lo     [256][TCQ_SUBSETS];               // that level's lo bits
+    uint16_t metric [TCQ_MAX_STEPS][TCQ_SUBSETS];     // cost of a step, by time and subset
+    uint8_t  step_lo[TCQ_MAX_STEPS][TCQ_SUBSETS];     // lo bits that give that cost
     TCQ_ALIGN uint16_t cost[TCQ_COST_ROWS][TCQ_STATES];
     uint8_t  mirrored[TCQ_STATES];                    // by state: its bits reversed, the state of the backward trellis
 };
