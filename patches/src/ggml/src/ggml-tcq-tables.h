@@ -236,11 +236,11 @@ TCQ_TABLE int16_t tcq5_64_slots[4] = {
 // by rate: how much more a whole block costs for one weight of |x| = 0, 8, .. 64 level units, in units of
 // the mean squared error. Beyond the largest level the squared excess is added
 TCQ_TABLE float tcq_marginal_cost[5][9] = {
-    { 0.16f, 0.11f, 0.16f, 0.33f, 0.64f, 0.96f, 1.34f, 1.89f, 1.81f },
-    { 0.12f, 0.13f, 0.37f, 0.78f, 1.2f, 1.9f, 3.1f, 4.09f, 3.71f },
-    { 0.02f, 0.17f, 0.65f, 1.05f, 1.99f, 3.49f, 4.46f, 7.92f, 4.81f },
-    { 0.12f, 0.38f, 0.65f, 1.24f, 2.62f, 5.11f, 6.13f, 13.39f, 6.94f },
-    { 0.23f, 0.63f, 0.67f, 1.33f, 2.67f, 6.01f, 11.06f, 18.37f, 15.61f },
+    { 0.15f, 0.19f, 0.23f, 0.38f, 0.67f, 0.99f, 1.36f, 1.94f, 2.01f },
+    { 0.12f, 0.16f, 0.42f, 0.75f, 1.17f, 1.81f, 2.75f, 3.8f, 4.71f },
+    { 0.36f, 0.01f, 0.43f, 0.83f, 1.72f, 2.64f, 3.76f, 6.62f, 6.32f },
+    { 0.15f, 0.21f, 0.52f, 1.1f, 1.77f, 3.36f, 4.7f, 9.66f, 8.19f },
+    { 0.23f, 0.33f, 0.65f, 1.1f, 2.06f, 4.16f, 5.93f, 12.95f, 15.34f },
 };
 
 // where bit b of weight j's lo bits is stored: [j*(rate - 1) + b], in bits from the end of the path
