@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from gguf_golf.encode import feedback
 from gguf_golf.formats import tcq, types
 from gguf_golf.runtime import ggml, source
+from tests.patches.blocks import any_blocks, small_blocks
 from tests.patches.cuda import cuda
 
 HERE = Path(__file__).parent
@@ -54,19 +55,11 @@ def pointer(array: NDArray[np.generic] | None) -> ctypes.c_void_p | None:
     return None if array is None else array.ctypes.data_as(ctypes.c_void_p)
 
 
-def random_blocks(name: str, n: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """`n` blocks of random bits with scales near 1/64, so that products stay small."""
-    fmt = types.TCQ_FORMATS[name]
-    blocks = rng.integers(0, 256, (n, fmt.type_size), np.uint8)
-    blocks[:, fmt.scale_offset] = rng.integers(0x70, 0x80, n)
-    return blocks
-
-
 def golden_and_random(name: str, rng: np.random.Generator) -> NDArray[np.uint8]:
     """The golden blocks and some of random bits, scales included."""
     fmt = types.TCQ_FORMATS[name]
     golden = np.load(Path(__file__).parents[2] / "golden" / f"{name}.npz")["blocks"]
-    return np.concatenate([golden.reshape(-1, fmt.type_size), rng.integers(0, 256, (96, fmt.type_size), np.uint8)])
+    return np.concatenate([golden.reshape(-1, fmt.type_size), any_blocks(name, 96, rng)])
 
 
 @pytest.mark.parametrize("name", types.TCQ_FORMATS)
@@ -134,7 +127,7 @@ def check_product(
     def side(present: bool) -> tuple[NDArray[np.uint8] | None, Floats | None, NDArray[np.float64]]:
         if not present:
             return None, None, np.zeros((products, rows))
-        blocks = random_blocks(name, matrices * rows * row_blocks, rng)
+        blocks = small_blocks(name, matrices * rows * row_blocks, rng)
         weights = tcq.dequantize(fmt, blocks).reshape(matrices, rows, k).astype(float)
         offset = rng.standard_normal((n_bias, rows)).astype(np.float32) if bias else None
         column = rounded(y, fmt.block_size)[np.arange(products) % columns]

@@ -87,7 +87,8 @@ static double get_product_error(ggml_backend_t backend, ggml_type type, int64_t 
     std::vector<uint8_t> data = random_bytes(ggml_nbytes(weights));
     const size_t block_bytes = ggml_type_size(type);
     for (size_t i = block_bytes - 1; i < data.size(); i += block_bytes) {
-        data[i] = 0x90 | (data[i] & 7); // the scale: one magnitude, which half precision holds with sums
+        // the scale: one power of 2 and its mantissas, near 1/512, which half precision holds with sums
+        data[i] = ggml_blck_size(type) == 256 ? 0xa0 | (data[i] & 0xf) : 0x90 | (data[i] & 7);
     }
     std::vector<float> x(k*n_columns);
     std::uniform_real_distribution<float> uniform(-1.0f, 1.0f);

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gguf_golf.formats import tcq, types
 from gguf_golf.runtime import source
+from tests.patches.blocks import any_blocks, small_blocks
 from tests.patches.metal import msl
 
 HERE = Path(__file__).parent
@@ -58,11 +59,9 @@ def call(function: Callable[..., int], name: str, *arguments: object) -> None:
 def random_rows(
     name: str, rows: int, blocks_per_row: int, rng: np.random.Generator
 ) -> tuple[Blocks, NDArray[np.float32]]:
-    """Blocks of random bits with scales near 1/64, as (rows, row bytes), and their weights (rows, row length)."""
-    fmt = types.TCQ_FORMATS[name]
-    blocks = rng.integers(0, 256, (rows * blocks_per_row, fmt.type_size), np.uint8)
-    blocks[:, fmt.scale_offset] = rng.integers(0xA0, 0xB0, len(blocks))
-    weights = tcq.dequantize(fmt, blocks)
+    """Random blocks as (rows, row bytes), and their weights (rows, row length)."""
+    blocks = small_blocks(name, rows * blocks_per_row, rng)
+    weights = tcq.dequantize(types.TCQ_FORMATS[name], blocks)
     return blocks.reshape(rows, -1), weights.reshape(rows, -1)
 
 
@@ -70,8 +69,7 @@ def random_rows(
 def test_get_rows_is_bit_equal_to_numpy(metal: ctypes.CDLL, name: str) -> None:
     fmt = types.TCQ_FORMATS[name]
     rng = np.random.default_rng(1)
-    blocks = rng.integers(0, 256, (40, 3 * fmt.type_size), np.uint8)  # every scale, too
-    blocks[0, fmt.slot_offset + 1] = blocks[0, fmt.slot_offset]  # both slots on one weight
+    blocks = any_blocks(name, 120, rng).reshape(40, -1)  # every scale, too
     ids = rng.permutation(40).astype(np.int32)
     got = np.full((40, 3 * fmt.block_size), np.nan, np.float32)
     call(metal.tcq_get_rows, name, blocks, ids, got, got.shape[1], len(ids))

@@ -225,6 +225,14 @@ static uint32_t ptx_dp4a_u32_u32(uint32_t a, uint32_t b, uint32_t c) {
     return c;
 }
 
+static uint32_t __vsub4(uint32_t a, uint32_t b) {
+    uint32_t r = 0;
+    for (int i = 0; i < 32; i += 8) {
+        r |= (uint32_t) (uint8_t) ((a >> i) - (b >> i)) << i;
+    }
+    return r;
+}
+
 static int ggml_cuda_dp4a(int a, int b, int c) {
     for (int i = 0; i < 32; i += 8) {
         c += (int8_t) (a >> i)*(int8_t) (b >> i);

@@ -2,7 +2,7 @@
 //
 // Levels fill an int8 tile like any other type's weights. A slot does not fit a byte, so it is split into two digits,
 // slot = 64*high + low: the low one is added to its weight (63 + 32 still fits), the high ones form a second matrix, zero
-// but for two (or four) digits per row. It is never stored: its fragments are made in registers from the slots' positions,
+// but for three (or four) digits per row. It is never stored: its fragments are made in registers from the slots' positions,
 // and one more product per fragment adds 64 times it.
 
 #pragma once
@@ -19,17 +19,17 @@ struct tcq_mmq_slot {
 };
 static_assert(sizeof(tcq_mmq_slot) == sizeof(int), "one word of the padding");
 
-template <ggml_type type>
+template <typename T>
 static __device__ __forceinline__ tcq_mmq_slot tcq_mmq_get_slot(uint32_t tail, int slot, int first_weight) {
-    using T = tcq_traits<type>;
-    int value = tcq_get_slot_value<type>(tail, slot);
-    if constexpr (T::n_slots == 2) { // one digit per weight: of two slots on one weight, the first takes both values
-        if (tcq_get_slot_position<T>(tail, 0) == tcq_get_slot_position<T>(tail, 1)) {
-            value = slot == 0 ? value + tcq_get_slot_value<type>(tail, 1) : 0;
+    const int position = tcq_get_slot_position<T>(tail, slot);
+    int       value    = tcq_get_slot_value<T>(tail, slot);
+    if constexpr (T::n_slots == 3) { // one digit per weight: of slots 0 and 2 on one weight, the first takes both values
+        if (tcq_get_slot_position<T>(tail, 0) == tcq_get_slot_position<T>(tail, 2)) {
+            value = slot == 0 ? value + tcq_get_slot_value<T>(tail, 2) : 0; // and slot 1, there too, has none
         }
     }
     const int high = (value + 32) >> 6;
-    return { (int16_t) (first_weight + tcq_get_slot_position<T>(tail, slot)), (int8_t) (value - 64*high), (int8_t) high };
+    return { (int16_t) (first_weight + position), (int8_t) (value - 64*high), (int8_t) high };
 }
 
 template <ggml_type type, int J, bool fallback> static __device__ __forceinline__ void tcq_mmq_load_tiles(
@@ -58,8 +58,7 @@ template <ggml_type type, int J, bool fallback> static __device__ __forceinline_
         const uint8_t * block = (const uint8_t *) x + (int64_t) (kbx0 + i*stride + ib)*T::type_size;
         const uint32_t  tail  = tcq_load_tail<T>(block);
 
-        uint32_t v[8];
-        tcq_unpack_levels<T>(block, word, v);
+        const tcq_levels l = tcq_unpack_levels<T>(block, word);
 
         int   * row    = x_tile + i*sram_stride;
         int   * x_qs   = row + ib*(T::block_size/4);
@@ -69,7 +68,7 @@ template <ggml_type type, int J, bool fallback> static __device__ __forceinline_
         tcq_mmq_slot slots[T::n_slots];
 #pragma unroll
         for (int slot = 0; slot < T::n_slots; ++slot) {
-            slots[slot] = tcq_mmq_get_slot<type>(tail, slot, ib*T::block_size);
+            slots[slot] = tcq_mmq_get_slot<T>(tail, slot, ib*T::block_size);
         }
 
 #pragma unroll
@@ -82,7 +81,7 @@ template <ggml_type type, int J, bool fallback> static __device__ __forceinline_
                 const int position = slots[slot].position - ib*T::block_size;
                 low |= position >> 2 == at ? (uint32_t) (uint8_t) slots[slot].low << 8*(position & 3) : 0;
             }
-            x_qs[at] = __vadd4(tcq_natural_order(v, k), low);
+            x_qs[at] = __vadd4(tcq_natural_levels<T>(l, k), low);
         }
 
         x_df[threadIdx.x % threads_per_row] = tcq_get_scale<T>(tail);
@@ -103,7 +102,7 @@ template <ggml_type type, int J, bool fallback> static __device__ __forceinline_
     constexpr int sram_stride   = ggml_cuda_mmq_get_sram_stride(type, J, fallback, GGML_PREC_Q8);
     constexpr int rows_per_warp = ggml_cuda_mmq_get_config(type, J, fallback, GGML_PREC_Q8).rows_per_warp();
     constexpr int ntx           = rows_per_warp/tile_C::I; // Number of x minitiles per warp.
-    constexpr int n_slots       = 2;                       // of a row in the 128 weights of this call, at most
+    constexpr int n_slots       = T::block_size == QK_TCQ ? T::n_slots : 2; // of a row that this call may meet
 
     y += (threadIdx.y % ntx) * (tile_C::J*MMQ_TILE_Y_K);
 

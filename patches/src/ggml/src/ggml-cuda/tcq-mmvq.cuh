@@ -1,6 +1,6 @@
 // TCQ in mmvq, the products of a matrix and few columns, and a kernel of its own for one column: decoding.
 //
-// On an H200 they are not bound by memory but by the data path of shared memory and L1, which the lookups of rates 4 and 5
+// On an H200 they are not bound by memory but by the data path of shared memory and L1, which the lookups of rates 3 to 5
 // use, and then by instructions (docs/kernels-gpu.md). A load that touches n lines of 128 bytes takes that path n times, so
 // the lanes of a warp are spread over a few rows in the same columns, where they share their activations.
 
@@ -51,6 +51,7 @@ static __device__ __forceinline__ tcq_dot tcq_dot_words(
 
     const uint8_t * at  = block + 4*word;
     tcq_dot         dot = { 0, tcq_load_tail<T>(block) };
+    int             minus = 0;
 
     uint32_t prev = shuffle ? 0 : tcq_load_previous_word<T>(block, word);
 #pragma unroll
@@ -59,21 +60,24 @@ static __device__ __forceinline__ tcq_dot tcq_dot_words(
         if constexpr (shuffle) {
             prev = __shfl_sync(0xffffffff, cur, word + T::n_words - 1, T::n_words);
         }
-        uint32_t v[8];
-        tcq_unpack_levels<T>(at + 4*i, prev, cur, v);
+        const tcq_levels l = tcq_unpack_levels<T>(at + 4*i, prev, cur);
         prev = cur;
 #pragma unroll
         for (int g = 0; g < 8; ++g) {
-            dot.sum = ggml_cuda_dp4a(v[g], a.u[i][g], dot.sum);
+            dot.sum = ggml_cuda_dp4a(l.v[g], a.u[i][g], dot.sum);
+            if constexpr (tcq_levels_mirrored(T::rate)) {
+                minus = ggml_cuda_dp4a(l.minus[g], a.u[i][g], minus);
+            }
         }
     }
+    dot.sum -= minus;
     return dot;
 }
 
 template <ggml_type type>
 static __device__ __forceinline__ int tcq_dot_slot(uint32_t tail, int slot, const int8_t * y) {
     using T = tcq_traits<type>;
-    return tcq_get_slot_value<type>(tail, slot)*y[(uint32_t) tcq_q8_offset<T>(tcq_get_slot_position<T>(tail, slot))];
+    return tcq_get_slot_value<T>(tail, slot)*y[(uint32_t) tcq_q8_offset<T>(tcq_get_slot_position<T>(tail, slot))];
 }
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -106,22 +110,23 @@ static __device__ __forceinline__ float vec_dot_tcq_q8(
 #define TCQ_MMVQ_MAX_WARPS 8
 #define TCQ_MMVQ_FEW_ROWS  2048
 
-// Measured on an H200. Rates 4 and 5 take one word at a time: their lookups are enough work to hide what a second word
+// Measured on an H200. Rates 3 to 5 take one word at a time: their lookups are enough work to hide what a second word
 // would share. With blocks of 64, four rows would touch more lines than two.
 template <ggml_type type, bool has_gate>
 struct tcq_mmvq_config {
     using T = tcq_traits<type>;
     static constexpr int  n_rows          = T::block_size == QK_TCQ ? 4 : 2;                // of a warp, side by side
-    static constexpr int  n_words         = T::block_size == QK_TCQ && T::rate < 4 ? 2 : 1; // of a lane at a time
+    static constexpr int  n_words         = T::block_size == QK_TCQ && !tcq_levels_in_shared(T::rate) ? 2 : 1; // of a lane at a time
     static constexpr int  lanes_per_row   = 32/n_rows;
     static constexpr int  lanes_per_block = T::n_words/n_words;
     static constexpr int  n_blocks        = lanes_per_row/lanes_per_block;                  // of a row at a time
+    static_assert(T::n_slots <= lanes_per_block, "a lane for each slot");
     static constexpr bool shuffle         = n_words == 1 && n_blocks == 1;                  // all lanes loop equally often
 
     // thread blocks of 8 warps that a multiprocessor should hold at least, where it can hold 64 warps (data centre cards)
     static constexpr __host__ __device__ int get_min_blocks() {
 #if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 800 || __CUDA_ARCH__ == 900 || __CUDA_ARCH__ == 1000)
-        constexpr int by_rate[2][TCQ_N_RATES] = { { 5, 5, 4, 6, 5 }, { 4, 4, 4, 5, 5 } }; // without a gate, and with one
+        constexpr int by_rate[2][TCQ_N_RATES] = { { 5, 5, 6, 6, 5 }, { 4, 4, 5, 5, 5 } }; // without a gate, and with one
         return T::block_size == QK_TCQ ? by_rate[has_gate][T::rate - 1] : 4;
 #else
         return 1;

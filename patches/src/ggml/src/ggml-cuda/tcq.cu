@@ -19,15 +19,14 @@ static __device__ __forceinline__ void tcq_dequantize_word(const uint8_t * block
 #pragma unroll
     for (int slot = 0; slot < T::n_slots; ++slot) {
         slot_position[slot] = tcq_get_slot_position<T>(tail, slot);
-        slot_value   [slot] = tcq_get_slot_value<type>(tail, slot);
+        slot_value   [slot] = tcq_get_slot_value<T>(tail, slot);
     }
 
-    uint32_t v[8];
-    tcq_unpack_levels<T>(block, word, v);
+    const tcq_levels l = tcq_unpack_levels<T>(block, word);
 
 #pragma unroll
     for (int k = 0; k < 8; ++k) {
-        const uint32_t levels = tcq_natural_order(v, k);
+        const uint32_t levels = tcq_natural_levels<T>(l, k);
         const int      first  = k*T::n_bytes + 4*word;
 #pragma unroll
         for (int i = 0; i < 4; ++i) {

@@ -66,7 +66,7 @@ static __device__ __forceinline__ uint32_t tcq_load_previous_word(const uint8_t 
     return tcq_load_word<T>(block + 4*((word + T::n_words - 1) % T::n_words));
 }
 
-// the block's last bytes: positions, values and scale, or slot and scale
+// the block's last bytes, its side information
 template <typename T>
 static __device__ __forceinline__ uint32_t tcq_load_tail(const uint8_t * block) {
     if constexpr (T::block_size == QK_TCQ) {
@@ -76,18 +76,35 @@ static __device__ __forceinline__ uint32_t tcq_load_tail(const uint8_t * block) 
     }
 }
 
-// e5m3 is a float with a short exponent, denormals included, so the product must keep denormals (no .ftz)
+// e4m3 and e5m3 are floats with a short exponent, denormals included, so the product must keep denormals (no .ftz)
 template <typename T>
 static __device__ __forceinline__ float tcq_get_scale(uint32_t tail) {
-    const uint32_t s = tail >> (T::block_size == QK_TCQ ? 24 : 8);
+    constexpr float least  = T::block_size == QK_TCQ ? tcq_scale[1] : tcq_scale_64[1]; // whose float below is 2^-129
+    constexpr float factor = least*0x1p100f*0x1p29f;
+
+    const uint32_t s = tcq_scale_index(T::block_size, tail >> (T::block_size == QK_TCQ ? 24 : 8));
     float d;
-    asm("mul.f32 %0, %1, %2;" : "=f"(d) : "f"(__uint_as_float(s << 20)), "f"(0x1p100f));
+    asm("mul.f32 %0, %1, %2;" : "=f"(d) : "f"(__uint_as_float(s << 20)), "f"(factor));
     return d;
 }
 
 template <typename T>
 static __device__ __forceinline__ int tcq_get_slot_position(uint32_t tail, int slot) {
     return tcq_slot_position(T::block_size, tail, slot);
+}
+
+template <typename T>
+static __device__ __forceinline__ int tcq_get_slot_value(uint32_t tail, int slot) {
+    const int values = tcq_slot_values(T::block_size, tail);
+    if constexpr (T::block_size == QK_TCQ) {
+        if (values < 4*8) { // no gap is 0, as in most blocks: slots differ in their signs
+            return values >> slot & 4 ? -T::slot(0) : T::slot(0);
+        }
+        return T::slot(values + slot);
+    } else {
+        const int magnitude = values & 1 ? T::slot(1) : T::slot(0);
+        return values & 2 ? -magnitude : magnitude;
+    }
 }
 
 static __device__ __forceinline__ uint32_t tcq_prmt(uint32_t a, uint32_t b, uint32_t selector) {
@@ -120,26 +137,33 @@ static __host__ __device__ constexpr uint32_t tcq_level_word(int i) {
            (uint32_t) (uint8_t) levels[4*i + 2] << 16 | (uint32_t) (uint8_t) levels[4*i + 3] << 24;
 }
 
-// Up to 32 levels are selected from registers by byte permutes; 64 and 128 are looked up in shared memory, where they
-// are at most 32 words: one for each bank, so that any 32 lanes are served at once.
+// Up to 32 levels are selected from registers by byte permutes; more are looked up in shared memory, where they are at
+// most 32 words: one for each bank, so that any 32 lanes are served at once.
 static constexpr __host__ __device__ bool tcq_levels_in_shared(int rate) {
-    return rate >= 4;
+    return rate >= 3;
 }
 
-// Rate 4 in blocks of 256 has one plane in the path's own order: its bit joins the three parities in a nibble, and the
-// two other lo bits come above it.
-template <typename T>
-static constexpr __host__ __device__ bool tcq_has_plain_plane() {
-    return T::rate == 4 && T::block_size == QK_TCQ;
+// Levels are mirrored about zero: the complement of an index has the opposite level. Where all of them are too many, the
+// lower half, with its indices' highest bit clear, serves both.
+static constexpr __host__ __device__ bool tcq_levels_mirrored(int rate) {
+    return rate == 2 || rate == 5;
 }
+
+// 32 levels as bytes of v, in the order at the top of this file. Of mirrored ones this is the one's complement where they
+// come from the lower half, and `minus` is -1 there, else 0: a level is v - minus.
+struct tcq_levels {
+    uint32_t v    [8];
+    uint32_t minus[8];
+};
 
 template <typename T>
 struct tcq_level_table {
-    uint32_t words[1 << T::rate];
+    static constexpr int n_words = (tcq_levels_mirrored(T::rate) ? 1 : 2) << T::rate;
+    uint32_t words[n_words];
 
     constexpr tcq_level_table() : words() {
-        for (int i = 0; i < 1 << T::rate; ++i) { // plain plane: index 4*i.. = subset, its bit << 3, the other two << 4
-            words[i] = tcq_level_word<T::rate>(tcq_has_plain_plane<T>() ? (i & 1) + 2*(i >> 2) + 8*(i >> 1 & 1) : i);
+        for (int i = 0; i < n_words; ++i) {
+            words[i] = tcq_level_word<T::rate>(i);
         }
     }
 };
@@ -147,13 +171,8 @@ struct tcq_level_table {
 template <typename T>
 static __device__ const tcq_level_table<T> tcq_level_table_of;
 
-struct tcq_shared_tables {
-    uint32_t levels[32];
-    int16_t  slots [16];
-};
-
 // aligned, so that the low byte of its address is free for the index of a level
-static __shared__ __align__(256) tcq_shared_tables tcq_shared;
+static __shared__ __align__(256) uint32_t tcq_shared_levels[32];
 
 // every thread of a kernel that decodes TCQ calls this before it does; it holds a barrier
 template <ggml_type type>
@@ -162,41 +181,11 @@ static __device__ __forceinline__ void tcq_init_levels() {
         using T = tcq_traits<type>;
         if constexpr (tcq_levels_in_shared(T::rate)) {
             const int i = threadIdx.y*blockDim.x + threadIdx.x; // of a warp at least
-            if (i < 1 << T::rate) {
-                tcq_shared.levels[i] = tcq_level_table_of<T>.words[i];
-            }
-            if (T::block_size == QK_TCQ && i < 16) {
-                tcq_shared.slots[i] = T::slot(i);
+            if (i < tcq_level_table<T>::n_words) {
+                tcq_shared_levels[i] = tcq_level_table_of<T>.words[i];
             }
             __syncthreads();
         }
-    }
-}
-
-// bits shift.. of four slot values as bytes
-template <typename T>
-static __device__ constexpr uint32_t tcq_slot_bytes(int first, int shift) {
-    return (T::slot(first + 0) >> shift & 0xff)       | (T::slot(first + 1) >> shift & 0xff) << 8 |
-           (T::slot(first + 2) >> shift & 0xff) << 16 | (uint32_t) (T::slot(first + 3) >> shift & 0xff) << 24;
-}
-
-template <ggml_type type>
-static __device__ __forceinline__ int tcq_get_slot_value(uint32_t tail, int slot) {
-    using T = tcq_traits<type>;
-    if constexpr (T::block_size == QK_TCQ && tcq_levels_in_shared(T::rate)) {
-        return tcq_shared.slots[tcq_slot_index(T::block_size, tail, slot)];
-    } else if constexpr (T::block_size == QK_TCQ) {
-        // two byte permutes look the magnitude up
-        constexpr uint32_t lo0 = tcq_slot_bytes<T>(0, 0), lo1 = tcq_slot_bytes<T>(4, 0);
-        constexpr uint32_t hi0 = tcq_slot_bytes<T>(0, 8), hi1 = tcq_slot_bytes<T>(4, 8);
-
-        const uint32_t nibble    = tail >> (16 + 4*slot);
-        const uint32_t index     = nibble & 7;
-        const int      magnitude = (tcq_prmt(lo0, lo1, index) & 0xff) | (tcq_prmt(hi0, hi1, index) & 0xff) << 8;
-        return nibble & 8 ? -magnitude : magnitude;
-    } else {
-        const int magnitude = tail & 0x40 ? T::slot(1) : T::slot(0);
-        return tail & 0x80 ? -magnitude : magnitude;
     }
 }
 
@@ -206,25 +195,17 @@ static __device__ __forceinline__ uint32_t tcq_byte_mask(uint32_t a, uint32_t b)
     return tcq_prmt(a, b, selector | 0x8888);
 }
 
-// the lo bits of sub-block k as bits 3.. of every byte, for types without a plain plane
+// the lo bits of sub-block k as bits 4.. of every byte
 template <typename T, int k>
 static __device__ __forceinline__ uint32_t tcq_lo_index(const uint32_t (&lo)[5]) {
     uint32_t index = 0;
 #pragma unroll
     for (int b = 0; b < T::rate - 1; ++b) {
         const tcq_lo_bit at = tcq_get_lo_bit(T::block_size, T::rate, k, b);
-        const int shift = 3 + b - at.bit;
-        index |= (shift < 0 ? lo[at.plane] >> -shift : lo[at.plane] << shift) & 0x08080808u << b;
+        const int shift = TCQ_N_PARITIES + b - at.bit;
+        index |= (shift < 0 ? lo[at.plane] >> -shift : lo[at.plane] << shift) & 0x10101010u << b;
     }
     return index;
-}
-
-// the two lo bits of sub-block k that are not in the plain plane, as bits 4 and 5 of every byte; bits 6 and 7 are clear
-template <typename T, int k>
-static __device__ __forceinline__ uint32_t tcq_lo_pair(const uint32_t (&lo)[5]) {
-    constexpr tcq_lo_bit at = tcq_get_lo_bit(T::block_size, T::rate, k, 0);
-    const uint32_t pairs = tcq_and(lo[at.plane] >> (at.bit & 2), 0x33333333);
-    return at.bit & 4 ? pairs : pairs << 4;
 }
 
 static __device__ __forceinline__ uint32_t tcq_mad(uint32_t a, uint32_t b, uint32_t c) {
@@ -256,7 +237,7 @@ static __device__ __forceinline__ uint32_t tcq_level_address(uint32_t index, uin
 // and byte permutes, has more to do.
 template <int first>
 static __device__ __forceinline__ uint32_t tcq_look_up(uint32_t index0, uint32_t index1) {
-    const uint32_t tables = (uint32_t) __cvta_generic_to_shared(&tcq_shared);
+    const uint32_t tables = (uint32_t) __cvta_generic_to_shared(tcq_shared_levels);
     const uint32_t l0 = tcq_load_shared(tcq_level_address<first>(index0, tables));
     const uint32_t l1 = tcq_load_shared(tcq_level_address<first>(index1, tables));
     const uint32_t l2 = tcq_load_shared(tcq_prmt(index0, tables, 0x7650 + first + 1));
@@ -264,46 +245,66 @@ static __device__ __forceinline__ uint32_t tcq_look_up(uint32_t index0, uint32_t
     return tcq_mad(tcq_mad(l3, 256, l2), 65536, tcq_mad(l1, 256, l0));
 }
 
-// the levels of bytes 2*h and 2*h + 1 of sub-blocks kk and kk + 4, from registers
-template <typename T, int kk, int h>
-static __device__ __forceinline__ uint32_t tcq_permute(uint32_t selectors, const uint32_t (&lo)[5]) {
-    constexpr int n_lo = 1 << (T::rate - 1);
-    uint32_t v[n_lo];
-#pragma unroll
-    for (int t = 0; t < n_lo; ++t) {
-        v[t] = tcq_prmt(tcq_level_word<T::rate>(2*t), tcq_level_word<T::rate>(2*t + 1), selectors >> 16*h);
-    }
-#pragma unroll
-    for (int b = 0; b < T::rate - 1; ++b) {
-        constexpr uint32_t order = h == 0 ? 0x5140 : 0x7362; // byte, its twin, next byte, its twin
-        const tcq_lo_bit at0 = tcq_get_lo_bit(T::block_size, T::rate, kk,     b);
-        const tcq_lo_bit at1 = tcq_get_lo_bit(T::block_size, T::rate, kk + 4, b);
-        const uint32_t mask = tcq_byte_mask<order>(lo[at0.plane] << (7 - at0.bit), lo[at1.plane] << (7 - at1.bit));
-#pragma unroll
-        for (int t = 0; t < n_lo >> (b + 1); ++t) {
-            v[t] = tcq_select(mask, v[2*t + 1], v[2*t]);
-        }
-    }
-    return v[0];
+// the order in which bytes 2*h and 2*h + 1 of sub-blocks kk and kk + 4 come out: byte, its twin, next byte, its twin
+template <int h>
+static constexpr uint32_t tcq_pair_order = h == 0 ? 0x5140 : 0x7362;
+
+// Rate 1: one permute for either half of the levels, and a choice by z3.
+template <typename T, int h>
+static __device__ __forceinline__ uint32_t tcq_permute(uint32_t selectors) {
+    const uint32_t z012 = tcq_and(selectors, 0x77777777) >> 16*h;
+    const uint32_t v0   = tcq_prmt(tcq_level_word<T::rate>(0), tcq_level_word<T::rate>(1), z012);
+    const uint32_t v1   = tcq_prmt(tcq_level_word<T::rate>(2), tcq_level_word<T::rate>(3), z012);
+    return tcq_select(tcq_byte_mask<tcq_pair_order<h>>(selectors << 4, selectors), v1, v0);
 }
 
-// eight levels: the four bytes of sub-blocks kk and kk + 4; selectors has the subsets as nibbles
+// Rate 2: the same for the lower half, whose levels are all negative. A selector with z3 set makes the permute spread the
+// sign of its level, so each permute gives ones where the other one's level counts.
+template <typename T, int h>
+static __device__ __forceinline__ uint32_t tcq_permute_negative(uint32_t selectors) {
+    static_assert(tcq_level_word<T::rate>(3) >> 31 == 1, "the greatest level of the lower half is negative");
+    return tcq_prmt(tcq_level_word<T::rate>(0), tcq_level_word<T::rate>(1), selectors >> 16*h) &
+           tcq_prmt(tcq_level_word<T::rate>(2), tcq_level_word<T::rate>(3), (selectors ^ 0x88888888) >> 16*h);
+}
+
+// the highest lo bits of sub-blocks kk and kk + 4 as nibbles 0 or 15, at rate 2
 template <typename T, int kk>
-static __device__ __forceinline__ void tcq_get_levels(uint32_t selectors, const uint32_t (&lo)[5], uint32_t * v) {
-    if constexpr (!tcq_levels_in_shared(T::rate)) {
-        v[0] = tcq_permute<T, kk, 0>(selectors, lo);
-        v[1] = tcq_permute<T, kk, 1>(selectors, lo);
+static __device__ __forceinline__ uint32_t tcq_lo_nibbles(const uint32_t (&lo)[5]) {
+    constexpr tcq_lo_bit at0 = tcq_get_lo_bit(T::block_size, T::rate, kk,     0);
+    constexpr tcq_lo_bit at1 = tcq_get_lo_bit(T::block_size, T::rate, kk + 4, 0);
+    const uint32_t high = at1.bit < 4 ? lo[at1.plane] << ((4 - at1.bit) & 7) : lo[at1.plane] >> ((at1.bit - 4) & 7);
+    return tcq_mad((lo[at0.plane] >> at0.bit & 0x01010101) | (high & 0x10101010), 15, 0);
+}
+
+// eight levels, words 2*kk and 2*kk + 1: the four bytes of sub-blocks kk and kk + 4; selectors has the subsets as nibbles
+template <typename T, int kk>
+static __device__ __forceinline__ void tcq_get_levels(uint32_t selectors, const uint32_t (&lo)[5], tcq_levels & l) {
+    uint32_t * v     = l.v     + 2*kk;
+    uint32_t * minus = l.minus + 2*kk;
+    if constexpr (T::rate == 1) {
+        v[0] = tcq_permute<T, 0>(selectors);
+        v[1] = tcq_permute<T, 1>(selectors);
+    } else if constexpr (!tcq_levels_in_shared(T::rate)) {
+        const uint32_t upper = tcq_lo_nibbles<T, kk>(lo);
+        minus[0] = tcq_byte_mask<tcq_pair_order<0>>(upper << 4, upper);
+        minus[1] = tcq_byte_mask<tcq_pair_order<1>>(upper << 4, upper);
+        v[0] = tcq_permute_negative<T, 0>(selectors ^ upper) ^ minus[0];
+        v[1] = tcq_permute_negative<T, 1>(selectors ^ upper) ^ minus[1];
     } else {
-        uint32_t index0, index1;
-        if constexpr (tcq_has_plain_plane<T>()) {
-            index0 = tcq_select(0x0f0f0f0f, selectors,      tcq_lo_pair<T, kk    >(lo));
-            index1 = tcq_select(0x0f0f0f0f, selectors >> 4, tcq_lo_pair<T, kk + 4>(lo));
-        } else {
-            index0 = (selectors      & 0x07070707) | tcq_lo_index<T, kk    >(lo);
-            index1 = (selectors >> 4 & 0x07070707) | tcq_lo_index<T, kk + 4>(lo);
+        uint32_t index0 = (selectors      & 0x0f0f0f0f) | tcq_lo_index<T, kk    >(lo);
+        uint32_t index1 = (selectors >> 4 & 0x0f0f0f0f) | tcq_lo_index<T, kk + 4>(lo);
+        if constexpr (tcq_levels_mirrored(T::rate)) {
+            minus[0] = tcq_byte_mask<tcq_pair_order<0>>(index0, index1);
+            minus[1] = tcq_byte_mask<tcq_pair_order<1>>(index0, index1);
+            index0 = (index0 ^ tcq_byte_mask<0x3210>(index0, index0)) & 0x7f7f7f7f;
+            index1 = (index1 ^ tcq_byte_mask<0x3210>(index1, index1)) & 0x7f7f7f7f;
         }
         v[0] = tcq_look_up<0>(index0, index1);
         v[1] = tcq_look_up<2>(index0, index1);
+        if constexpr (tcq_levels_mirrored(T::rate)) {
+            v[0] ^= minus[0];
+            v[1] ^= minus[1];
+        }
     }
 }
 
@@ -319,10 +320,10 @@ static __device__ __forceinline__ uint32_t tcq_parity(const uint32_t (&delayed)[
     return z;
 }
 
-// The 32 levels of one word of the path, as int8 in the order at the top of this file. `at` is where the word lies in
-// its block, cur its value, and prev the word before it.
+// The 32 levels of one word of the path. `at` is where the word lies in its block, cur its value, and prev the word
+// before it.
 template <typename T>
-static __device__ __forceinline__ void tcq_unpack_levels(const uint8_t * at, uint32_t prev, uint32_t cur, uint32_t (&v)[8]) {
+static __device__ __forceinline__ tcq_levels tcq_unpack_levels(const uint8_t * at, uint32_t prev, uint32_t cur) {
     uint32_t lo[5]; // planes
 #pragma unroll
     for (int plane = 0; plane < T::rate - 1; ++plane) {
@@ -337,34 +338,42 @@ static __device__ __forceinline__ void tcq_unpack_levels(const uint8_t * at, uin
     const uint32_t z0 = tcq_parity<TCQ_G0>(delayed);
     const uint32_t z1 = tcq_parity<TCQ_G1>(delayed);
     const uint32_t z2 = tcq_parity<TCQ_G2>(delayed);
+    const uint32_t z3 = tcq_parity<TCQ_G3>(delayed);
 
     // from one word for each parity to one word for each pair of sub-blocks, with the subsets as nibbles
-    const uint32_t even = tcq_select(0x55555555, z0,      z1 << 1);
-    const uint32_t odd  = tcq_select(0x55555555, z0 >> 1, z1);
-    uint32_t even2, odd2; // the upper half of the nibbles: z2, and a bit of the plain plane or zero
-    if constexpr (tcq_has_plain_plane<T>()) {
-        const uint32_t plain = lo[tcq_get_lo_bit(T::block_size, T::rate, 0, 2).plane];
-        even2 = tcq_select(0x55555555, z2,      plain << 1);
-        odd2  = tcq_select(0x55555555, z2 >> 1, plain);
-    } else {
-        even2 = tcq_and(z2,      0x55555555);
-        odd2  = tcq_and(z2 >> 1, 0x55555555);
-    }
-    tcq_get_levels<T, 0>(tcq_select(0x33333333, even,      even2 << 2), lo, v + 0);
-    tcq_get_levels<T, 1>(tcq_select(0x33333333, odd,       odd2  << 2), lo, v + 2);
-    tcq_get_levels<T, 2>(tcq_select(0x33333333, even >> 2, even2),      lo, v + 4);
-    tcq_get_levels<T, 3>(tcq_select(0x33333333, odd  >> 2, odd2),       lo, v + 6);
+    const uint32_t even  = tcq_select(0x55555555, z0,      z1 << 1);
+    const uint32_t odd   = tcq_select(0x55555555, z0 >> 1, z1);
+    const uint32_t even2 = tcq_select(0x55555555, z2,      z3 << 1);
+    const uint32_t odd2  = tcq_select(0x55555555, z2 >> 1, z3);
+
+    tcq_levels l;
+    tcq_get_levels<T, 0>(tcq_select(0x33333333, even,      even2 << 2), lo, l);
+    tcq_get_levels<T, 1>(tcq_select(0x33333333, odd,       odd2  << 2), lo, l);
+    tcq_get_levels<T, 2>(tcq_select(0x33333333, even >> 2, even2),      lo, l);
+    tcq_get_levels<T, 3>(tcq_select(0x33333333, odd  >> 2, odd2),       lo, l);
+    return l;
 }
 
 template <typename T>
-static __device__ __forceinline__ void tcq_unpack_levels(const uint8_t * block, int word, uint32_t (&v)[8]) {
+static __device__ __forceinline__ tcq_levels tcq_unpack_levels(const uint8_t * block, int word) {
     const uint8_t * at = block + 4*word;
-    tcq_unpack_levels<T>(at, tcq_load_previous_word<T>(block, word), tcq_load_word<T>(at), v);
+    return tcq_unpack_levels<T>(at, tcq_load_previous_word<T>(block, word), tcq_load_word<T>(at));
 }
 
 // four neighbouring weights of sub-block k, from the order above
 static __device__ __forceinline__ uint32_t tcq_natural_order(const uint32_t (&v)[8], int k) {
     return tcq_prmt(v[2*(k & 3)], v[2*(k & 3) + 1], k < 4 ? 0x6420 : 0x7531);
+}
+
+// the levels of these as int8
+template <typename T>
+static __device__ __forceinline__ uint32_t tcq_natural_levels(const tcq_levels & l, int k) {
+    const uint32_t v = tcq_natural_order(l.v, k);
+    if constexpr (tcq_levels_mirrored(T::rate)) {
+        return __vsub4(v, tcq_natural_order(l.minus, k));
+    } else {
+        return v;
+    }
 }
 
 // ---------------------------------------------------------------------------------------------------------------

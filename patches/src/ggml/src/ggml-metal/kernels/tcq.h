@@ -14,9 +14,7 @@
 
 template <short R> struct block_tcq {
     uint8_t qs[32*R]; // 32 bytes of path, then the planes of lo bits
-    uint8_t slot_pos[2];
-    uint8_t slot_val;
-    uint8_t scale;
+    uint8_t side[4];
 };
 
 template <short R> struct block_tcq_64 {
@@ -33,14 +31,16 @@ template <typename block_q> struct tcq_traits;
     static_assert(sizeof(block_tcq##R)      == 32*R + 4, "wrong tcq block size/padding");                        \
     static_assert(sizeof(block_tcq##R##_64) ==  8*R + 2, "wrong tcq_64 block size/padding");                     \
     template <> struct tcq_traits<block_tcq##R> {                                                                \
-        enum { rate = R, block_size = QK_TCQ, n_bytes = 32, n_words = 8, n_slots = 2 };                          \
+        enum { rate = R, block_size = QK_TCQ, n_bytes = 32, n_words = 8, n_slots = 3 };                          \
         static constant const int8_t  * levels() { return tcq##R##_levels; }                                     \
         static constant const int16_t * slots () { return tcq##R##_slots;  }                                     \
+        static constant const float   * scales() { return tcq_scale;       }                                     \
     };                                                                                                           \
     template <> struct tcq_traits<block_tcq##R##_64> {                                                           \
         enum { rate = R, block_size = QK_TCQ_64, n_bytes = 8, n_words = 2, n_slots = 1 };                        \
         static constant const int8_t  * levels() { return tcq##R##_levels;   }                                   \
         static constant const int16_t * slots () { return tcq##R##_64_slots; }                                   \
+        static constant const float   * scales() { return tcq_scale_64;      }                                   \
     };
 TCQ_RATES(TCQ_DEFINE_TRAITS)
 
@@ -55,22 +55,19 @@ uint32_t tcq_load_word(device const block_tcq_64<R> * xb, short word) { // align
     return halves[2*word] | (uint32_t) halves[2*word + 1] << 16;
 }
 
-inline float tcq_scale_to_float(uint8_t s) {
-    return s < 8 ? s*(1.0f/(1 << 29)) : as_type<float>(((uint32_t) s + (100 << 3)) << 20);
+// the side information: of blocks of 256 a word with the scale in its last byte, of blocks of 64 slot and scale
+template <short R> uint32_t tcq_get_slots(device const block_tcq<R>    * xb) { return *(device const uint32_t *) xb->side; }
+template <short R> uint32_t tcq_get_slots(device const block_tcq_64<R> * xb) { return xb->slot;                            }
+
+template <typename block_q>
+float tcq_get_scale(device const block_q * xb) {
+    using T = tcq_traits<block_q>;
+    device const uint8_t * end = (device const uint8_t *) (xb + 1);
+    return T::scales()[tcq_scale_index(T::block_size, end[-1])];
 }
 
-template <short R> short tcq_get_slot_position(device const block_tcq<R>    * xb, short slot) { return xb->slot_pos[slot]; }
-template <short R> short tcq_get_slot_position(device const block_tcq_64<R> * xb, short slot) { return xb->slot & 0x3f;    }
-
-template <short R> short tcq_get_slot_value(device const block_tcq<R> * xb, short slot) {
-    return tcq_traits<block_tcq<R>>::slots()[xb->slot_val >> 4*slot & 0xf];
-}
-template <short R> short tcq_get_slot_value(device const block_tcq_64<R> * xb, short slot) {
-    return tcq_traits<block_tcq_64<R>>::slots()[xb->slot >> 6];
-}
-
-// the three parities of the 32 times of one word
-struct tcq_parities { uint32_t z0, z1, z2; };
+// the parities of the 32 times of one word
+struct tcq_parities { uint32_t z0, z1, z2, z3; };
 
 template <typename block_q>
 tcq_parities tcq_get_parities(device const block_q * xb, short word) {
@@ -79,12 +76,13 @@ tcq_parities tcq_get_parities(device const block_q * xb, short word) {
     const uint32_t cur  = tcq_load_word(xb, word);
     const uint32_t prev = tcq_load_word(xb, (word + n_words - 1) % n_words);
 
-    tcq_parities z = { 0, 0, 0 };
+    tcq_parities z = { 0, 0, 0, 0 };
     FOR_UNROLL (short b = 0; b < 9; ++b) {
         const uint32_t delayed = b == 0 ? cur : cur << b | prev >> (32 - b);
         z.z0 ^= TCQ_G0 >> b & 1 ? delayed : 0;
         z.z1 ^= TCQ_G1 >> b & 1 ? delayed : 0;
         z.z2 ^= TCQ_G2 >> b & 1 ? delayed : 0;
+        z.z3 ^= TCQ_G3 >> b & 1 ? delayed : 0;
     }
     return z;
 }
@@ -94,14 +92,14 @@ inline uint32_t tcq_move_bit(uint32_t x, short from, short to) {
     return (from < to ? x << (to - from) : x >> (from - to)) & 0x01010101u << to;
 }
 
-// the lo bits of sub-block k as bits 3.. of every byte
+// the lo bits of sub-block k as bits 4.. of every byte
 template <typename block_q>
 uint32_t tcq_get_lo_index(thread const uint32_t * lo, short k) {
     using T = tcq_traits<block_q>;
     uint32_t index = 0;
     FOR_UNROLL (short b = 0; b < T::rate - 1; ++b) {
         const tcq_lo_bit at = tcq_get_lo_bit(T::block_size, T::rate, k, b);
-        index |= tcq_move_bit(lo[at.plane], at.bit, 3 + b);
+        index |= tcq_move_bit(lo[at.plane], at.bit, TCQ_N_PARITIES + b);
     }
     return index;
 }
@@ -123,17 +121,19 @@ void tcq_get_indices(device const block_q * xb, short word, thread uint32_t * in
     tcq_load_lo(xb, word, lo);
 
     // from one word for each parity to one word for each pair of sub-blocks, with the subsets as nibbles
-    const uint32_t even = (z.z0      & 0x55555555) | (z.z1 << 1 & 0xaaaaaaaa);
-    const uint32_t odd  = (z.z0 >> 1 & 0x55555555) | (z.z1      & 0xaaaaaaaa);
+    const uint32_t even  = (z.z0      & 0x55555555) | (z.z1 << 1 & 0xaaaaaaaa);
+    const uint32_t odd   = (z.z0 >> 1 & 0x55555555) | (z.z1      & 0xaaaaaaaa);
+    const uint32_t even2 = (z.z2      & 0x55555555) | (z.z3 << 1 & 0xaaaaaaaa);
+    const uint32_t odd2  = (z.z2 >> 1 & 0x55555555) | (z.z3      & 0xaaaaaaaa);
     const uint32_t subsets[4] = {
-        (even      & 0x33333333) | (z.z2 << 2 & 0x44444444),
-        (odd       & 0x33333333) | (z.z2 << 1 & 0x44444444),
-        (even >> 2 & 0x33333333) | (z.z2      & 0x44444444),
-        (odd  >> 2 & 0x33333333) | (z.z2 >> 1 & 0x44444444),
+        (even      & 0x33333333) | (even2 << 2 & 0xcccccccc),
+        (odd       & 0x33333333) | (odd2  << 2 & 0xcccccccc),
+        (even >> 2 & 0x33333333) | (even2      & 0xcccccccc),
+        (odd  >> 2 & 0x33333333) | (odd2       & 0xcccccccc),
     };
     FOR_UNROLL (short kk = 0; kk < 4; ++kk) {
-        index[kk    ] = (subsets[kk]      & 0x07070707) | tcq_get_lo_index<block_q>(lo, kk);
-        index[kk + 4] = (subsets[kk] >> 4 & 0x07070707) | tcq_get_lo_index<block_q>(lo, kk + 4);
+        index[kk    ] = (subsets[kk]      & 0x0f0f0f0f) | tcq_get_lo_index<block_q>(lo, kk);
+        index[kk + 4] = (subsets[kk] >> 4 & 0x0f0f0f0f) | tcq_get_lo_index<block_q>(lo, kk + 4);
     }
 }
 
@@ -142,7 +142,8 @@ template <typename block_q, typename type4x4>
 void dequantize_tcq(device const block_q * xb, short il, thread type4x4 & reg) {
     using T = tcq_traits<block_q>;
 
-    const float d = tcq_scale_to_float(xb->scale);
+    const float    d     = tcq_get_scale(xb);
+    const uint32_t slots = tcq_get_slots(xb);
 
     FOR_UNROLL (short i = 0; i < 4; ++i) {
         const short first = 16*il + 4*i;
@@ -154,16 +155,17 @@ void dequantize_tcq(device const block_q * xb, short il, thread type4x4 & reg) {
         uint32_t lo[5];
         tcq_load_lo(xb, word, lo);
 
-        const uint32_t index = (z.z0 >> k & 0x01010101) | (z.z1 >> k & 0x01010101) << 1 | (z.z2 >> k & 0x01010101) << 2 |
-            tcq_get_lo_index<block_q>(lo, k);
+        const uint32_t index =
+            (z.z0 >> k & 0x01010101)      | (z.z1 >> k & 0x01010101) << 1 |
+            (z.z2 >> k & 0x01010101) << 2 | (z.z3 >> k & 0x01010101) << 3 | tcq_get_lo_index<block_q>(lo, k);
 
         short w[4];
         FOR_UNROLL (short j = 0; j < 4; ++j) {
             w[j] = T::levels()[index >> 8*j & 0xff];
         }
         FOR_UNROLL (short slot = 0; slot < T::n_slots; ++slot) {
-            const short at    = tcq_get_slot_position(xb, slot) - first;
-            const short value = tcq_get_slot_value(xb, slot);
+            const short at    = tcq_slot_position(T::block_size, slots, slot) - first;
+            const short value = T::slots()[tcq_slot_index(T::block_size, slots, slot)];
             FOR_UNROLL (short j = 0; j < 4; ++j) {
                 w[j] += at == j ? value : 0;
             }

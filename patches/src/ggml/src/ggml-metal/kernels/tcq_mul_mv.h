@@ -21,7 +21,7 @@ void kernel_mul_mv_tcq_f32_impl(
 
     // every simdgroup writes the whole table: the same values, and none waits for another
     threadgroup float * levels = (threadgroup float *) shmem;
-    for (short i = tiisg; i < 8 << (T::rate - 1); i += N_SIMDWIDTH) {
+    for (short i = tiisg; i < TCQ_SUBSETS << (T::rate - 1); i += N_SIMDWIDTH) {
         levels[i] = T::levels()[i];
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -74,9 +74,10 @@ void kernel_mul_mv_tcq_f32_impl(
             float sum = acc[0] + acc[1] + acc[2] + acc[3];
 
             if (word < T::n_slots) {
-                sum += tcq_get_slot_value(xb, word)*yb[tcq_get_slot_position(xb, word)];
+                const uint32_t slots = tcq_get_slots(xb);
+                sum += T::slots()[tcq_slot_index(T::block_size, slots, word)]*yb[tcq_slot_position(T::block_size, slots, word)];
             }
-            sumf[row] += tcq_scale_to_float(xb->scale)*sum;
+            sumf[row] += tcq_get_scale(xb)*sum;
         }
     }
 
