@@ -7,7 +7,7 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_golf.formats import types
+from gguf_golf.formats import tcq, types
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,7 @@ def write_model(path: Path, shape: Shape, type_name: str) -> int:
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_vocab_size(shape.vocabulary)
     writer.add_tokenizer_model("no_vocab")
+    writer.add_uint32(tcq.FORMAT_KEY, tcq.FORMAT_VERSION)
 
     read = 0
     plan = []

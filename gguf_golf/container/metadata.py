@@ -7,7 +7,7 @@ from gguf import GGUFValueType, LlamaFileType
 
 from gguf_golf import __version__
 from gguf_golf.calibrate.imatrix import Imatrix
-from gguf_golf.formats import types
+from gguf_golf.formats import tcq, types
 from gguf_golf.formats.types import QuantType
 from gguf_golf.models import MetadataField, Model
 from gguf_golf.models.gguf_file import KEY_KEPT
@@ -54,6 +54,8 @@ def output_metadata(
         MetadataField("general.quantization_version", 2, GGUFValueType.UINT32),
         MetadataField(KEY_VERSION, __version__, GGUFValueType.STRING),
     ]
+    if any(quant_type.tcq for quant_type in chosen.values()):
+        added.append(MetadataField(tcq.FORMAT_KEY, tcq.FORMAT_VERSION, GGUFValueType.UINT32))
     if kept:
         added.append(MetadataField(KEY_KEPT, sorted(kept), GGUFValueType.ARRAY, GGUFValueType.STRING))
     if imatrix is not None and imatrix_path is not None:

@@ -31,6 +31,10 @@ TEMPLATE = """\
 #define TCQ_CONSTEXPR static inline
 #endif
 
+// what a file with TCQ tensors says of their format
+#define TCQ_FORMAT_KEY     "{format_key}"
+#define TCQ_FORMAT_VERSION {format_version}
+
 #define QK_TCQ    256
 #define QK_TCQ_64  64
 
@@ -115,6 +119,8 @@ def render() -> str:
     return TEMPLATE.format(
         rates=" ".join(f"F({rate})" for rate in rates),
         n_rates=len(rates),
+        format_key=tcq.FORMAT_KEY,
+        format_version=tcq.FORMAT_VERSION,
         by_rate=f"    ({by_rate}tcq{rates[-1]}##suffix)",
         types=" \\\n".join(
             f"    X({name + ',':8} {name.upper() + ',':8} {fmt.block_size:3})"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-FORMAT_VERSION = 1
-"""What `gguf_golf.format` says in every file that holds a TCQ tensor: any change of what bytes mean raises it."""
+FORMAT_KEY, FORMAT_VERSION = "gguf_golf.format", 1
+"""The metadata (uint32) of every file that holds a TCQ tensor: any change of what bytes mean raises the version."""
 
 GENERATORS = (0o124, 0o160, 0o272, 0o753)
 """One 9-bit generator per parity; bit b taps the path bit of b steps ago (bit 0 = the newest).

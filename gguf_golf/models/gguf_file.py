@@ -11,8 +11,9 @@ from gguf.gguf_reader import ReaderField, ReaderTensor
 
 from gguf_golf.errors import InputError
 from gguf_golf.files import part_paths
+from gguf_golf.formats import tcq
 from gguf_golf.formats.foreign import foreign_type
-from gguf_golf.formats.types import register_with_gguf
+from gguf_golf.formats.types import TCQ, register_with_gguf
 from gguf_golf.models.checkpoint import FLOAT_DTYPES, to_float32
 from gguf_golf.models.model import FloatArray, LazyTensor, MetadataField, Model
 
@@ -70,6 +71,29 @@ def split_parts(path: Path) -> list[Path]:
 
 def _parts(path: Path) -> list[tuple[Path, GGUFReader]]:
     """The file, or all parts of the split model that it is a part of (split.count says so), in order."""
+    parts = _read_parts(path)
+    _check_tcq_format(path, [reader for _, reader in parts])
+    return parts
+
+
+def _check_tcq_format(path: Path, readers: list[GGUFReader]) -> None:
+    """Raise InputError for TCQ tensors of another version of the format: their bytes would decode to noise."""
+    ours = sorted({t.tensor_type.name.lower() for reader in readers for t in reader.tensors} & TCQ.keys())
+    version = metadata_value(readers[0], tcq.FORMAT_KEY)
+    if not ours or version == tcq.FORMAT_VERSION:
+        return
+    if version is None:
+        raise InputError(
+            f"{path}: its {', '.join(ours)} tensors were written by an earlier, unreleased gguf-golf: "
+            "convert the model again"
+        )
+    raise InputError(
+        f"{path}: its {', '.join(ours)} tensors are of format {version}, this gguf-golf reads format "
+        f"{tcq.FORMAT_VERSION}: convert the model again"
+    )
+
+
+def _read_parts(path: Path) -> list[tuple[Path, GGUFReader]]:
     reader = read_gguf(path)
     count = _split(reader, "count") or 1
     if count < 2:

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gguf_golf.errors import GolfError, InputError
+from gguf_golf.formats.types import TCQ, register_with_gguf
 from gguf_golf.models import open_model
 from tests.models.conftest import small_model_file, write_gguf
 
@@ -173,3 +174,29 @@ def test_a_part_of_a_split_model_is_one_under_any_name(tmp_path: Path) -> None:
         open_model(parts[0])
     small_model_file(tmp_path / "whole-00001-of-00007.gguf")
     assert len(open_model(tmp_path / "whole-00001-of-00007.gguf").tensors) == 2
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        (None, "its tcq2 tensors were written by an earlier, unreleased gguf-golf: convert the model again"),
+        (2, "its tcq2 tensors are of format 2, this gguf-golf reads format 1: convert the model again"),
+        (1, None),
+    ],
+)
+def test_tcq_tensors_of_another_format_are_refused(version: int | None, said: str | None, tmp_path: Path) -> None:
+    register_with_gguf()
+    path = tmp_path / "m.gguf"
+    writer = GGUFWriter(path, "llama")
+    if version is not None:
+        writer.add_uint32("gguf_golf.format", version)
+    writer.add_tensor("w", np.zeros((3, 68), np.uint8), raw_dtype=GGMLQuantizationType(TCQ["tcq2"].id))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    if said is None:
+        assert open_model(path, allow_requantize=True).tensor("w").shape == (3, 256)
+    else:
+        with pytest.raises(InputError, match=said):
+            open_model(path, allow_requantize=True)

@@ -16,6 +16,10 @@
 #define TCQ_CONSTEXPR static inline
 #endif
 
+// what a file with TCQ tensors says of their format
+#define TCQ_FORMAT_KEY     "gguf_golf.format"
+#define TCQ_FORMAT_VERSION 1
+
 #define QK_TCQ    256
 #define QK_TCQ_64  64
 
