@@ -17,8 +17,11 @@ from gguf_golf.runtime import source
 
 HERE = Path(__file__).parent
 CASES_PER_TYPE = 40
-POWER_OF_TWO_SCALE = 0xD8
-"""Keeps the driver's float results exact: (8 + 0) 2^(27 - 30)."""
+POWER_OF_TWO_SCALE = {256: 0xF0, 64: 0xD8}
+"""By block size: the bits of the last byte that keep the driver's float results exact, as the mantissa is 0."""
+
+NO_GAP = (0x7F << 8, 0x7F << 15, 0x7F << 8 | 0x7F << 15)
+"""Clearing these bits of a 256-block's word makes a great value of two slots."""
 
 ARM_CC, QEMU = "aarch64-linux-gnu-gcc", "qemu-aarch64"
 
@@ -32,7 +35,12 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, fmt in types.TCQ_FORMATS.items():
             for i in range(CASES_PER_TYPE):
                 blocks = rng.integers(0, 256, (16, fmt.type_size), np.uint8)
-                blocks[:, fmt.scale_offset] = POWER_OF_TWO_SCALE
+                blocks[:, fmt.scale_offset] &= (1 << fmt.scale_shift) - 1  # the sign of a 256-block's last slot stays
+                blocks[:, fmt.scale_offset] |= POWER_OF_TWO_SCALE[fmt.block_size]
+                if fmt.block_size == 256:
+                    word = blocks[:3, fmt.slot_offset :].copy().view("<u4")
+                    word[:, 0] &= ~np.array(NO_GAP, np.uint32)
+                    blocks[:3, fmt.slot_offset :] = word.view(np.uint8)
                 q = rng.integers(-127, 128, (16, fmt.block_size), np.int8)
                 if i % 8 == 0:  # the largest sums that an accumulator meets
                     q = np.where(q > 0, 127, -127).astype(np.int8)

@@ -8,6 +8,8 @@
 #include "ggml-cpu.h"
 #include "ggml-tcq.h"
 
+#include <string.h>
+
 #if defined(_MSC_VER) && !defined(__clang__)
 #define TCQ_INLINE static __forceinline
 #define TCQ_TABLE  static const __declspec(align(64))
@@ -54,7 +56,7 @@ typedef struct {
 
 // blocks of 64 have one slot
 typedef struct {
-    int16_t position[2], value[2];
+    int16_t position[3], value[3];
 } tcq_slots;
 
 // 16 decoded rows, block by block
@@ -64,6 +66,20 @@ typedef struct {
     float     * d;      // [n_blocks][TCQ_TILE]
     tcq_slots * slots;  // [n_blocks][TCQ_TILE]
 } tcq_tile;
+
+// the word of side information of a block of 256
+TCQ_INLINE uint32_t tcq_load_side(const uint8_t * p) {
+    uint32_t side;
+    memcpy(&side, p, sizeof(side));
+    return side;
+}
+
+// what its slots, of the values tcqR_slots, add to a product with q
+TCQ_INLINE int32_t tcq_dot_slots(const int16_t * slots, uint32_t side, const int8_t * q) {
+    const int16_t * value = slots + tcq_slot_values(QK_TCQ, side);
+    return value[0]*q[tcq_slot_position(QK_TCQ, side, 0)] + value[1]*q[tcq_slot_position(QK_TCQ, side, 1)] +
+           value[2]*q[tcq_slot_position(QK_TCQ, side, 2)];
+}
 
 // levels of one block in the order of its weights, with TCQ_BIAS or without, as multiply expects them
 typedef void (*tcq_unpack_t)(const uint8_t * x, uint8_t * levels);

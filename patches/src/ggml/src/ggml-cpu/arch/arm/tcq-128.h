@@ -1,7 +1,8 @@
 // TCQ kernels for Arm. Included by tcq-neon.c, tcq-dotprod.c and tcq-i8mm.c, which set TCQ_ISA (the name of the kernels),
 // TCQ_DOTPROD and TCQ_I8MM (0 or 1), and the compiler's target.
 //
-// Levels are signed bytes here, looked up by the whole index in tables of 16, 32 or 64 entries.
+// Levels are signed bytes here, looked up by the whole index in tables of 16 to 128 entries; at rate 5 those with its top
+// bit set mirror the others.
 // `rate`, `k` and `half` are always constants after inlining.
 
 #include "ggml-tcq-tables.h"
@@ -36,22 +37,32 @@ TCQ_INLINE uint8x16x4_t tcq_load_64(const uint8_t * p) {
     return r;
 }
 
+TCQ_INLINE int8x16_t tcq_lookup_128(const uint8_t * table, uint8x16_t i) {
+    const uint8x16_t r = vqtbl4q_u8(tcq_load_64(table), i);
+    return vreinterpretq_s8_u8(vsubq_u8(vqtbx4q_u8(r, tcq_load_64(table + 64), vsubq_u8(i, vdupq_n_u8(64))), vdupq_n_u8(TCQ_BIAS)));
+}
+
 TCQ_INLINE int8x16_t tcq_levels_by_index(int rate, uint8x16_t index) {
     uint8x16_t r;
     if (rate == 1) {
         r = vqtbl1q_u8(vld1q_u8(tcq1_lut), index);
     } else if (rate == 2) {
-        r = vqtbl1q_u8(vld1q_u8(tcq2_lut), index);
-    } else if (rate == 3) {
-        const uint8x16x2_t lut = { { vld1q_u8(tcq3_lut), vld1q_u8(tcq3_lut + 16) } };
+        const uint8x16x2_t lut = { { vld1q_u8(tcq2_lut), vld1q_u8(tcq2_lut + 16) } };
         r = vqtbl2q_u8(lut, index);
+    } else if (rate == 3) {
+        r = vqtbl4q_u8(tcq_load_64(tcq3_lut), index);
     } else if (rate == 4) {
-        r = vqtbl4q_u8(tcq_load_64(tcq4_lut), index);
+        return tcq_lookup_128(tcq4_lut, index);
     } else {
-        r = vqtbl4q_u8(tcq_load_64(tcq5_lut), index);
-        r = vqtbx4q_u8(r, tcq_load_64(tcq5_lut + 64), vsubq_u8(index, vdupq_n_u8(64)));
+        const int8x16_t mirrored = vshrq_n_s8(vreinterpretq_s8_u8(index), 7); // 0 or -1
+        const int8x16_t level    = tcq_lookup_128(tcq5_lut, veorq_u8(index, vreinterpretq_u8_s8(mirrored)));
+        return vsubq_s8(veorq_s8(level, mirrored), mirrored);
     }
     return vreinterpretq_s8_u8(vsubq_u8(r, vdupq_n_u8(TCQ_BIAS)));
+}
+
+TCQ_INLINE int32x4_t tcq_first_lane(int32_t v) {
+    return vsetq_lane_s32(v, vdupq_n_s32(0), 0);
 }
 
 TCQ_INLINE int32x4_t tcq_mul_add(int32x4_t acc, int8x16_t w, int8x16_t q) {
@@ -67,7 +78,7 @@ TCQ_INLINE int32x4_t tcq_mul_add(int32x4_t acc, int8x16_t w, int8x16_t q) {
 // blocks of 256: path bytes 16*half..16*half + 15, of every sub-block k the weights 32*k + 16*half..
 //
 
-// pair[i]: subset of sub-block 2i | subset of 2i + 1 << 4
+// pair[i]: parities of sub-block 2i + 1 | those of 2i << 4
 typedef struct {
     uint8x16_t pair[4], lo[4];
 } tcq_planes;
@@ -91,20 +102,19 @@ TCQ_INLINE tcq_planes tcq_load_planes(int rate, const uint8_t * x, int half) {
 
 TCQ_INLINE int8x16_t tcq_levels(int rate, const tcq_planes * p, int k) {
     const int  field = 2*((k & 3) ^ 1); // of two lo bits in a byte
-    uint8x16_t index = p->pair[k >> 1];
+    uint8x16_t index = tcq_nibble(p->pair[k >> 1], !(k & 1));
 
     if (rate == 2) {
-        index = tcq_join(index, tcq_shift(p->lo[0], k >> 1), 0x88);
+        index = tcq_join(index, tcq_shift(p->lo[0], (k >> 1) + 1 - 4*(k & 1)), 0x10);
     }
-    index = tcq_nibble(index, k & 1);
     if (rate >= 3) {
-        index = tcq_join(index, tcq_shift(p->lo[k >> 2], 3 - field), 0x18);
+        index = tcq_join(index, tcq_shift(p->lo[k >> 2], 4 - field), 0x30);
     }
     if (rate == 4) {
-        index = tcq_join(index, tcq_shift(p->lo[2], 5 - k), 0x20);
+        index = tcq_join(index, tcq_shift(p->lo[2], 6 - k), 0x40);
     }
     if (rate == 5) {
-        index = tcq_join(index, tcq_shift(p->lo[2 + (k >> 2)], 5 - field), 0x60);
+        index = tcq_join(index, tcq_shift(p->lo[2 + (k >> 2)], 6 - field), 0xc0);
     }
     return tcq_levels_by_index(rate, index);
 }
@@ -112,17 +122,13 @@ TCQ_INLINE int8x16_t tcq_levels(int rate, const tcq_planes * p, int k) {
 TCQ_INLINE void tcq_vec_dot(int rate, int n, float * s, const uint8_t * x, const block_q8_K * y) {
     assert(n % QK_TCQ == 0);
 
-    const int16_t * slots = TCQ_BY_RATE(rate, _slots);
-
-    float32x4_t sum       = vdupq_n_f32(0.0f);
-    float       sum_slots = 0.0f;
+    float32x4_t sum = vdupq_n_f32(0.0f);
 
     for (int i = 0; i < n/QK_TCQ; ++i, x += 32*rate + 4, ++y) {
-        const uint8_t * tail = x + 32*rate;
-        const float     d    = y->d*tcq_scale[tail[3]];
-        const int8_t  * q    = y->qs;
+        const uint32_t side = tcq_load_side(x + 32*rate);
+        const int8_t * q    = y->qs;
 
-        int32x4_t acc[2] = { vdupq_n_s32(0), vdupq_n_s32(0) };
+        int32x4_t acc[2] = { tcq_first_lane(tcq_dot_slots(TCQ_BY_RATE(rate, _slots), side, q)), vdupq_n_s32(0) };
 #pragma GCC unroll 2
         for (int half = 0; half < 2; ++half) {
             const tcq_planes planes = tcq_load_planes(rate, x, half);
@@ -131,10 +137,9 @@ TCQ_INLINE void tcq_vec_dot(int rate, int n, float * s, const uint8_t * x, const
                 acc[half] = tcq_mul_add(acc[half], tcq_levels(rate, &planes, k), vld1q_s8(q + 32*k + 16*half));
             }
         }
-        sum        = vfmaq_n_f32(sum, vcvtq_f32_s32(vaddq_s32(acc[0], acc[1])), d);
-        sum_slots += d*(slots[tail[2] & 0xf]*q[tail[0]] + slots[tail[2] >> 4]*q[tail[1]]);
+        sum = vfmaq_n_f32(sum, vcvtq_f32_s32(vaddq_s32(acc[0], acc[1])), y->d*tcq_scale[side >> 25]);
     }
-    *s = vaddvq_f32(sum) + sum_slots;
+    *s = vaddvq_f32(sum);
 }
 
 TCQ_INLINE void tcq_unpack(int rate, const uint8_t * x, uint8_t * levels) {
@@ -155,36 +160,35 @@ TCQ_INLINE void tcq_unpack(int rate, const uint8_t * x, uint8_t * levels) {
 TCQ_INLINE void tcq_levels_64(int rate, const uint8_t * x, int8x16_t w[4]) {
     static const uint8_t previous[16] = { 7, 0, 1, 2, 3, 4, 5, 6, 15, 8, 9, 10, 11, 12, 13, 14 };
 
-    uint64_t path, lo = 0;
+    uint64_t path;
     memcpy(&path, x, 8);
 
     uint8x16_t index[4];
 #pragma GCC unroll 2
     for (int i = 0; i < 2; ++i) {
-        // rotated right by 4i and 4i + 2: one set of nibble tables then serves all sub-blocks
+        // rotated right by 4i and 4i + 2: one set of nibble tables then serves all sub-blocks (the odd one at the lower nibble)
         const uint64_t   r[2] = { i == 0 ? path : path >> 4 | path << 60, path >> (4*i + 2) | path << (62 - 4*i) };
         const uint8x16_t cur  = vreinterpretq_u8_u64(vld1q_u64(r));
         const uint8x16_t prev = vqtbl1q_u8(cur, vld1q_u8(previous));
 
-        uint8x16_t z = tcq_lookup_3(tcq_nibble_pair, tcq_nibble(prev, 0), tcq_nibble(prev, 1), tcq_nibble(cur, 0));
-        if (rate == 2 || rate == 4) {
-            memcpy(&lo, x + 8, 8);
-            const uint64_t l[2] = { lo << (2*i), lo << (2*i + 1) };
-            z = tcq_join(z, vreinterpretq_u8_u64(vld1q_u64(l)), 0x88);
-        }
-        const uint64x2_t even = vreinterpretq_u64_u8(tcq_nibble(z, 0)), odd = vreinterpretq_u64_u8(tcq_nibble(z, 1));
+        const uint8x16_t z = tcq_lookup_3(tcq_nibble_pair, tcq_nibble(prev, 0), tcq_nibble(prev, 1), tcq_nibble(cur, 0));
+        const uint64x2_t even = vreinterpretq_u64_u8(tcq_nibble(z, 1)), odd = vreinterpretq_u64_u8(tcq_nibble(z, 0));
         index[2*i + 0] = vreinterpretq_u8_u64(vzip1q_u64(even, odd));
         index[2*i + 1] = vreinterpretq_u8_u64(vzip2q_u64(even, odd));
     }
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
         static const int fields[4] = { 4, 0, 6, 2 };
+        if (rate == 2 || rate == 4) { // of an even sub-block at bit 3 - i, of the odd one at bit 7 - i
+            const uint8x16_t lo = vcombine_u8(vld1_u8(x + 8), vld1_u8(x + 8));
+            index[i] = tcq_join(index[i], vshlq_u8(lo, vcombine_s8(vdup_n_s8(i + 1), vdup_n_s8(i - 3))), 0x10);
+        }
         if (rate >= 3) {
-            const int to = rate == 4 ? 4 : 3;
+            const int to = rate == 4 ? 5 : 4;
             index[i] = tcq_join(index[i], tcq_shift(vld1q_u8(x + (rate == 4 ? 16 : 8)), to - fields[i]), 3 << to);
         }
         if (rate == 5) {
-            index[i] = tcq_join(index[i], tcq_shift(vld1q_u8(x + 24), 5 - fields[i]), 0x60);
+            index[i] = tcq_join(index[i], tcq_shift(vld1q_u8(x + 24), 6 - fields[i]), 0xc0);
         }
         w[i] = tcq_levels_by_index(rate, index[i]);
     }
@@ -202,7 +206,7 @@ TCQ_INLINE void tcq_vec_dot_64(int rate, int n, float * s, const uint8_t * x, co
         const uint8_t slot = x[8*rate];
         const int     j    = slot & 0x3f;
         const int     h    = j/QK8_0;
-        const float   d    = tcq_scale[x[8*rate + 1]];
+        const float   d    = tcq_scale_64[x[8*rate + 1]];
 
         int8x16_t w[4];
         tcq_levels_64(rate, x, w);
@@ -241,8 +245,7 @@ TCQ_INLINE void tcq_unpack_64(int rate, const uint8_t * x, uint8_t * levels) {
 
 // one after the other: 32 registers do not hold the planes of two rows
 TCQ_INLINE void tcq_dot_rows(int rate, const uint8_t * const x[TCQ_DOT_ROWS], const tcq_column * y, float s[TCQ_DOT_ROWS]) {
-    const int       size  = 32*rate + 4;
-    const int16_t * slots = TCQ_BY_RATE(rate, _slots);
+    const int size = 32*rate + 4;
 
     for (int r = 0; r < TCQ_DOT_ROWS; ++r) {
         const uint8_t * xb = x[r];
@@ -250,11 +253,10 @@ TCQ_INLINE void tcq_dot_rows(int rate, const uint8_t * const x[TCQ_DOT_ROWS], co
         float32x4_t sum = vdupq_n_f32(0.0f);
 
         for (int b = 0; b < y->n_blocks; ++b, xb += size) {
-            const uint8_t * tail     = xb + 32*rate;
-            const int8_t  * q        = y->q + QK_TCQ*b;
-            const int32_t   of_slots = slots[tail[2] & 0xf]*q[tail[0]] + slots[tail[2] >> 4]*q[tail[1]];
+            const uint32_t side = tcq_load_side(xb + 32*rate);
+            const int8_t * q    = y->q + QK_TCQ*b;
 
-            int32x4_t acc[2] = { vsetq_lane_s32(of_slots, vdupq_n_s32(0), 0), vdupq_n_s32(0) };
+            int32x4_t acc[2] = { tcq_first_lane(tcq_dot_slots(TCQ_BY_RATE(rate, _slots), side, q)), vdupq_n_s32(0) };
 #pragma GCC unroll 2
             for (int half = 0; half < 2; ++half) {
                 const tcq_planes planes = tcq_load_planes(rate, xb, half);
@@ -263,7 +265,7 @@ TCQ_INLINE void tcq_dot_rows(int rate, const uint8_t * const x[TCQ_DOT_ROWS], co
                     acc[half] = tcq_mul_add(acc[half], tcq_levels(rate, &planes, k), vld1q_s8(q + 32*k + 16*half));
                 }
             }
-            sum = vfmaq_n_f32(sum, vcvtq_f32_s32(vaddq_s32(acc[0], acc[1])), y->d[b]*tcq_scale[tail[3]]);
+            sum = vfmaq_n_f32(sum, vcvtq_f32_s32(vaddq_s32(acc[0], acc[1])), y->d[b]*tcq_scale[side >> 25]);
         }
         s[r] = vaddvq_f32(sum);
     }
@@ -288,11 +290,11 @@ TCQ_INLINE void tcq_dot_rows_64(int rate, const uint8_t * const x[TCQ_DOT_ROWS],
 
             int8x16_t w[4];
             tcq_levels_64(rate, xb, w);
-            int32x4_t acc = vsetq_lane_s32(slots[slot >> 6]*q[slot & 0x3f], vdupq_n_s32(0), 0);
+            int32x4_t acc = tcq_first_lane(slots[slot >> 6]*q[slot & 0x3f]);
             for (int i = 0; i < 4; ++i) {
                 acc = tcq_mul_add(acc, w[i], qv[i]);
             }
-            sum[r] = vfmaq_n_f32(sum[r], vcvtq_f32_s32(acc), y->d[b]*tcq_scale[xb[8*rate + 1]]);
+            sum[r] = vfmaq_n_f32(sum[r], vcvtq_f32_s32(acc), y->d[b]*tcq_scale_64[xb[8*rate + 1]]);
         }
     }
     for (int r = 0; r < TCQ_DOT_ROWS; ++r) {
@@ -313,7 +315,7 @@ enum { TCQ_ROWS = 4 }; // at a time
 // c += d*dw*(acc + slots) of rows r0.. with the columns 4*i..4*i + 3
 TCQ_INLINE void tcq_finish_block(int32x4_t acc, const tcq_tile * tile, const tcq_panel_block * y, int row, int i, float * c) {
     const tcq_slots * slots = &tile->slots[row];
-    for (int j = 0; j < (tile->block_size == QK_TCQ ? 2 : 1); ++j) {
+    for (int j = 0; j < tcq_n_slots(tile->block_size); ++j) {
         const int       p = slots->position[j];
         const int32x4_t q = vreinterpretq_s32_s8(vld1q_s8(y->q + 4*(TCQ_PANEL*(p >> 2) + 4*i)));
         // byte p & 3 of every column as int32

@@ -1,7 +1,8 @@
 // TCQ vec_dots in 256-bit registers. Included by tcq-avx2.c, tcq-gfni.c and tcq-avxvnni.c, which set
 // TCQ_ISA (the name of the kernels), TCQ_GFNI and TCQ_VNNI (0 or 1), and the compiler's target.
 //
-// Levels are unsigned bytes, level + 64: maddubs multiplies unsigned by signed bytes and cannot saturate (TCQ_BIAS).
+// maddubs multiplies unsigned by signed bytes. Low rates make levels + 64, which cannot saturate (TCQ_BIAS); the others look
+// up the sizes of levels, in half a table, and give the signs to the activations.
 // `rate` and `k` are always constants after inlining.
 
 #include "ggml-tcq-tables.h"
@@ -38,26 +39,58 @@ TCQ_INLINE __m256i tcq_high_nibbles(__m256i v) {
     return tcq_low_nibbles(_mm256_srli_epi16(v, 4));
 }
 
-TCQ_INLINE const uint8_t * tcq_lut_chain(int rate) {
-    return rate == 1 ? tcq1_lut : rate == 2 ? tcq2_lut_chain : rate == 3 ? tcq3_lut_chain :
-           rate == 4 ? tcq4_lut_chain : tcq5_lut_chain;
+TCQ_INLINE __m256i tcq_add_to_each(__m256i v, int n) {
+    return _mm256_add_epi8(v, _mm256_set1_epi8((char) n));
 }
 
-// level + 64 by full index
-TCQ_INLINE __m256i tcq_levels_by_index(int rate, __m256i index) {
-    const uint8_t * lut = tcq_lut_chain(rate);
-    __m256i r = tcq_lookup(lut, index);
-    for (int i = 1; i < 1 << (rate - 1) >> 1; ++i) {
-        r = _mm256_xor_si256(r, tcq_lookup(lut + 16*i, _mm256_sub_epi8(index, _mm256_set1_epi8(16*i))));
+// from this rate on there are sizes and signs
+enum { TCQ_SIGNED_RATE = TCQ_GFNI ? 2 : 3 };
+
+// of levels. Bit 7 of a byte of `sign` is set where the level is above zero; no byte is zero
+typedef struct {
+    __m256i size, sign;
+} tcq_weights;
+
+TCQ_INLINE const uint8_t * tcq_sizes_chained(int rate) {
+    return rate == 2 ? tcq2_sizes_chained : rate == 3 ? tcq3_sizes_chained : rate == 4 ? tcq4_sizes_chained : tcq5_sizes_chained;
+}
+
+// rates 2 to 5, by mirrored index with its sign at bit 7
+TCQ_INLINE tcq_weights tcq_weights_by_index(int rate, __m256i index) {
+    const uint8_t * table = tcq_sizes_chained(rate);
+    const __m256i   i     = _mm256_and_si256(index, _mm256_set1_epi8(0x7f));
+
+    tcq_weights w = { tcq_lookup(table, i), _mm256_or_si256(index, _mm256_set1_epi8(1)) };
+    for (int j = 1; j < 1 << (rate - 2); ++j) {
+        w.size = _mm256_xor_si256(w.size, tcq_lookup(table + 16*j, tcq_add_to_each(i, -16*j)));
     }
-    return r;
+    return w;
 }
 
+// level + 64
+TCQ_INLINE __m256i tcq_biased(tcq_weights w) {
+    return _mm256_sub_epi8(_mm256_set1_epi8(TCQ_BIAS), _mm256_sign_epi8(w.size, w.sign));
+}
+
+// w are levels + 64, or sizes of levels and q has their signs
 TCQ_INLINE __m256i tcq_mul_add(__m256i acc, __m256i w, __m256i q) {
 #if TCQ_VNNI
     return _mm256_dpbusd_avx_epi32(acc, w, q);
 #else
     return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, q), _mm256_set1_epi16(1)));
+#endif
+}
+
+// acc less the products of two vectors of levels with q
+TCQ_INLINE __m256i tcq_mul_sub_2(__m256i acc, const tcq_weights w[2], __m256i q0, __m256i q1) {
+    q0 = _mm256_sign_epi8(q0, w[0].sign);
+    q1 = _mm256_sign_epi8(q1, w[1].sign);
+#if TCQ_VNNI
+    return tcq_mul_add(tcq_mul_add(acc, w[0].size, q0), w[1].size, q1);
+#else
+    // four products of at most 63*128
+    const __m256i sums = _mm256_add_epi16(_mm256_maddubs_epi16(w[0].size, q0), _mm256_maddubs_epi16(w[1].size, q1));
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(sums, _mm256_set1_epi16(1)));
 #endif
 }
 
@@ -135,52 +168,69 @@ TCQ_INLINE tcq_planes tcq_load_planes_quad(int rate, const uint8_t * const x[TCQ
 }
 
 TCQ_INLINE const uint64_t * tcq_affine_lo(int rate) {
-    return rate == 2 ? tcq2_affine_lo : rate == 3 ? tcq3_affine_lo : rate == 4 ? tcq4_affine_lo : tcq5_affine_lo;
+    return rate == 2 ? tcq2_affine_mirrored : rate == 3 ? tcq3_affine_mirrored :
+           rate == 4 ? tcq4_affine_mirrored : tcq5_affine_mirrored;
 }
 
 TCQ_INLINE const uint64_t * tcq_affine_lo_64(int rate) {
-    return rate == 2 ? tcq2_64_affine_lo : rate == 3 ? tcq3_64_affine_lo : rate == 4 ? tcq4_64_affine_lo : tcq5_64_affine_lo;
+    return rate == 2 ? tcq2_64_affine_mirrored : rate == 3 ? tcq3_64_affine_mirrored :
+           rate == 4 ? tcq4_64_affine_mirrored : tcq5_64_affine_mirrored;
 }
 
 TCQ_INLINE __m256i tcq_affine(__m256i v, const uint64_t * matrices, int k) {
     return _mm256_gf2p8affine_epi64_epi8(v, tcq_load(matrices + 4*k), 0);
 }
 
+TCQ_INLINE __m256i tcq_affine_lo_of(int rate, bool quad, __m256i v, int k) {
+    return quad ? _mm256_gf2p8affine_epi64_epi8(v, _mm256_set1_epi64x(tcq_affine_lo_64(rate)[k]), 0) :
+                  tcq_affine(v, tcq_affine_lo(rate), k);
+}
+
 TCQ_INLINE __m256i tcq_path_index(const tcq_planes * p, int k) {
     return _mm256_xor_si256(tcq_affine(p->cur, tcq_affine_cur, k), tcq_affine(p->prev, tcq_affine_prev, k));
 }
 
-TCQ_INLINE __m256i tcq_levels(int rate, const tcq_planes * p, int k) {
-    __m256i index = tcq_path_index(p, k);
-    if (rate >= 2) {
-        index = _mm256_xor_si256(index, tcq_affine(p->lo[rate == 2 ? 0 : k >> 2], tcq_affine_lo(rate), k));
-    }
-    if (rate >= 4) {
-        index = _mm256_xor_si256(index, tcq_affine(p->lo[rate == 4 ? 2 : 2 + (k >> 2)], tcq_affine_lo(rate), 8 + k));
-    }
-    return tcq_levels_by_index(rate, index);
+// rate 1: level + 64 of sub-block k
+TCQ_INLINE __m256i tcq_levels(int rate, bool quad, const tcq_planes * p, int k) {
+    GGML_UNUSED(rate);
+    GGML_UNUSED(quad);
+    return tcq_lookup(tcq1_lut, tcq_path_index(p, k));
 }
 
-TCQ_INLINE __m256i tcq_levels_quad(int rate, const tcq_planes * p, int k) {
-    __m256i index = tcq_path_index(p, k);
-    const uint64_t * m = tcq_affine_lo_64(rate) + k;
-    if (rate >= 2) {
-        const __m256i lo = p->lo[rate == 2 || rate == 4 ? 0 : k & 1];
-        index = _mm256_xor_si256(index, _mm256_gf2p8affine_epi64_epi8(lo, _mm256_set1_epi64x(m[0]), 0));
-    }
+// rates 2 to 5: sub-block k
+TCQ_INLINE tcq_weights tcq_get_weights(int rate, bool quad, const tcq_planes * p, int k) {
+    const int plane = rate == 2 || (quad && rate == 4) ? 0 : quad ? k & 1 : k >> 2;
+    __m256i   index = _mm256_xor_si256(tcq_path_index(p, k), tcq_affine_lo_of(rate, quad, p->lo[plane], k));
     if (rate >= 4) {
-        const __m256i lo = p->lo[rate - 3 + (k & 1)];
-        index = _mm256_xor_si256(index, _mm256_gf2p8affine_epi64_epi8(lo, _mm256_set1_epi64x(m[8]), 0));
+        const int second = rate == 5 ? 2 + plane : quad ? 1 + (k & 1) : 2;
+        index = _mm256_xor_si256(index, tcq_affine_lo_of(rate, quad, p->lo[second], 8 + k));
     }
-    return tcq_levels_by_index(rate, index);
+    return tcq_weights_by_index(rate, index);
 }
 
 #else
 
-// nibbles: rates 1 and 2: index of sub-blocks 2i and 2i + 1; above: z0 z1 and two lo bits merged.
-// z2 and lo_bit (rate 4) have one bit for each sub-block, the next one's at bit 7
+// Planes of two lo bits per weight have those of a sub-block in one of two vectors, from bit `bit` on. In the same order the
+// nibbles of all parities lie in four vectors. A plane of one lo bit per weight has it at bit `single`, but for rate 4 of
+// blocks of 256, whose plane is the signs'
 typedef struct {
-    __m256i nibbles[4], z2, lo_bit, lo[4];
+    int half, bit, single;
+} tcq_place;
+
+TCQ_INLINE tcq_place tcq_place_of(bool quad, int k) {
+    const int       single = 4*(k & 1) + 3 - (k >> 1);
+    const tcq_place of_quad = { k & 1, (int) (0x2604 >> 4*(k >> 1) & 0xf), single };
+    const tcq_place of_256  = { k >> 2, 2*((k & 3) ^ 1), single };
+    return quad ? of_quad : of_256;
+}
+
+// From rate 3 on, all but signs is mirrored: complemented where the weight's sign bit is set
+typedef struct {
+    __m256i parities[4];
+    __m256i single;   // rates 2 and 4 of blocks of 64: lo bit 0
+    __m256i pairs[2]; // the lo bits below; at rate 3 and rate 4 of blocks of 64, the last one of them, as the upper bit
+    __m256i upper[2]; // rate 5: lo bit 2, as the upper bit
+    __m256i signs[2]; // as the upper bit; bit 0 is set
 } tcq_planes;
 
 // nibbles of the path
@@ -196,23 +246,52 @@ TCQ_INLINE __m256i tcq_lookup_4(const uint8_t * tables, const tcq_path * p) {
     return _mm256_xor_si256(tcq_lookup_3(tables, p->prev_low, p->prev_high, p->cur_low), tcq_lookup(tables + 48, p->cur_high));
 }
 
-// rates 1 and 2; both packings have the lo bits alike
-TCQ_INLINE void tcq_set_subsets(int rate, tcq_planes * p, const tcq_path * path) {
-    for (int i = 0; i < 2; ++i) {
-        p->nibbles[i + 0] = tcq_lookup_3(tcq_nibble_pair + 48*i, path->prev_low,  path->prev_high, path->cur_low);
-        p->nibbles[i + 2] = tcq_lookup_3(tcq_nibble_pair + 48*i, path->prev_high, path->cur_low,   path->cur_high);
-    }
-    for (int i = 0; i < 4 && rate == 2; ++i) {
-        const __m256i lo = _mm256_and_si256(_mm256_slli_epi16(p->lo[0], i), _mm256_set1_epi8((char) 0x88));
-        p->nibbles[i] = _mm256_or_si256(p->nibbles[i], lo);
-    }
+TCQ_INLINE __m256i tcq_set_bit_0(__m256i v) {
+    return _mm256_or_si256(v, _mm256_set1_epi8(1));
 }
 
-// pairs of bits: out[0] has those at bits 0 and 4 from a and those at bits 2 and 6 from b, out[1] the others
-TCQ_INLINE void tcq_merge_pairs(__m256i a, __m256i b, __m256i out[2]) {
-    const __m256i swap = _mm256_and_si256(_mm256_xor_si256(a, b), _mm256_set1_epi8(0x33));
-    out[0] = _mm256_xor_si256(b, swap);
-    out[1] = _mm256_xor_si256(a, swap);
+// the upper bits of pairs are the signs: mirrors the parities, and returns the lower bits, mirrored, as the upper ones
+TCQ_INLINE __m256i tcq_mirror_by_pairs(tcq_planes * p, int half, __m256i pairs) {
+    __m256i * v = p->parities + 2*half;
+    v[0] = _mm256_xor_si256(v[0], tcq_lookup(tcq_mirror_pairs, tcq_low_nibbles(pairs)));
+    v[1] = _mm256_xor_si256(v[1], tcq_lookup(tcq_mirror_pairs, tcq_high_nibbles(pairs)));
+    p->signs[half] = tcq_set_bit_0(pairs);
+    return _mm256_xor_si256(pairs, _mm256_add_epi8(pairs, pairs));
+}
+
+// upper bits of pairs to both
+TCQ_INLINE __m256i tcq_spread(__m256i pairs) {
+    const __m256i upper = _mm256_and_si256(pairs, _mm256_set1_epi8((char) 0xaa));
+    return _mm256_or_si256(upper, _mm256_srli_epi16(upper, 1));
+}
+
+// what the planes of lo bits hold
+TCQ_INLINE void tcq_set_lo(int rate, bool quad, tcq_planes * p, const __m256i * lo) {
+    if (rate == 2 || (quad && rate == 4)) {
+        p->single = lo[0];
+    }
+    for (int half = 0; half < 2; ++half) {
+        if (rate == 3) {
+            p->pairs[half] = tcq_mirror_by_pairs(p, half, lo[half]);
+        } else if (rate == 4 && quad) {
+            const __m256i   pairs = lo[1 + half];
+            const uint8_t * table = tcq4_64_spread + 32*half;
+            p->pairs[half] = tcq_mirror_by_pairs(p, half, pairs);
+            p->single      = _mm256_xor_si256(p->single, _mm256_xor_si256(tcq_lookup(table,      tcq_low_nibbles(pairs)),
+                                                                          tcq_lookup(table + 16, tcq_high_nibbles(pairs))));
+        } else if (rate == 4) {
+            const __m256i signs  = half == 0 ? tcq_low_nibbles(lo[2]) : tcq_high_nibbles(lo[2]);
+            const __m256i spread = tcq_lookup(tcq4_spread, signs);
+            __m256i     * v      = p->parities + 2*half;
+            v[0] = _mm256_xor_si256(v[0], tcq_lookup(tcq4_mirror,      signs));
+            v[1] = _mm256_xor_si256(v[1], tcq_lookup(tcq4_mirror + 16, signs));
+            p->pairs[half] = _mm256_xor_si256(lo[half], spread);
+            p->signs[half] = tcq_set_bit_0(spread);
+        } else if (rate == 5) {
+            p->pairs[half] = _mm256_xor_si256(lo[half], tcq_spread(lo[2 + half]));
+            p->upper[half] = tcq_mirror_by_pairs(p, half, lo[2 + half]);
+        }
+    }
 }
 
 TCQ_INLINE tcq_planes tcq_load_planes(int rate, const uint8_t * x) {
@@ -220,17 +299,15 @@ TCQ_INLINE tcq_planes tcq_load_planes(int rate, const uint8_t * x) {
     const tcq_path path = tcq_split_path(tcq_previous_bytes(cur), cur);
 
     tcq_planes p;
+    for (int i = 0; i < 2; ++i) {
+        p.parities[i + 0] = tcq_lookup_3(tcq_nibble_pair + 48*i, path.prev_low,  path.prev_high, path.cur_low);
+        p.parities[i + 2] = tcq_lookup_3(tcq_nibble_pair + 48*i, path.prev_high, path.cur_low,   path.cur_high);
+    }
+    __m256i lo[4];
     for (int i = 0; i < rate - 1; ++i) {
-        p.lo[i] = tcq_load(x + 32 + 32*i);
+        lo[i] = tcq_load(x + 32 + 32*i);
     }
-    if (rate <= 2) {
-        tcq_set_subsets(rate, &p, &path);
-    } else {
-        tcq_merge_pairs(tcq_lookup_3(tcq_nibble_z01, path.prev_low,  path.prev_high, path.cur_low),  p.lo[0], p.nibbles);
-        tcq_merge_pairs(tcq_lookup_3(tcq_nibble_z01, path.prev_high, path.cur_low,   path.cur_high), p.lo[1], p.nibbles + 2);
-        p.z2     = tcq_lookup_4(tcq_nibble_z2, &path);
-        p.lo_bit = p.lo[2];
-    }
+    tcq_set_lo(rate, false, &p, lo);
     return p;
 }
 
@@ -240,18 +317,10 @@ TCQ_INLINE tcq_planes tcq_load_planes_quad(int rate, const uint8_t * const x[TCQ
     const tcq_path path = tcq_split_path(tcq_previous_bytes_quad(v[0]), v[0]);
 
     tcq_planes p;
-    for (int i = 0; i < rate - 1; ++i) {
-        p.lo[i] = v[i + 1];
+    for (int i = 0; i < 4; ++i) {
+        p.parities[i] = tcq_lookup_4(tcq_quad_pair + 64*i, &path);
     }
-    if (rate <= 2) {
-        tcq_set_subsets(rate, &p, &path);
-    } else {
-        for (int i = 0; i < 2; ++i) {
-            tcq_merge_pairs(tcq_lookup_4(tcq_quad_z01 + 64*i, &path), p.lo[rate == 4 ? 1 + i : i], p.nibbles + 2*i);
-        }
-        p.z2     = tcq_lookup_4(tcq_quad_z2, &path);
-        p.lo_bit = p.lo[0];
-    }
+    tcq_set_lo(rate, true, &p, v + 1);
     return p;
 }
 
@@ -262,57 +331,54 @@ TCQ_INLINE __m256i tcq_select(__m256i a, __m256i b, __m256i select) {
     return r;
 }
 
-TCQ_INLINE const uint8_t * tcq_lut_merged(int rate) {
-    return rate == 3 ? tcq3_lut_merged : rate == 4 ? tcq4_lut_merged : tcq5_lut_merged;
+TCQ_INLINE __m256i tcq_to_bit_7(__m256i v, int bit) {
+    return bit == 7 ? v : _mm256_slli_epi16(v, 7 - bit);
 }
 
-// rates 3 to 5: levels by nibbles i, z2 and the lo bits outside the nibble, at rate 5 those from bit `bit` of lo on
-TCQ_INLINE __m256i tcq_levels_merged(int rate, const uint8_t * lut, __m256i i, tcq_planes * p, __m256i lo, int bit) {
-    __m256i r[4];
-    for (int j = 0; j < 1 << (rate - 3); ++j) {
-        r[j] = tcq_select(tcq_lookup(lut + 32*j, i), tcq_lookup(lut + 32*j + 16, i), p->z2);
-    }
-    p->z2 = _mm256_add_epi8(p->z2, p->z2);
-    if (rate == 4) {
-        r[0]      = tcq_select(r[0], r[1], p->lo_bit);
-        p->lo_bit = _mm256_add_epi8(p->lo_bit, p->lo_bit);
-    }
-    if (rate == 5) {
-        const __m256i low = _mm256_slli_epi16(lo, 7 - bit), high = _mm256_slli_epi16(lo, 6 - bit);
-        r[0] = tcq_select(tcq_select(r[0], r[1], low), tcq_select(r[2], r[3], low), high);
-    }
-    return r[0];
+TCQ_INLINE __m256i tcq_parities_at(const tcq_planes * p, tcq_place at) {
+    const __m256i v = p->parities[2*at.half + (at.bit >> 2)];
+    return at.bit & 2 ? tcq_high_nibbles(v) : tcq_low_nibbles(v);
 }
 
-TCQ_INLINE __m256i tcq_levels_of_subset(int rate, const tcq_planes * p, int k) {
-    const __m256i v = p->nibbles[k >> 1];
-    if (rate == 1) { // bits 3 and 7 of v are zero, and lookups ignore bits 4 to 6
-        return tcq_lookup(tcq1_lut, k & 1 ? _mm256_srli_epi16(v, 4) : v);
-    }
-    return tcq_lookup(tcq2_lut, k & 1 ? tcq_high_nibbles(v) : tcq_low_nibbles(v));
+// rates 1 and 2: level + 64 of sub-block k; both packings have the lo bit alike
+TCQ_INLINE __m256i tcq_levels(int rate, bool quad, const tcq_planes * p, int k) {
+    const tcq_place at = tcq_place_of(quad, k);
+    const __m256i   i  = tcq_parities_at(p, at);
+    return rate == 1 ? tcq_lookup(tcq1_lut, i) :
+                       tcq_select(tcq_lookup(tcq2_lut, i), tcq_lookup(tcq2_lut + 16, i), tcq_to_bit_7(p->single, at.single));
 }
 
-// sub-block k of a block of 256; to be called for 7, 6, .. 0
-TCQ_INLINE __m256i tcq_levels(int rate, tcq_planes * p, int k) {
-    if (rate <= 2) {
-        return tcq_levels_of_subset(rate, p, k);
+// at bit 7: lo bit b, which is not the last, at rates 3 to 5
+TCQ_INLINE __m256i tcq_lo_bit_at(int rate, bool quad, const tcq_planes * p, tcq_place at, int b) {
+    if (b == 2) {
+        return tcq_to_bit_7(p->upper[at.half], at.bit + 1);
     }
-    const __m256i v = p->nibbles[2*(k >> 2) + (k & 1)];
-    const __m256i i = k & 2 ? tcq_high_nibbles(v) : tcq_low_nibbles(v);
-    return tcq_levels_merged(rate, tcq_lut_merged(rate) + (k & 1)*(8 << (rate - 1)), i, p, p->lo[2 + (k >> 2)], 2*((k & 3) ^ 1));
+    if (rate == 4 && quad && b == 0) {
+        return tcq_to_bit_7(p->single, at.single);
+    }
+    const bool is_lower = b == 0 && rate > 3;
+    return tcq_to_bit_7(p->pairs[at.half], is_lower ? at.bit : at.bit + 1);
 }
 
-// sub-block k of a quad; to be called for 1, 3, 5, 7, 0, 2, 4, 6
-TCQ_INLINE __m256i tcq_levels_quad(int rate, tcq_planes * p, int k) {
-    if (rate <= 2) {
-        return tcq_levels_of_subset(rate, p, k);
-    }
-    static const int bit[4] = { 4, 0, 6, 2 };
+// rates 3 to 5: sub-block k
+TCQ_INLINE tcq_weights tcq_get_weights(int rate, bool quad, const tcq_planes * p, int k) {
+    const tcq_place at    = tcq_place_of(quad, k);
+    const __m256i   i     = tcq_parities_at(p, at);
+    const uint8_t * table = rate == 3 ? tcq3_sizes : rate == 4 ? tcq4_sizes : tcq5_sizes;
 
-    const __m256i   v   = p->nibbles[2*(k & 1) + (k < 4)];
-    const __m256i   i   = k & 2 ? tcq_low_nibbles(v) : tcq_high_nibbles(v);
-    const uint8_t * lut = rate == 4 ? tcq4_64_lut_merged : tcq_lut_merged(rate);
-    return tcq_levels_merged(rate, lut + (k < 4)*(8 << (rate - 1)), i, p, p->lo[2 + (k & 1)], bit[k >> 1]);
+    __m256i r[8];
+    int     n = 1 << (rate - 2);
+    for (int j = 0; j < n; ++j) {
+        r[j] = tcq_lookup(table + 16*j, i);
+    }
+    for (int b = 0; b < rate - 2; ++b) {
+        const __m256i bit = tcq_lo_bit_at(rate, quad, p, at, b);
+        n /= 2;
+        for (int j = 0; j < n; ++j) {
+            r[j] = tcq_select(r[2*j], r[2*j + 1], bit);
+        }
+    }
+    return (tcq_weights) { r[0], tcq_to_bit_7(p->signs[at.half], at.bit + 1) };
 }
 
 #endif
@@ -323,21 +389,33 @@ TCQ_INLINE __m256i tcq_first_lane(int v) {
     return _mm256_zextsi128_si256(_mm_cvtsi32_si128(v));
 }
 
-TCQ_INLINE int tcq_dot_slots(int rate, const uint8_t * x, const int8_t * q) {
-    const int16_t * slots = TCQ_BY_RATE(rate, _slots);
-    const uint8_t * tail  = x + 32*rate;
-    return slots[tail[2] & 0xf]*q[tail[0]] + slots[tail[2] >> 4]*q[tail[1]];
+// where the sum of a block starts: what is outside the vectors, bias where levels have it and slots. From TCQ_SIGNED_RATE
+// on the sum is of the opposite sign
+TCQ_INLINE int tcq_outside(int rate, int bias, int of_slots) {
+    return rate < TCQ_SIGNED_RATE ? bias + of_slots : -of_slots;
 }
 
-// levels, biased, times q
+TCQ_INLINE __m256 tcq_add_block(int rate, __m256 sum, __m256i acc, __m256 d) {
+    return rate < TCQ_SIGNED_RATE ? _mm256_fmadd_ps (d, _mm256_cvtepi32_ps(acc), sum) :
+                                    _mm256_fnmadd_ps(d, _mm256_cvtepi32_ps(acc), sum);
+}
+
+// acc and the levels times q, or less them (tcq_outside)
 TCQ_INLINE __m256i tcq_dot_levels(int rate, const uint8_t * x, const int8_t * q, __m256i acc) {
     for (int j = 0; j < 32*rate + 4; j += 64) {
         _mm_prefetch((const char *) x + TCQ_PREFETCH + j, _MM_HINT_T0);
     }
-    tcq_planes planes = tcq_load_planes(rate, x);
-#pragma GCC unroll 8
-    for (int k = 7; k >= 0; --k) {
-        acc = tcq_mul_add(acc, tcq_levels(rate, &planes, k), tcq_load(q + 32*k));
+    const tcq_planes planes = tcq_load_planes(rate, x);
+#pragma GCC unroll 4
+    for (int k = 0; k < 8; k += 2) {
+        const __m256i q0 = tcq_load(q + 32*k), q1 = tcq_load(q + 32*k + 32);
+        if (rate < TCQ_SIGNED_RATE) {
+            acc = tcq_mul_add(acc, tcq_levels(rate, false, &planes, k),     q0);
+            acc = tcq_mul_add(acc, tcq_levels(rate, false, &planes, k + 1), q1);
+        } else {
+            const tcq_weights w[2] = { tcq_get_weights(rate, false, &planes, k), tcq_get_weights(rate, false, &planes, k + 1) };
+            acc = tcq_mul_sub_2(acc, w, q0, q1);
+        }
     }
     return acc;
 }
@@ -345,45 +423,47 @@ TCQ_INLINE __m256i tcq_dot_levels(int rate, const uint8_t * x, const int8_t * q,
 TCQ_INLINE void tcq_vec_dot(int rate, int n, float * s, const uint8_t * x, const block_q8_K * y) {
     assert(n % QK_TCQ == 0);
 
-    const int size = 32*rate + 4;
-
     __m256 sum = _mm256_setzero_ps();
 
-    for (int i = 0; i < n/QK_TCQ; ++i, x += size, ++y) {
-        __m256i acc = _mm256_madd_epi16(_mm256_set1_epi16(-TCQ_BIAS), tcq_load(y->bsums));
+    for (int i = 0; i < n/QK_TCQ; ++i, x += 32*rate + 4, ++y) {
+        const uint32_t side     = tcq_load_side(x + 32*rate);
+        const int      of_slots = tcq_dot_slots(TCQ_BY_RATE(rate, _slots), side, y->qs);
+
+        __m256i acc = tcq_first_lane(tcq_outside(rate, 0, of_slots));
+        if (rate < TCQ_SIGNED_RATE) {
+            acc = _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_set1_epi16(-TCQ_BIAS), tcq_load(y->bsums)));
+        }
         acc = tcq_dot_levels(rate, x, y->qs, acc);
-        acc = _mm256_add_epi32(acc, tcq_first_lane(tcq_dot_slots(rate, x, y->qs)));
-        const __m256 d = _mm256_mul_ps(_mm256_broadcast_ss(&y->d), _mm256_broadcast_ss(&tcq_scale[x[size - 1]]));
-        sum = _mm256_fmadd_ps(d, _mm256_cvtepi32_ps(acc), sum);
+        sum = tcq_add_block(rate, sum, acc, _mm256_mul_ps(_mm256_broadcast_ss(&y->d), _mm256_broadcast_ss(&tcq_scale[side >> 25])));
     }
     *s = tcq_hsum(sum);
 }
 
 // one after the other: 16 registers hold the tables of one row
 TCQ_INLINE void tcq_dot_rows(int rate, const uint8_t * const x[TCQ_DOT_ROWS], const tcq_column * y, float s[TCQ_DOT_ROWS]) {
-    const int size = 32*rate + 4;
-
     for (int r = 0; r < TCQ_DOT_ROWS; ++r) {
         const uint8_t * xb = x[r];
 
         __m256 sum = _mm256_setzero_ps();
 
-        for (int b = 0; b < y->n_blocks; ++b, xb += size) {
-            const int8_t * q   = y->q + QK_TCQ*b;
-            __m256i        acc = tcq_dot_levels(rate, xb, q, _mm256_setzero_si256());
-            acc = _mm256_add_epi32(acc, tcq_first_lane(y->bias[b] + tcq_dot_slots(rate, xb, q)));
-            const __m256 d = _mm256_mul_ps(_mm256_broadcast_ss(&y->d[b]), _mm256_broadcast_ss(&tcq_scale[xb[size - 1]]));
-            sum = _mm256_fmadd_ps(d, _mm256_cvtepi32_ps(acc), sum);
+        for (int b = 0; b < y->n_blocks; ++b, xb += 32*rate + 4) {
+            const int8_t * q        = y->q + QK_TCQ*b;
+            const uint32_t side     = tcq_load_side(xb + 32*rate);
+            const int      of_slots = tcq_dot_slots(TCQ_BY_RATE(rate, _slots), side, q);
+            const __m256i  acc      = tcq_dot_levels(rate, xb, q, tcq_first_lane(tcq_outside(rate, y->bias[b], of_slots)));
+            sum = tcq_add_block(rate, sum, acc, _mm256_mul_ps(_mm256_broadcast_ss(&y->d[b]), _mm256_broadcast_ss(&tcq_scale[side >> 25])));
         }
         s[r] = tcq_hsum(sum);
     }
 }
 
 TCQ_INLINE void tcq_unpack(int rate, const uint8_t * x, uint8_t * levels) {
-    tcq_planes planes = tcq_load_planes(rate, x);
+    const tcq_planes planes = tcq_load_planes(rate, x);
 #pragma GCC unroll 8
-    for (int k = 7; k >= 0; --k) {
-        _mm256_storeu_si256((__m256i *) (levels + 32*k), tcq_levels(rate, &planes, k));
+    for (int k = 0; k < 8; ++k) {
+        const __m256i v = rate < TCQ_SIGNED_RATE ? tcq_levels(rate, false, &planes, k) :
+                                                   tcq_biased(tcq_get_weights(rate, false, &planes, k));
+        _mm256_storeu_si256((__m256i *) (levels + 32*k), v);
     }
 }
 
@@ -417,7 +497,7 @@ TCQ_INLINE void tcq_levels_64(int rate, const uint8_t * x, __m256i w[2]) {
         if (rate >= 4) {
             index = _mm256_xor_si256(index, tcq_affine_64(lo_1, tcq_affine_lo_64(rate) + 8, i));
         }
-        w[i] = tcq_levels_by_index(rate, index);
+        w[i] = rate == 1 ? tcq_lookup(tcq1_lut, index) : tcq_biased(tcq_weights_by_index(rate, index));
     }
 }
 
@@ -434,38 +514,52 @@ TCQ_INLINE void tcq_join_pairs(__m256i v[2], const uint8_t * x, int to) {
     v[1] = _mm256_or_si256(v[1], _mm256_and_si256(high, mask));
 }
 
+// the lo bit stored alone, of k at bit 4*(k & 1) + 3 - (k >> 1), to bit 4
+TCQ_INLINE void tcq_join_single(__m256i v[2], const uint8_t * x) {
+    int64_t lo;
+    memcpy(&lo, x, 8);
+    const __m256i single = _mm256_set1_epi64x(lo);
+    const __m256i mask   = _mm256_set1_epi8(0x10);
+    for (int i = 0; i < 2; ++i) {
+        const __m256i up   = _mm256_sllv_epi64(single, _mm256_setr_epi64x(1 + i, 64, 3 + i, 64));
+        const __m256i down = _mm256_srlv_epi64(single, _mm256_setr_epi64x(64, 3 - i, 64, 1 - i));
+        v[i] = _mm256_or_si256(v[i], _mm256_and_si256(_mm256_or_si256(up, down), mask));
+    }
+}
+
+// an index mirrored, with its sign at bit 7
+TCQ_INLINE __m256i tcq_mirror(int rate, __m256i index) {
+    const __m256i at_bit_7 = _mm256_slli_epi16(index, 5 - rate);
+    const __m256i sign     = _mm256_cmpgt_epi8(_mm256_setzero_si256(), at_bit_7);
+    const __m256i others   = _mm256_and_si256(_mm256_xor_si256(index, sign), _mm256_set1_epi8((4 << rate) - 1));
+    return _mm256_or_si256(others, _mm256_and_si256(sign, _mm256_set1_epi8((char) 0x80)));
+}
+
 TCQ_INLINE void tcq_levels_64(int rate, const uint8_t * x, __m256i w[2]) {
-    int64_t path, lo;
+    int64_t path;
     memcpy(&path, x, 8);
 
     // qword i rotated right by 2i: one set of nibble tables then serves sub-blocks 2i and 2i + 1
     const __m256i p    = _mm256_set1_epi64x(path);
     const __m256i cur  = _mm256_or_si256(_mm256_srlv_epi64(p, _mm256_setr_epi64x(0, 2, 4, 6)),
                                          _mm256_sllv_epi64(p, _mm256_setr_epi64x(64, 62, 60, 58)));
-    const __m256i prev = _mm256_shuffle_epi8(cur, _mm256_broadcastsi128_si256(
-                            _mm_setr_epi8(7, 0, 1, 2, 3, 4, 5, 6, 15, 8, 9, 10, 11, 12, 13, 14)));
+    const __m256i prev = tcq_previous_bytes_quad(cur);
 
-    __m256i z = tcq_lookup_3(tcq_nibble_pair, tcq_low_nibbles(prev), tcq_high_nibbles(prev), tcq_low_nibbles(cur));
-    if (rate == 2 || rate == 4) {
-        memcpy(&lo, x + 8, 8);
-        const __m256i l = _mm256_sllv_epi64(_mm256_set1_epi64x(lo), _mm256_setr_epi64x(0, 1, 2, 3));
-        z = _mm256_or_si256(z, _mm256_and_si256(l, _mm256_set1_epi8((char) 0x88)));
-    }
-
-    __m256i even = tcq_low_nibbles(z), odd = tcq_high_nibbles(z);
-    if (rate <= 2) {
-        even = tcq_levels_by_index(rate, even);
-        odd  = tcq_levels_by_index(rate, odd);
-    }
+    const __m256i z = tcq_lookup_3(tcq_nibble_pair, tcq_low_nibbles(prev), tcq_high_nibbles(prev), tcq_low_nibbles(cur));
+    const __m256i even = tcq_high_nibbles(z), odd = tcq_low_nibbles(z);
     w[0] = _mm256_unpacklo_epi64(even, odd);
     w[1] = _mm256_unpackhi_epi64(even, odd);
+    if (rate == 2 || rate == 4) {
+        tcq_join_single(w, x + 8);
+    }
     if (rate >= 3) {
-        tcq_join_pairs(w, x + (rate == 4 ? 16 : 8), rate == 4 ? 4 : 3);
-        if (rate == 5) {
-            tcq_join_pairs(w, x + 24, 5);
-        }
-        w[0] = tcq_levels_by_index(rate, w[0]);
-        w[1] = tcq_levels_by_index(rate, w[1]);
+        tcq_join_pairs(w, x + (rate == 4 ? 16 : 8), rate == 4 ? 5 : 4);
+    }
+    if (rate == 5) {
+        tcq_join_pairs(w, x + 24, 6);
+    }
+    for (int i = 0; i < 2; ++i) {
+        w[i] = rate == 1 ? tcq_lookup(tcq1_lut, w[i]) : tcq_biased(tcq_weights_by_index(rate, tcq_mirror(rate, w[i])));
     }
 }
 
@@ -504,7 +598,7 @@ TCQ_INLINE void tcq_vec_dot_64(int rate, int n, float * s, const uint8_t * x, co
 
         // the scale of the first half 4 times, then that of the second
         const __m128i dy = _mm_unpacklo_epi64(_mm_set1_epi16(y[0].d), _mm_set1_epi16(y[1].d));
-        const __m256  d  = _mm256_mul_ps(_mm256_cvtph_ps(dy), _mm256_set1_ps(tcq_scale[x[8*rate + 1]]));
+        const __m256  d  = _mm256_mul_ps(_mm256_cvtph_ps(dy), _mm256_set1_ps(tcq_scale_64[x[8*rate + 1]]));
 
         __m256i w[2];
         tcq_levels_64(rate, x, w);
@@ -525,8 +619,6 @@ TCQ_INLINE __m256i tcq_broadcast_8(const void * p) {
 
 // a lane of 64 bits is a row
 TCQ_INLINE void tcq_dot_rows_64(int rate, const uint8_t * const x[TCQ_DOT_ROWS], const tcq_column * y, float s[TCQ_DOT_ROWS]) {
-    static const int order[8] = { 1, 3, 5, 7, 0, 2, 4, 6 };
-
     const int       size  = 8*rate + 2;
     const int16_t * slots = TCQ_BY_RATE(rate, _64_slots);
 
@@ -535,24 +627,31 @@ TCQ_INLINE void tcq_dot_rows_64(int rate, const uint8_t * const x[TCQ_DOT_ROWS],
     for (int b = 0; b < y->n_blocks; ++b) {
         const int8_t  * q = y->q + QK_TCQ_64*b;
         const uint8_t * xb[TCQ_DOT_ROWS];
-        int             outside[TCQ_DOT_ROWS]; // bias and slots
+        int             outside[TCQ_DOT_ROWS];
         __m256          d[TCQ_DOT_ROWS];
 #pragma GCC unroll 4
         for (int r = 0; r < TCQ_DOT_ROWS; ++r) {
             xb[r] = x[r] + size*b;
             const uint8_t slot = xb[r][8*rate];
-            outside[r] = y->bias[b] + slots[slot >> 6]*q[slot & 0x3f];
-            d[r]       = _mm256_broadcast_ss(&tcq_scale[xb[r][8*rate + 1]]);
+            outside[r] = tcq_outside(rate, y->bias[b], slots[slot >> 6]*q[slot & 0x3f]);
+            d[r]       = _mm256_broadcast_ss(&tcq_scale_64[xb[r][8*rate + 1]]);
             _mm_prefetch((const char *) xb[r] + y->ahead, _MM_HINT_T1); // long rows would fill L1
         }
-        tcq_planes planes = tcq_load_planes_quad(rate, xb);
+        const tcq_planes planes = tcq_load_planes_quad(rate, xb);
         __m256i acc = _mm256_cvtepu32_epi64(_mm_setr_epi32(outside[0], outside[1], outside[2], outside[3]));
-#pragma GCC unroll 8
-        for (int i = 0; i < 8; ++i) {
-            acc = tcq_mul_add(acc, tcq_levels_quad(rate, &planes, order[i]), tcq_broadcast_8(q + 8*order[i]));
+#pragma GCC unroll 4
+        for (int k = 0; k < 8; k += 2) {
+            const __m256i q0 = tcq_broadcast_8(q + 8*k), q1 = tcq_broadcast_8(q + 8*k + 8);
+            if (rate < TCQ_SIGNED_RATE) {
+                acc = tcq_mul_add(acc, tcq_levels(rate, true, &planes, k),     q0);
+                acc = tcq_mul_add(acc, tcq_levels(rate, true, &planes, k + 1), q1);
+            } else {
+                const tcq_weights w[2] = { tcq_get_weights(rate, true, &planes, k), tcq_get_weights(rate, true, &planes, k + 1) };
+                acc = tcq_mul_sub_2(acc, w, q0, q1);
+            }
         }
         const __m256 dw = _mm256_blend_ps(_mm256_blend_ps(d[0], d[1], 0x0c), _mm256_blend_ps(d[2], d[3], 0xc0), 0xf0);
-        sum = _mm256_fmadd_ps(_mm256_mul_ps(dw, _mm256_broadcast_ss(&y->d[b])), _mm256_cvtepi32_ps(acc), sum);
+        sum = tcq_add_block(rate, sum, acc, _mm256_mul_ps(dw, _mm256_broadcast_ss(&y->d[b])));
     }
     sum = _mm256_add_ps(sum, _mm256_movehdup_ps(sum));
     _mm_storeu_ps(s, _mm256_castps256_ps128(_mm256_permutevar8x32_ps(sum, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6))));
@@ -611,9 +710,8 @@ static void tcq_multiply(const tcq_tile * tile, const void * panel, float c[TCQ_
 #pragma GCC unroll 8
             for (int i = 0; i < 2*ROWS; ++i) {
                 const int r = i/2, half = i % 2;
-                acc[r][half] = tcq_add_slot(acc[r][half], yb, half, &slots[r], 0);
-                if (n == QK_TCQ) {
-                    acc[r][half] = tcq_add_slot(acc[r][half], yb, half, &slots[r], 1);
+                for (int j = 0; j < tcq_n_slots(n); ++j) {
+                    acc[r][half] = tcq_add_slot(acc[r][half], yb, half, &slots[r], j);
                 }
                 float      * out = c[r0 + r] + 8*half;
                 const __m256 dw  = _mm256_mul_ps(_mm256_loadu_ps(yb->d + 8*half), _mm256_set1_ps(tile->d[b*TCQ_TILE + r0 + r]));

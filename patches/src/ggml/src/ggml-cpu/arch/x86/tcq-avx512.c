@@ -1,7 +1,8 @@
 // TCQ vec_dots with AVX-512 (BW, VL, VBMI, VNNI) and GFNI: 64 weights at once.
 //
 // The index of a level is linear in bits: one affine transform for each byte that it depends on, then one byte permutation.
-// Levels are unsigned bytes, level + 64, for dpbusd. `rate` and `i` are always constants after inlining.
+// Rate 5 has a table of half the levels: the others mirror it. Levels are unsigned bytes, level + 64, for dpbusd.
+// `rate` and `i` are always constants after inlining.
 
 #include "tcq-kernels.h"
 
@@ -43,14 +44,15 @@ TCQ_INLINE __m512i tcq_select(__m512i mask, __m512i a, __m512i b) {
     return _mm512_ternarylogic_epi64(mask, a, b, 0xca);
 }
 
-TCQ_INLINE __m512i tcq_levels_by_index(int rate, __m512i index) {
-    switch (rate) {
-        case 1:  return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_load_si128((const __m128i *) tcq1_lut)), index);
-        case 2:  return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_load_si128((const __m128i *) tcq2_lut)), index);
-        case 3:  return _mm512_permutexvar_epi8(index, tcq_load_32_twice(tcq3_lut));
-        case 4:  return _mm512_permutexvar_epi8(index, _mm512_load_si512(tcq4_lut));
-        default: return _mm512_permutex2var_epi8(_mm512_load_si512(tcq5_lut), index, _mm512_load_si512(tcq5_lut + 64));
-    }
+// level + 64 -> 64 - level where negate is set
+TCQ_INLINE __m512i tcq_negate_where(__mmask64 negate, __m512i level) {
+    return _mm512_mask_sub_epi8(level, negate, _mm512_set1_epi8((char) (2*TCQ_BIAS)), level);
+}
+
+// permutations look at as many bits as the table has entries for
+TCQ_INLINE __m512i tcq_lookup(int rate, const uint8_t * lut, __m512i index) {
+    return rate <= 3 ? _mm512_permutexvar_epi8(index, _mm512_load_si512(lut)) :
+                       _mm512_permutex2var_epi8(_mm512_load_si512(lut), index, _mm512_load_si512(lut + 64));
 }
 
 //
@@ -59,8 +61,9 @@ TCQ_INLINE __m512i tcq_levels_by_index(int rate, __m512i index) {
 //
 
 typedef struct {
-    __m512i parities[2]; // of the vectors i, i + 2: the index but for stored pairs of bits
-    __m512i pairs[2];    // rates 3 to 5: bytes with a pair of bits for each vector; rate 5 has two
+    __m512i parities[2]; // of the vectors i, i + 2
+    __m512i pairs[2];    // rates 3 to 5: bytes with a pair of lo bits for each vector; rate 5 has two
+    __m512i single[2];   // rates 2, 4 and 5: lo bit 0, or 2, where the indices want it; rate 2 has one vector for all
 } tcq_planes;
 
 TCQ_INLINE __m512i tcq_affine(__m512i v, const uint64_t * matrices, int i) {
@@ -77,73 +80,66 @@ TCQ_INLINE tcq_planes tcq_load_planes(int rate, const uint8_t * x) {
 
     tcq_planes p;
     for (int i = 0; i < 2; ++i) {
-        const __m512i of_cur  = tcq_affine(cur,  TCQ_BY_RATE(rate, _parity_cur),  i);
-        const __m512i of_prev = tcq_affine(prev, TCQ_BY_RATE(rate, _parity_prev), i);
-        if (rate == 2 || rate == 4) {
-            const __m512i lo = tcq_load_32_twice(x + 32*(rate - 1));
-            p.parities[i] = tcq_xor3(of_cur, of_prev, tcq_affine(lo, rate == 2 ? tcq2_parity_lo : tcq4_parity_lo, i));
-        } else {
-            p.parities[i] = _mm512_xor_si512(of_cur, of_prev);
-        }
+        p.parities[i] = _mm512_xor_si512(tcq_affine(cur,  TCQ_BY_RATE(rate, _parity_cur),  i),
+                                         tcq_affine(prev, TCQ_BY_RATE(rate, _parity_prev), i));
     }
     if (rate >= 3) {
         p.pairs[0] = _mm512_loadu_si512(x + 32);
     }
-    if (rate == 5) {
-        p.pairs[1] = _mm512_loadu_si512(x + 96);
+    if (rate == 2) {
+        p.single[0] = tcq_affine(tcq_load_32_twice(x + 32), tcq2_single, 0);
+    } else if (rate == 4) {
+        const __m512i lo = tcq_load_32_twice(x + 96);
+        p.single[0] = tcq_affine(lo, tcq4_single, 0);
+        p.single[1] = tcq_affine(lo, tcq4_single, 1);
+    } else if (rate == 5) {
+        p.pairs[1]  = _mm512_loadu_si512(x + 96);
+        p.single[0] = tcq_affine(p.pairs[1], tcq5_single, 0);
+        p.single[1] = tcq_affine(p.pairs[1], tcq5_single, 1);
     }
     return p;
 }
 
-// two bits of a weight in place of those of the index
-TCQ_INLINE __m512i tcq_insert(int bits, __m512i pairs, __m512i index) {
-    return tcq_select(_mm512_set1_epi8(bits), pairs, index);
+// lo bits of a weight in place of those of the index
+TCQ_INLINE __m512i tcq_insert(int bits, __m512i lo, __m512i index) {
+    return tcq_select(_mm512_set1_epi8(bits), lo, index);
 }
 
-// level + 64 of vector i. Permutations look at as many bits as the table has entries for
+// level + 64 of vector i
 TCQ_INLINE __m512i tcq_levels(int rate, const tcq_planes * p, int i) {
-    const __m512i   v = p->parities[i & 1], a = p->pairs[0], b = p->pairs[1];
-    const uint8_t * lut;
-    __m512i         index;
+    const __m512i v = p->parities[i & 1], a = p->pairs[0];
 
-    switch (rate) {
-        case 1:
-            index = v;
-            lut   = tcq1_lut_halves + 64*(i >> 1);
-            break;
-        case 2:
-            index = i < 2 ? v : _mm512_srli_epi16(v, 4);
-            lut   = tcq2_lut_halves;
-            break;
-        case 3:
-            switch (i) {
-                case 0:  index = tcq_insert(0x03, a, v);                          break;
-                case 1:  index = tcq_insert(0x30, _mm512_slli_epi16(a, 2), v);    break;
-                case 2:  index = tcq_insert(0x30, a, v);                          break;
-                default: index = tcq_insert(0x03, _mm512_srli_epi16(a, 6), v);    break;
-            }
-            lut = tcq3_lut_halves + 64*(i == 0 || i == 3);
-            break;
-        case 4:
-            switch (i) {
-                case 0:  index = tcq_insert(0x30, _mm512_slli_epi16(a, 4), _mm512_srli_epi16(v, 4)); break;
-                case 1:  index = tcq_insert(0x0c, a, v);                                             break;
-                case 2:  index = tcq_insert(0x30, a, v);                                             break;
-                default: index = tcq_insert(0x0c, _mm512_srli_epi16(a, 4), _mm512_srli_epi16(v, 2)); break;
-            }
-            lut = tcq4_lut_halves + 64*(i & 1);
-            break;
-        default:
-            switch (i) {
-                case 0:  index = tcq_insert(0x60, _mm512_slli_epi16(b, 5), tcq_insert(0x03, a, v));                       break;
-                case 1:  index = tcq_insert(0x0c, b, tcq_insert(0x30, _mm512_slli_epi16(a, 2), v));                       break;
-                case 2:  index = tcq_insert(0x0c, _mm512_srli_epi16(b, 2), tcq_insert(0x30, a, v));                       break;
-                default: index = tcq_insert(0x60, _mm512_srli_epi16(b, 1), tcq_insert(0x03, _mm512_srli_epi16(a, 6), v)); break;
-            }
-            lut = tcq5_lut_halves + 128*(i == 0 || i == 3);
-            return _mm512_permutex2var_epi8(_mm512_load_si512(lut), index, _mm512_load_si512(lut + 64));
+    if (rate == 1) {
+        return tcq_lookup(1, tcq1_lut_permuted + 64*(i >> 1), i < 2 ? v : _mm512_srli_epi16(v, 2));
     }
-    return _mm512_permutexvar_epi8(index, _mm512_load_si512(lut));
+    if (rate == 2) {
+        static const char bit[4] = { 0x10, 0x20, 0x04, 0x08 };
+        const __m512i index = tcq_insert(bit[i], p->single[0], v);
+        return tcq_lookup(2, tcq2_lut_permuted + 64*i, i < 2 ? index : _mm512_srli_epi16(index, 2));
+    }
+    if (rate == 3) {
+        switch (i) {
+            case 0:  return tcq_lookup(3, tcq3_lut_permuted,       tcq_insert(0x03, a, _mm512_srli_epi16(v, 2)));
+            case 1:  return tcq_lookup(3, tcq3_lut_permuted + 64,  tcq_insert(0x0c, a, v));
+            case 2:  return tcq_lookup(3, tcq3_lut_permuted + 128, tcq_insert(0x30, a, v));
+            default: return tcq_lookup(3, tcq3_lut_permuted + 64,  tcq_insert(0x0c, _mm512_srli_epi16(a, 4), _mm512_srli_epi16(v, 2)));
+        }
+    }
+    const __m512i single = p->single[i & 1];
+    __m512i index;
+    switch (i) {
+        case 0:  index = tcq_insert(0x04, single, tcq_insert(0x03, a, _mm512_srli_epi16(v, 1)));                       break;
+        case 1:  index = tcq_insert(0x40, single, tcq_insert(0x0c, a, v));                                             break;
+        case 2:  index = tcq_insert(0x40, single, tcq_insert(0x30, a, v));                                             break;
+        default: index = tcq_insert(0x01, single, tcq_insert(0x18, _mm512_srli_epi16(a, 3), _mm512_srli_epi16(v, 1))); break;
+    }
+    if (rate == 4) {
+        return tcq_lookup(4, tcq4_lut_permuted + 128*i, index);
+    }
+    // the top bit is stored as the upper one of a pair
+    const __mmask64 mirrored = _mm512_test_epi8_mask(p->pairs[1], _mm512_set1_epi8((char) (2 << 2*i)));
+    index = _mm512_mask_sub_epi8(index, mirrored, _mm512_set1_epi8(-1), index);
+    return tcq_negate_where(mirrored, tcq_lookup(5, tcq5_lut_permuted + 128*i, index));
 }
 
 // the 32 weights in the lower half of vector i; those in the upper half are 128 further on
@@ -155,19 +151,23 @@ TCQ_INLINE __m512i tcq_load_q(const int8_t * q, int i) {
     return tcq_load_halves(q + tcq_first_of_vector(i), q + tcq_first_of_vector(i) + 128);
 }
 
+TCQ_INLINE __m512i tcq_first_lane(int32_t v) {
+    return _mm512_zextsi128_si512(_mm_cvtsi32_si128(v));
+}
+
+TCQ_INLINE __m512 tcq_add_block(__m512 sum, __m512i acc, float d) {
+    return _mm512_fmadd_ps(_mm512_set1_ps(d), _mm512_cvtepi32_ps(acc), sum);
+}
+
 TCQ_INLINE void tcq_vec_dot(int rate, int n, float * s, const uint8_t * x, const block_q8_K * y) {
     assert(n % QK_TCQ == 0);
 
-    const int       size  = 32*rate + 4;
-    const int16_t * slots = TCQ_BY_RATE(rate, _slots);
+    const int size = 32*rate + 4;
 
-    __m512 sum       = _mm512_setzero_ps();
-    float  sum_slots = 0.0f;
+    __m512 sum = _mm512_setzero_ps();
 
     for (int b = 0; b < n/QK_TCQ; ++b, x += size, ++y) {
-        const uint8_t * tail = x + 32*rate;
-        const float     d    = y->d*tcq_scale[tail[3]];
-        const int8_t  * q    = y->qs;
+        const uint32_t side = tcq_load_side(x + 32*rate);
 
         for (int j = 0; j < size; j += 64) {
             _mm_prefetch((const char *) x + TCQ_PREFETCH + j, _MM_HINT_T0);
@@ -176,14 +176,14 @@ TCQ_INLINE void tcq_vec_dot(int rate, int n, float * s, const uint8_t * x, const
         const tcq_planes planes = tcq_load_planes(rate, x);
         const __m256i bsums = _mm256_loadu_si256((const __m256i *) y->bsums);
         __m512i acc = _mm512_zextsi256_si512(_mm256_madd_epi16(_mm256_set1_epi16(-TCQ_BIAS), bsums));
+        acc = _mm512_add_epi32(acc, tcq_first_lane(tcq_dot_slots(TCQ_BY_RATE(rate, _slots), side, y->qs)));
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
-            acc = _mm512_dpbusd_epi32(acc, tcq_levels(rate, &planes, i), tcq_load_q(q, i));
+            acc = _mm512_dpbusd_epi32(acc, tcq_levels(rate, &planes, i), tcq_load_q(y->qs, i));
         }
-        sum        = _mm512_fmadd_ps(_mm512_set1_ps(d), _mm512_cvtepi32_ps(acc), sum);
-        sum_slots += d*(slots[tail[2] & 0xf]*q[tail[0]] + slots[tail[2] >> 4]*q[tail[1]]);
+        sum = tcq_add_block(sum, acc, y->d*tcq_scale[side >> 25]);
     }
-    *s = _mm512_reduce_add_ps(sum) + sum_slots;
+    *s = _mm512_reduce_add_ps(sum);
 }
 
 TCQ_INLINE void tcq_unpack(int rate, const uint8_t * x, uint8_t * levels) {
@@ -202,7 +202,18 @@ TCQ_INLINE void tcq_unpack(int rate, const uint8_t * x, uint8_t * levels) {
 //
 
 TCQ_INLINE const uint64_t * tcq_affine_lo_64(int rate) {
-    return rate == 2 ? tcq2_64_affine_lo : rate == 3 ? tcq3_64_affine_lo : rate == 4 ? tcq4_64_affine_lo : tcq5_64_affine_lo;
+    return rate == 2 ? tcq2_64_affine_lo : rate == 3 ? tcq3_64_affine_lo : rate == 4 ? tcq4_64_affine_lo : tcq5_64_affine_mirrored;
+}
+
+// level + 64; at rate 5 the index is mirrored
+TCQ_INLINE __m512i tcq_levels_by_index(int rate, __m512i index) {
+    switch (rate) {
+        case 1:  return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_load_si128((const __m128i *) tcq1_lut)), index);
+        case 2:  return _mm512_permutexvar_epi8(index, tcq_load_32_twice(tcq2_lut));
+        case 3:  return tcq_lookup(3, tcq3_lut, index);
+        case 4:  return tcq_lookup(4, tcq4_lut, index);
+        default: return tcq_negate_where(_mm512_movepi8_mask(index), tcq_lookup(5, tcq5_lut, index));
+    }
 }
 
 TCQ_INLINE __m512i tcq_affine_64(__m512i v, const uint64_t * m) {
@@ -248,7 +259,7 @@ TCQ_INLINE void tcq_vec_dot_64(int rate, int n, float * s, const uint8_t * x, co
 
         // the scale of the first half 8 times, then that of the second
         const __m256i dy = _mm256_mask_set1_epi16(_mm256_set1_epi16(y[0].d), 0xff00, y[1].d);
-        const __m512  d  = _mm512_mul_ps(_mm512_cvtph_ps(dy), _mm512_set1_ps(tcq_scale[x[8*rate + 1]]));
+        const __m512  d  = _mm512_mul_ps(_mm512_cvtph_ps(dy), _mm512_set1_ps(tcq_scale_64[x[8*rate + 1]]));
 
         const __m512i q    = tcq_load_halves(y[0].qs, y[1].qs);
         const __m512i zero = _mm512_setzero_si512();
@@ -297,13 +308,8 @@ TCQ_INLINE __m128 tcq_reduce_rows(const __m512 v[TCQ_DOT_ROWS]) {
     return _mm_add_ps(_mm256_castps256_ps128(r2), _mm256_extractf128_ps(r2, 1));
 }
 
-TCQ_INLINE __m512 tcq_add_block(__m512 sum, __m512i acc, float d) {
-    return _mm512_fmadd_ps(_mm512_set1_ps(d), _mm512_cvtepi32_ps(acc), sum);
-}
-
 TCQ_INLINE void tcq_dot_rows(int rate, const uint8_t * const x[TCQ_DOT_ROWS], const tcq_column * y, float s[TCQ_DOT_ROWS]) {
-    const int       size  = 32*rate + 4;
-    const int16_t * slots = TCQ_BY_RATE(rate, _slots);
+    const int size = 32*rate + 4;
 
     __m512 sum[TCQ_DOT_ROWS] = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps() };
 
@@ -318,13 +324,13 @@ TCQ_INLINE void tcq_dot_rows(int rate, const uint8_t * const x[TCQ_DOT_ROWS], co
         for (int r0 = 0; r0 < TCQ_DOT_ROWS; r0 += TCQ_INTERLEAVED) {
             tcq_planes planes[TCQ_INTERLEAVED];
             __m512i    acc   [TCQ_INTERLEAVED];
+            uint32_t   side  [TCQ_INTERLEAVED];
 #pragma GCC unroll 4
             for (int r = 0; r < TCQ_INTERLEAVED; ++r) {
-                const uint8_t * xb   = x[r0 + r] + size*b;
-                const uint8_t * tail = xb + 32*rate;
-                const int32_t   outside = y->bias[b] + slots[tail[2] & 0xf]*q[tail[0]] + slots[tail[2] >> 4]*q[tail[1]];
+                const uint8_t * xb = x[r0 + r] + size*b;
                 planes[r] = tcq_load_planes(rate, xb);
-                acc[r]    = _mm512_zextsi128_si512(_mm_cvtsi32_si128(outside));
+                side[r]   = tcq_load_side(xb + 32*rate);
+                acc[r]    = tcq_first_lane(y->bias[b] + tcq_dot_slots(TCQ_BY_RATE(rate, _slots), side[r], q));
             }
 #pragma GCC unroll 4
             for (int i = 0; i < 4; ++i) {
@@ -335,7 +341,7 @@ TCQ_INLINE void tcq_dot_rows(int rate, const uint8_t * const x[TCQ_DOT_ROWS], co
             }
 #pragma GCC unroll 4
             for (int r = 0; r < TCQ_INTERLEAVED; ++r) {
-                sum[r0 + r] = tcq_add_block(sum[r0 + r], acc[r], y->d[b]*tcq_scale[x[r0 + r][size*(b + 1) - 1]]);
+                sum[r0 + r] = tcq_add_block(sum[r0 + r], acc[r], y->d[b]*tcq_scale[side[r] >> 25]);
             }
         }
     }
@@ -358,9 +364,8 @@ TCQ_INLINE void tcq_dot_rows_64(int rate, const uint8_t * const x[TCQ_DOT_ROWS],
             const uint8_t   slot = xb[8*rate];
 
             const int32_t outside = y->bias[b] + slots[slot >> 6]*qb[slot & 0x3f];
-            const __m512i acc     = _mm512_dpbusd_epi32(_mm512_zextsi128_si512(_mm_cvtsi32_si128(outside)),
-                                                        tcq_levels_64(rate, xb), q);
-            sum[r] = tcq_add_block(sum[r], acc, y->d[b]*tcq_scale[xb[8*rate + 1]]);
+            const __m512i acc     = _mm512_dpbusd_epi32(tcq_first_lane(outside), tcq_levels_64(rate, xb), q);
+            sum[r] = tcq_add_block(sum[r], acc, y->d[b]*tcq_scale_64[xb[8*rate + 1]]);
         }
     }
     _mm_storeu_ps(s, tcq_reduce_rows(sum));
@@ -406,9 +411,8 @@ static void tcq_multiply(const tcq_tile * tile, const void * panel, float c[TCQ_
         const __m512 d = _mm512_loadu_ps(yb->d);
 #pragma GCC unroll 16
         for (int r = 0; r < TCQ_TILE; ++r) {
-            acc[r] = tcq_add_slot(acc[r], yb, &slots[r], 0);
-            if (n == QK_TCQ) {
-                acc[r] = tcq_add_slot(acc[r], yb, &slots[r], 1);
+            for (int i = 0; i < tcq_n_slots(n); ++i) {
+                acc[r] = tcq_add_slot(acc[r], yb, &slots[r], i);
             }
             const __m512 dw = _mm512_mul_ps(d, _mm512_set1_ps(tile->d[b*TCQ_TILE + r]));
             _mm512_storeu_ps(c[r], _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r]), dw, _mm512_loadu_ps(c[r])));
