@@ -75,10 +75,8 @@ extern "C" int emulated_get_rows(int type, const void * x, const int32_t * ids, 
 static tcq_device::tcq_encoder * new_encoder(const tcq_format * f) {
     static tcq_encoder_tables    tables;
     static tcq_device::tcq_encoder     e;
-    static std::vector<uint16_t> costs(TCQ_COST_ROWS*TCQ_STATES);
     tcq_get_encoder_tables(f, &tables);
-    e.t    = &tables;
-    e.rows = (uint16_t (*)[TCQ_STATES]) costs.data();
+    e.t = &tables;
     return &e;
 }
 

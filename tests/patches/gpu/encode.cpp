@@ -27,10 +27,8 @@ int main() {
         auto tables = std::make_unique<tcq_encoder_tables>();
         tcq_get_encoder_tables(f, tables.get());
 
-        std::vector<uint16_t> costs(TCQ_COST_ROWS*TCQ_STATES);
         auto e = std::make_unique<tcq_device::tcq_encoder>();
-        e->t    = tables.get();
-        e->rows = (uint16_t (*)[TCQ_STATES]) costs.data();
+        e->t = tables.get();
 
         for (const float * weights : { (const float *) nullptr, (const float *) importance.data() }) {
             std::vector<uint8_t> cpu(n_blocks*f->type_size), gpu(n_blocks*f->type_size, 0xff);

@@ -398,6 +398,7 @@ void tcq_get_encoder_tables(const tcq_format * f, tcq_encoder_tables * tables) {
     memcpy(tables->marginal_cost, tcq_marginal_cost[f->rate - 1], sizeof(tables->marginal_cost));
     memcpy(tables->triples,       tcq_triples,                    sizeof(tables->triples));
     memcpy(tables->scale,         f->scales,                      f->n_scales*sizeof(float));
+    memcpy(tables->nearest,       t->nearest,                     sizeof(tables->nearest));
     memcpy(tables->level,         t->level,                       sizeof(tables->level));
     memcpy(tables->lo,            t->lo,                          sizeof(tables->lo));
     memcpy(tables->subset[0],     t->forward.subset,              sizeof(tables->subset[0]));

@@ -66,7 +66,8 @@ typedef struct {
     float    marginal_cost[TCQ_COST_STEPS];
     uint8_t  triples      [TCQ_RANKS][3];    // candidates that get the slots of a block of 256
     float    scale        [TCQ_SCALES];
-    float    level        [256][TCQ_SUBSETS]; // as tcq_trellis'
+    float    nearest      [256];              // as tcq_trellis'
+    float    level        [256][TCQ_SUBSETS];
     uint8_t  lo           [256][TCQ_SUBSETS];
     uint8_t  subset       [2][2*TCQ_STATES]; // by window, forward and backward
     uint8_t  mirrored     [TCQ_STATES];

@@ -176,6 +176,15 @@ static T __shfl_xor_sync(uint32_t mask, T value, int offset, int width = 32) {
     return emulated_exchange(mask, value, own ^ offset);
 }
 
+static uint32_t __ballot_sync(uint32_t mask, bool vote) {
+    emulated_exchange(mask, (uint32_t) vote, 0);
+    uint32_t votes = 0;
+    for (int lane = 0; lane < 32; ++lane) {
+        votes |= emulated_threads[emulated_current].received[lane] << lane;
+    }
+    return votes;
+}
+
 // ---------------------------------------------------------------------------------------------------------------
 // instructions
 

@@ -9,20 +9,18 @@
 
 #define TCQ_ENCODE_SLAB (1 << 26) // weights on the device at a time
 
-static __device__ void tcq_init_encoder(
-        tcq_device::tcq_encoder * e, const tcq_encoder_tables * tables, uint16_t (*rows)[TCQ_STATES]) {
+static __device__ void tcq_init_encoder(tcq_device::tcq_encoder * e, const tcq_encoder_tables * tables) {
     if (threadIdx.x == 0) {
-        e->t    = tables;
-        e->rows = rows + (int64_t) blockIdx.x*TCQ_COST_ROWS;
+        e->t = tables;
     }
     __syncthreads();
 }
 
 static __global__ void __launch_bounds__(TCQ_ENCODE_THREADS) tcq_encode_blocks(
         const tcq_encoder_tables * tables, const float * x, const float * importance, uint8_t * dst,
-        const int64_t n_blocks, const int64_t row_blocks, uint16_t (*rows)[TCQ_STATES]) {
+        const int64_t n_blocks, const int64_t row_blocks) {
     __shared__ tcq_device::tcq_encoder e;
-    tcq_init_encoder(&e, tables, rows);
+    tcq_init_encoder(&e, tables);
 
     const int block_size = tables->block_size;
     const int type_size  = tables->type_size;
@@ -34,9 +32,9 @@ static __global__ void __launch_bounds__(TCQ_ENCODE_THREADS) tcq_encode_blocks(
 
 static __global__ void __launch_bounds__(TCQ_ENCODE_THREADS) tcq_encode_rows_with_feedback(
         const tcq_encoder_tables * tables, const float * src, const tcq_feedback feedback, uint8_t * dst,
-        const int64_t nrows, const int64_t n_per_row, const int64_t row_size, float * x, uint16_t (*rows)[TCQ_STATES]) {
+        const int64_t nrows, const int64_t n_per_row, const int64_t row_size, float * x) {
     __shared__ tcq_device::tcq_encoder e;
-    tcq_init_encoder(&e, tables, rows);
+    tcq_init_encoder(&e, tables);
 
     for (int64_t row = blockIdx.x; row < nrows; row += gridDim.x) {
         float * scratch = x + blockIdx.x*n_per_row;
@@ -51,27 +49,23 @@ struct tcq_device_array {
     explicit tcq_device_array(size_t n)     { CUDA_CHECK(cudaMalloc(&data, n*sizeof(T))); }
     ~tcq_device_array()                     { CUDA_CHECK(cudaFree(data)); }
     tcq_device_array(const tcq_device_array &) = delete;
-    void set(const T * from, size_t n)      { CUDA_CHECK(cudaMemcpy(data, from, n*sizeof(T), cudaMemcpyHostToDevice)); }
-    void get(T * to, size_t n)              { CUDA_CHECK(cudaMemcpy(to, data, n*sizeof(T), cudaMemcpyDeviceToHost)); }
+    // memory of the host or of a device
+    void set(const T * from, size_t n)      { CUDA_CHECK(cudaMemcpy(data, from, n*sizeof(T), cudaMemcpyDefault)); }
+    void get(T * to, size_t n)              { CUDA_CHECK(cudaMemcpy(to, data, n*sizeof(T), cudaMemcpyDefault)); }
 };
 
-// what both encoders need on a device: tables, and memory for as many thread blocks as it can run at once
+// what both encoders need on a device: tables, and how many thread blocks it can run at once
 struct tcq_device_encoder {
     const tcq_format *                   f;
     int                                  n_grid;
     tcq_device_array<tcq_encoder_tables> tables;
-    tcq_device_array<uint16_t>           costs;
 
     template <typename... P>
     tcq_device_encoder(int device, const tcq_format * f, void (*kernel)(P...)) :
-            f(f), n_grid(get_n_grid(device, kernel)), tables(1), costs((size_t) n_grid*TCQ_COST_ROWS*TCQ_STATES) {
+            f(f), n_grid(get_n_grid(device, kernel)), tables(1) {
         const auto host = std::make_unique<tcq_encoder_tables>();
         tcq_get_encoder_tables(f, host.get());
         tables.set(host.get(), 1);
-    }
-
-    uint16_t (*rows() const)[TCQ_STATES] {
-        return (uint16_t (*)[TCQ_STATES]) costs.data;
     }
 
     template <typename... P>
@@ -89,7 +83,7 @@ static const tcq_format * tcq_get_encodable_format(int device, enum ggml_type ty
     return f;
 }
 
-// calls encode(rows of src on the device, the same rows of dst, how many) for slabs of rows in host memory
+// calls encode(rows of src on the device, the same rows of dst, how many) for slabs of rows
 template <typename F>
 static void tcq_encode_slabs(
         const tcq_format * f, const float * src, void * dst, int64_t nrows, int64_t n_per_row, F encode) {
@@ -106,8 +100,8 @@ static void tcq_encode_slabs(
     }
 }
 
-// Rows [nrows, n_per_row] in host memory, with the arguments and the bytes of quantize_tcq; importance [n_per_row] or NULL.
-// False, with nothing done, if there is no such type or no such device.
+// Rows [nrows, n_per_row], with the arguments and the bytes of quantize_tcq; importance [n_per_row] or NULL. All of them may
+// be in host memory or on a device. False, with nothing done, if there is no such type or no such device.
 extern "C" GGML_BACKEND_API bool ggml_backend_cuda_quantize_tcq(
         int device, enum ggml_type type, const float * src, void * dst, int64_t nrows, int64_t n_per_row,
         const float * importance) {
@@ -123,7 +117,7 @@ extern "C" GGML_BACKEND_API bool ggml_backend_cuda_quantize_tcq(
     const int64_t row_blocks = n_per_row/f->block_size;
     tcq_encode_slabs(f, src, dst, nrows, n_per_row, [&](const float * x, uint8_t * blocks, int64_t n) {
         tcq_encode_blocks<<<std::min((int64_t) encoder.n_grid, n*row_blocks), TCQ_ENCODE_THREADS>>>(
-            encoder.tables.data, x, importance ? d_importance.data : nullptr, blocks, n*row_blocks, row_blocks, encoder.rows());
+            encoder.tables.data, x, importance ? d_importance.data : nullptr, blocks, n*row_blocks, row_blocks);
     });
     return true;
 }
@@ -153,7 +147,7 @@ extern "C" GGML_BACKEND_API bool ggml_backend_cuda_quantize_tcq_feedback(
     const int64_t row_size = n_per_row/f->block_size*f->type_size;
     tcq_encode_slabs(f, src, dst, nrows, n_per_row, [&](const float * x, uint8_t * blocks, int64_t n) {
         tcq_encode_rows_with_feedback<<<std::min((int64_t) encoder.n_grid, n), TCQ_ENCODE_THREADS>>>(
-            encoder.tables.data, x, on_device, blocks, n, n_per_row, row_size, d_x.data, encoder.rows());
+            encoder.tables.data, x, on_device, blocks, n, n_per_row, row_size, d_x.data);
     });
     return true;
 }

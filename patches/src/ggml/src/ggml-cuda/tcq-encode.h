@@ -1,6 +1,7 @@
 // The TCQ encoder of ggml-tcq-trellis.c, -encode.c and -feedback.c, by the threads of one thread block together: the same
 // steps with the same arithmetic in the same order, so the same bytes. Functions have the same names and order as there,
-// where the comments say why; here they say what differs.
+// where the comments say why; here they say what differs. A step's decisions are kept, a bit for each state, instead of
+// its costs: a warp's vote makes them for nothing, and they fit into shared memory.
 //
 // It also compiles as C++ for the CPU, where one thread does everything, which is how it is tested without a GPU. So every
 // step is a loop over independent items (TCQ_EACH) or the work of a single thread (TCQ_SINGLE) and ends with a barrier,
@@ -62,6 +63,20 @@ TCQ_DEVICE __forceinline__ void tcq_lower(uint32_t * least, uint32_t value) {
     }
 }
 
+// threads of a warp have 32 butterflies in a row
+TCQ_DEVICE __forceinline__ void tcq_set_decisions(uint32_t * decisions, int m, bool even, bool odd) {
+    const uint32_t evens = __ballot_sync(0xffffffff, even);
+    const uint32_t odds  = __ballot_sync(0xffffffff, odd);
+    if (m % 32 == 0) {
+        decisions[m/32]     = evens;
+        decisions[m/32 + 4] = odds;
+    }
+}
+
+// a variable of each butterfly: a register of its thread
+#define TCQ_OF_BUTTERFLIES(T, name) T name[1]
+#define TCQ_OWN(name, m)            name[0]
+
 TCQ_DEVICE __forceinline__ void tcq_set_bits(uint32_t * words, int bit, uint32_t value) {
     atomicOr(words + bit/32, value << bit%32);
 }
@@ -83,6 +98,17 @@ TCQ_DEVICE void tcq_lower(uint32_t * least, uint32_t value) {
     *least = value < *least ? value : *least;
 }
 
+TCQ_DEVICE void tcq_set_decisions(uint32_t * decisions, int m, bool even, bool odd) {
+    for (int k = 0; k < 2 && m % 32 == 0; ++k) {
+        decisions[m/32 + 4*k] = 0;
+    }
+    decisions[m/32]     |= (uint32_t) even << m%32;
+    decisions[m/32 + 4] |= (uint32_t) odd  << m%32;
+}
+
+#define TCQ_OF_BUTTERFLIES(T, name) T name[TCQ_STATES/2]
+#define TCQ_OWN(name, m)            name[m]
+
 TCQ_DEVICE void tcq_set_bits(uint32_t * words, int bit, uint32_t value) {
     words[bit/32] |= value << bit%32;
 }
@@ -100,18 +126,31 @@ struct tcq_encoding {
     uint8_t  lo[QK_TCQ];
 };
 
-// the block being encoded: in shared memory, except the costs of all steps
+// costs of states 2*m and 2*m + 1
+struct alignas(4) tcq_pair {
+    uint16_t even, odd;
+};
+
+// what a slot would save, where, which of several magnitudes it adds, and whether it subtracts that instead
+struct tcq_slot {
+    float    gain;
+    uint32_t at;
+    uint32_t value;
+    uint32_t negative;
+};
+
+// the block being encoded, in shared memory
 struct tcq_encoder {
     const tcq_encoder_tables * t;
-    uint16_t (*rows)[TCQ_STATES];         // [TCQ_COST_ROWS]
 
     float    x     [QK_TCQ];
     float    w     [QK_TCQ];
     float    target[QK_TCQ];
     float    term  [QK_TCQ];              // of a sum
-    uint16_t metric [TCQ_MAX_STEPS][8];
-    uint8_t  step_lo[TCQ_MAX_STEPS][8];
-    uint16_t cost [2][TCQ_STATES];        // before and after a step
+    uint16_t metric[QK_TCQ][TCQ_SUBSETS]; // cost of a step, by time and subset
+    uint8_t  bin   [QK_TCQ];              // where the step's lo bits are in the tables
+    uint32_t decisions[QK_TCQ][8];        // by step: is the second predecessor the better one, of even states, then odd
+    tcq_pair cost [2][TCQ_STATES/2];      // before and after a step
     uint16_t after[TCQ_STATES];
     uint32_t key  [TCQ_STATES];
     uint32_t least;
@@ -124,6 +163,9 @@ struct tcq_encoder {
     float    unit;
     int      first;                       // scale
     uint8_t  candidates[TCQ_CANDIDATES];
+    tcq_slot found [TCQ_CANDIDATES];      // a slot for each, before they are ranked
+    tcq_slot best_slots[TCQ_CANDIDATES];
+    tcq_slot greats    [TCQ_CANDIDATES];
 
     tcq_encoding trial;
     float        common_cost;
@@ -141,36 +183,38 @@ struct tcq_encoder {
 // ---------------------------------------------------------------------------------------------------------------
 // trellis
 
-// n steps (even, a multiple of 8) from e->cost[0], which the result replaces; rows [n + 1] or NULL keeps all costs
-TCQ_DEVICE uint32_t tcq_advance(tcq_encoder * e, const uint8_t * subset, int first, int stride, int n,
-                                uint16_t (*rows)[TCQ_STATES]) {
+TCQ_DEVICE const uint16_t * tcq_costs(const tcq_encoder * e) {
+    return &e->cost[0][0].even;
+}
+
+// n steps (even, a multiple of 8) from e->cost[0], which the result replaces; decisions [n] or NULL keeps them. Step i has
+// the metric of time first + i*stride in the cycle
+TCQ_DEVICE uint32_t tcq_advance(tcq_encoder * e, const uint8_t * subset, int first, int stride, int n, uint32_t (*decisions)[8]) {
+    const int last = e->t->block_size - 1;
     uint32_t subtracted = 0;
 
-    if (rows) {
-        TCQ_EACH(s, TCQ_STATES) {
-            rows[0][s] = e->cost[0][s];
-        }
+    TCQ_OF_BUTTERFLIES(int, subsets);
+    TCQ_EACH(m, TCQ_STATES/2) {
+        TCQ_OWN(subsets, m) = subset[2*m];
     }
     for (int i = 0; i < n; ++i) {
-        const uint16_t * from   = e->cost[i & 1];
-        uint16_t       * to     = e->cost[~i & 1];
-        const uint16_t * metric = e->metric[first + i*stride];
-        const uint16_t   offset = (i & 7) == 7 ? (uint16_t) e->least : 0; // the least of `from`, found a step ago
+        const uint16_t * from   = &e->cost[i & 1][0].even;
+        tcq_pair       * to     = e->cost[~i & 1];
+        const uint16_t * metric = e->metric[(first + i*stride) & last];
+        const uint32_t   offset = (i & 7) == 7 ? e->least : 0; // the least of `from`, found a step ago
         subtracted += offset;
 
         TCQ_EACH(m, TCQ_STATES/2) {
-            const int      z = subset[2*m];
-            const uint16_t p = metric[z], q = metric[z ^ 4];
-            const uint16_t a = from[m], b = from[m + TCQ_STATES/2];
-            const uint16_t a0 = (uint16_t) (a + p), b0 = (uint16_t) (b + q);
-            const uint16_t a1 = (uint16_t) (a + q), b1 = (uint16_t) (b + p);
-            const uint16_t even = (uint16_t) ((b0 < a0 ? b0 : a0) - offset);
-            const uint16_t odd  = (uint16_t) ((b1 < a1 ? b1 : a1) - offset);
-            to[2*m]     = even;
-            to[2*m + 1] = odd;
-            if (rows) {
-                rows[i + 1][2*m]     = even;
-                rows[i + 1][2*m + 1] = odd;
+            const int      z  = TCQ_OWN(subsets, m);
+            const uint32_t p  = metric[z], q = metric[z ^ 8];
+            const uint32_t a  = from[m], b = from[m + TCQ_STATES/2];
+            const uint32_t a0 = a + p, b0 = b + q;
+            const uint32_t a1 = a + q, b1 = b + p;
+            const uint32_t even = (b0 < a0 ? b0 : a0) - offset;
+            const uint32_t odd  = (b1 < a1 ? b1 : a1) - offset;
+            to[m] = { (uint16_t) even, (uint16_t) odd };
+            if (decisions) {
+                tcq_set_decisions(decisions[i], m, b0 < a0, b1 < a1);
             }
             if ((i & 7) == 6) {
                 tcq_lower(&e->least, even < odd ? even : odd);
@@ -187,7 +231,7 @@ TCQ_DEVICE uint32_t tcq_advance(tcq_encoder * e, const uint8_t * subset, int fir
 }
 
 // one step of tcq_set_targets, with target x and a weight in units of cost
-TCQ_DEVICE float tcq_set_target(tcq_encoder * e, int step, float x, float weight) {
+TCQ_DEVICE float tcq_set_target(tcq_encoder * e, int time, float x, float weight) {
     const tcq_encoder_tables * t = e->t;
 
     const float most  = TCQ_MAX_LEVEL + 0.5f, lowest = -TCQ_MAX_LEVEL - 1.0f;
@@ -195,56 +239,48 @@ TCQ_DEVICE float tcq_set_target(tcq_encoder * e, int step, float x, float weight
     const float inner = below > lowest ? below : lowest;
     const int   bin   = (int) tcq_add(tcq_mul(2.0f, inner), 128.0f);
 
-    float cost[8], least = FLT_MAX;
-    for (int z = 0; z < 8; ++z) {
-        const float off = tcq_sub(x, t->level[bin][z]);
-        cost[z] = tcq_mul(off, off);
-        least   = cost[z] < least ? cost[z] : least;
+    const float off   = tcq_sub(x, t->nearest[bin]);
+    const float least = tcq_mul(off, off);
+    for (int z = 0; z < TCQ_SUBSETS; ++z) {
+        const float error  = tcq_sub(x, t->level[bin][z]);
+        const float scaled = tcq_add(tcq_mul(weight, tcq_sub(tcq_mul(error, error), least)), 0.5f);
+        e->metric[time][z] = (uint16_t) (scaled < TCQ_MAX_METRIC ? scaled : (float) TCQ_MAX_METRIC);
     }
-    for (int z = 0; z < 8; ++z) {
-        const float scaled = tcq_add(tcq_mul(weight, tcq_sub(cost[z], least)), 0.5f);
-        e->metric [step][z] = (uint16_t) (scaled < TCQ_MAX_METRIC ? scaled : (float) TCQ_MAX_METRIC);
-        e->step_lo[step][z] = t->lo[bin][z];
-    }
+    e->bin[time] = (uint8_t) bin;
     return tcq_mul(weight, least);
 }
 
-TCQ_DEVICE float tcq_cost_unit(const tcq_encoder_tables * t, const float * w, int n) {
-    float sum_root = 0.0f;
-    for (int i = 0; i < n; ++i) {
-        sum_root = tcq_add(sum_root, tcq_sqrt(w[i]));
-    }
+// of n steps, by the sum of their weights' roots
+TCQ_DEVICE float tcq_cost_unit(const tcq_encoder_tables * t, float sum_root, int n) {
     const float root = tcq_div(tcq_mul(tcq_div(sum_root, (float) n), t->level_rms), (float) (1 << t->rate));
     return tcq_div(tcq_mul(root, root), 32.0f);
 }
 
-// all costs are kept in rows
-TCQ_DEVICE uint32_t tcq_run(tcq_encoder * e, int start, int first, int n, uint16_t (*rows)[TCQ_STATES]) {
-    TCQ_EACH(s, TCQ_STATES) {
-        e->cost[0][s] = s == start ? 0 : TCQ_UNREACHABLE;
+// the costs before the first step: `others` of every state but start
+TCQ_DEVICE void tcq_start(tcq_encoder * e, int start, uint16_t others) {
+    TCQ_EACH(m, TCQ_STATES/2) {
+        e->cost[0][m] = { 2*m == start ? (uint16_t) 0 : others, 2*m + 1 == start ? (uint16_t) 0 : others };
     }
     TCQ_BARRIER();
-    return tcq_advance(e, e->t->subset[0], first, 1, n, rows);
 }
 
-// by a single thread
-TCQ_DEVICE int tcq_trace_back(const tcq_encoder * e, const uint16_t (*rows)[TCQ_STATES], int first, int n, int s,
-                              int n_keep, uint8_t * u, uint8_t * lo) {
-    const uint8_t * subset = e->t->subset[0];
+// n steps from time `first` on, whose decisions are kept
+TCQ_DEVICE uint32_t tcq_run(tcq_encoder * e, int start, int first, int n, uint32_t (*decisions)[8]) {
+    tcq_start(e, start, TCQ_UNREACHABLE);
+    return tcq_advance(e, e->t->subset[0], first, 1, n, decisions);
+}
 
+// path bits alone; by a single thread
+TCQ_DEVICE int tcq_trace_back(const uint32_t (*decisions)[8], int n, int s, int n_keep, uint8_t * u) {
     int kept = s;
-    int z    = subset[s];
     for (int i = n - 1; i >= 0; --i) {
         if (i == n_keep - 1) {
             kept = s;
         }
-        const uint16_t * metric = e->metric[first + i];
-        const int second = rows[i][s >> 1 | TCQ_STATES/2] + metric[z ^ 4] < rows[i][s >> 1] + metric[z];
         if (i < n_keep) {
-            u [i] = (uint8_t) (s & 1);
-            lo[i] = e->step_lo[first + i][z ^ second << 2];
+            u[i] = (uint8_t) (s & 1);
         }
-        z = subset[s >> 1] ^ (-second & subset[TCQ_STATES/2]);
+        const int second = decisions[i][(s & 1) << 2 | s >> 6] >> (s >> 1 & 31) & 1;
         s = s >> 1 | second << 7;
     }
     return kept;
@@ -253,22 +289,17 @@ TCQ_DEVICE int tcq_trace_back(const tcq_encoder * e, const uint16_t (*rows)[TCQ_
 TCQ_DEVICE void tcq_trellis_seams(tcq_encoder * e, int n_seams) {
     const tcq_encoder_tables * t = e->t;
 
+    tcq_start(e, -1, 0);
+    tcq_advance(e, t->subset[1], TCQ_SETTLE - 1, -1, TCQ_SETTLE, NULL);
     TCQ_EACH(s, TCQ_STATES) {
-        e->cost[0][s] = 0;
+        e->after[s] = tcq_costs(e)[s];
     }
     TCQ_BARRIER();
-    tcq_advance(e, t->subset[1], 2*TCQ_SETTLE - 1, -1, TCQ_SETTLE, NULL);
-    TCQ_EACH(s, TCQ_STATES) {
-        e->after[s] = e->cost[0][s];
-    }
     TCQ_BARRIER();
+    tcq_start(e, -1, 0);
+    tcq_advance(e, t->subset[0], t->block_size - TCQ_SETTLE, 1, TCQ_SETTLE, NULL);
     TCQ_EACH(s, TCQ_STATES) {
-        e->cost[0][s] = 0;
-    }
-    TCQ_BARRIER();
-    tcq_advance(e, t->subset[0], 0, 1, TCQ_SETTLE, NULL);
-    TCQ_EACH(s, TCQ_STATES) {
-        e->key[s] = (uint32_t) (e->cost[0][s] + e->after[t->mirrored[s]])*TCQ_STATES + s;
+        e->key[s] = (uint32_t) (tcq_costs(e)[s] + e->after[t->mirrored[s]])*TCQ_STATES + s;
     }
     for (int k = 0; k < n_seams; ++k) {
         TCQ_SINGLE {
@@ -292,8 +323,8 @@ TCQ_DEVICE uint32_t tcq_trellis_search_cycle(tcq_encoder * e, const uint8_t * se
 
     uint32_t least = 0;
     for (int k = 0; k < n_seams; ++k) {
-        const uint32_t subtracted = tcq_run(e, seams[k], TCQ_SETTLE, n, e->rows + k*(n + 1));
-        const uint32_t cost       = subtracted + e->cost[0][seams[k]];
+        const uint32_t subtracted = tcq_run(e, seams[k], 0, n, e->decisions + k*n);
+        const uint32_t cost       = subtracted + tcq_costs(e)[seams[k]];
         TCQ_BARRIER();
         if (k == 0 || cost < least) {
             least = cost;
@@ -303,12 +334,26 @@ TCQ_DEVICE uint32_t tcq_trellis_search_cycle(tcq_encoder * e, const uint8_t * se
     return least;
 }
 
+// the last 9 bits of a cyclic path u [n] at time i
+TCQ_DEVICE unsigned tcq_window_at(const uint8_t * u, int n, int i) {
+    unsigned window = 0;
+    for (int b = 8; b >= 0; --b) {
+        window = window << 1 | u[(i - b) & (n - 1)];
+    }
+    return window;
+}
+
 // the path becomes the trial's
 TCQ_DEVICE void tcq_trellis_cycle(tcq_encoder * e, const uint8_t * seams, int k) {
-    const int n = e->t->block_size;
+    const tcq_encoder_tables * t = e->t;
+    const int n = t->block_size;
 
     TCQ_SINGLE {
-        tcq_trace_back(e, e->rows + k*(n + 1), TCQ_SETTLE, n, seams[k], n, e->trial.u, e->trial.lo);
+        tcq_trace_back(e->decisions + k*n, n, seams[k], n, e->trial.u);
+    }
+    TCQ_BARRIER();
+    TCQ_EACH(i, n) {
+        e->trial.lo[i] = t->lo[e->bin[i]][t->subset[0][tcq_window_at(e->trial.u, n, i)]];
     }
     TCQ_BARRIER();
 }
@@ -317,7 +362,7 @@ TCQ_DEVICE void tcq_trellis_cycle(tcq_encoder * e, const uint8_t * seams, int k)
 // one block
 
 TCQ_DEVICE int tcq_nearest_scale(const tcq_encoder_tables * t, float d) {
-    int lo = 1, hi = 255;
+    int lo = 1, hi = t->n_scales - 1;
     while (lo < hi) {
         const int mid = (lo + hi)/2;
         if (t->scale[mid] < d) { lo = mid + 1; } else { hi = mid; }
@@ -337,49 +382,99 @@ TCQ_DEVICE float tcq_expected_cost(const tcq_encoder_tables * t, float x) {
     return tcq_add(tcq_mul(t->mse, t->marginal_cost[TCQ_COST_STEPS - 1]), tcq_mul(excess, excess));
 }
 
-struct tcq_slot {
-    float gain;
-    int   at;
-    int   value;
-};
-
-// in e->target; by a single thread
-TCQ_DEVICE uint32_t tcq_place_slots(tcq_encoder * e, int rank) {
+// best [TCQ_CANDIDATES]; targets are in e->target
+TCQ_DEVICE void tcq_rank_slots(tcq_encoder * e, int magnitude0, int magnitude1, int n, tcq_slot * best) {
     const tcq_encoder_tables * t = e->t;
-    tcq_slot best[TCQ_CANDIDATES];
-    for (int k = 0; k < TCQ_CANDIDATES; ++k) {
-        tcq_slot slot = { -FLT_MAX, e->candidates[k], 0 };
+
+    TCQ_EACH(k, TCQ_CANDIDATES) {
+        tcq_slot slot = { -FLT_MAX, e->candidates[k], 0, 0 };
         const float x      = e->target[slot.at];
         const float m      = fabsf(x);
         const float before = tcq_expected_cost(t, m);
-        for (int v = 0; v < t->n_mags; ++v) {
-            const float gain = tcq_mul(e->w[slot.at], tcq_sub(before, tcq_expected_cost(t, tcq_sub(m, (float) t->slots[v]))));
+        slot.negative = x < 0.0f;
+        for (int v = 0; v < n; ++v) {
+            const float left = tcq_sub(m, (float) (v == 0 ? magnitude0 : magnitude1));
+            const float gain = tcq_mul(e->w[slot.at], tcq_sub(before, tcq_expected_cost(t, left)));
             if (gain > slot.gain) {
                 slot.gain  = gain;
-                slot.value = x < 0.0f ? v + t->n_mags : v;
+                slot.value = v;
             }
         }
-        int i = k;
-        for (; i > 0 && best[i - 1].gain < slot.gain; --i) {
-            best[i] = best[i - 1];
-        }
-        best[i] = slot;
+        e->found[k] = slot;
     }
+    TCQ_BARRIER();
+    TCQ_EACH(k, TCQ_CANDIDATES) {
+        int before = 0;
+        for (int i = 0; i < TCQ_CANDIDATES; ++i) {
+            before += e->found[i].gain > e->found[k].gain || (e->found[i].gain == e->found[k].gain && i < k);
+        }
+        best[before] = e->found[k];
+    }
+    TCQ_BARRIER();
+}
 
-    if (t->block_size == QK_TCQ) {
-        tcq_slot a = best[t->pairs[rank][0]];
-        tcq_slot b = best[t->pairs[rank][1]];
-        if (tcq_add(a.gain, b.gain) < 0.0f) {
-            b = a;
-            b.value ^= t->n_mags;
-        }
-        e->target[a.at] = tcq_sub(e->target[a.at], (float) t->slots[a.value]);
-        e->target[b.at] = tcq_sub(e->target[b.at], (float) t->slots[b.value]);
-        return (uint32_t) (a.at | b.at << 8 | a.value << 16 | b.value << 20);
+TCQ_DEVICE uint32_t tcq_join_slots(tcq_slot a, tcq_slot b, tcq_slot c) {
+    if (a.at > b.at) { const tcq_slot t = a; a = b; b = t; }
+    if (b.at > c.at) { const tcq_slot t = b; b = c; c = t; }
+    if (a.at > b.at) { const tcq_slot t = a; a = b; b = t; }
+
+    const uint32_t ab = b.at - a.at, bc = c.at - b.at, ca = QK_TCQ - (c.at - a.at);
+    if (ab >= bc && ab >= ca) {
+        return b.at | bc << 8 | ca << 15 | b.negative << 22 | c.negative << 23 | a.negative << 24;
     }
-    const tcq_slot a = best[rank];
-    e->target[a.at] = tcq_sub(e->target[a.at], (float) t->slots[a.value]);
-    return (uint32_t) (a.at | a.value << 6);
+    if (bc >= ca) {
+        return c.at | ca << 8 | ab << 15 | c.negative << 22 | a.negative << 23 | b.negative << 24;
+    }
+    return a.at | ab << 8 | bc << 15 | a.negative << 22 | b.negative << 23 | c.negative << 24;
+}
+
+TCQ_DEVICE uint32_t tcq_join_great(tcq_slot great, tcq_slot slot) {
+    const uint32_t ahead = (slot.at - great.at) & 0xff;
+    if (ahead < 128) {
+        return great.at | ahead << 15 | great.negative << 22 | great.value << 23 | slot.negative << 24;
+    }
+    return slot.at | (256 - ahead) << 8 | slot.negative << 22 | great.negative << 23 | great.value << 24;
+}
+
+// what is left to a single thread once the slots are ranked
+TCQ_DEVICE uint32_t tcq_choose_slots(const tcq_encoder * e, int rank) {
+    const tcq_encoder_tables * t    = e->t;
+    const tcq_slot           * best = e->best_slots;
+    if (t->block_size != QK_TCQ) {
+        return best[rank].at | best[rank].value << 6 | best[rank].negative << 7;
+    }
+    const tcq_slot great = e->greats[0];
+    const tcq_slot a = best[t->triples[rank][0]], b = best[t->triples[rank][1]], c = best[t->triples[rank][2]];
+
+    int other = -1;
+    for (int left = rank; left >= 0; ) {
+        ++other;
+        left -= ((best[other].at - great.at) & 127) != 0;
+    }
+    return tcq_add(great.gain, best[other].gain) > tcq_add(tcq_add(a.gain, b.gain), c.gain) ?
+        tcq_join_great(great, best[other]) : tcq_join_slots(a, b, c);
+}
+
+// in e->target; the slots become the trial's
+TCQ_DEVICE void tcq_place_slots(tcq_encoder * e, int rank) {
+    const tcq_encoder_tables * t = e->t;
+    const int n = t->block_size;
+
+    if (n == QK_TCQ) {
+        tcq_rank_slots(e, t->slots[tcq_slot_index(n, 0, 0)], t->slots[tcq_slot_index(n, 1 << 23, 0)], 2, e->greats);
+        tcq_rank_slots(e, t->slots[0], 0, 1, e->best_slots);
+    } else {
+        tcq_rank_slots(e, t->slots[0], t->slots[1], 2, e->best_slots);
+    }
+    TCQ_SINGLE {
+        const uint32_t slots = tcq_choose_slots(e, rank);
+        for (int i = 0; i < tcq_n_slots(n); ++i) {
+            const int at = tcq_slot_position(n, slots, i);
+            e->target[at] = tcq_sub(e->target[at], (float) t->slots[tcq_slot_index(n, slots, i)]);
+        }
+        e->trial.slots = slots;
+    }
+    TCQ_BARRIER();
 }
 
 // by a single thread
@@ -400,16 +495,10 @@ TCQ_DEVICE void tcq_set_block(tcq_encoder * e, int scale, int rank) {
         e->target[j] = tcq_div(e->x[j], d);
     }
     TCQ_BARRIER();
-    TCQ_SINGLE {
-        e->trial.slots = tcq_place_slots(e, rank);
-    }
-    TCQ_BARRIER();
+    tcq_place_slots(e, rank);
     TCQ_EACH(i, n) {
         const int j = tcq_weight_at(n, i);
-        e->term[i] = tcq_set_target(e, TCQ_SETTLE + i, e->target[j], tcq_mul(e->w[j], per_unit));
-        for (int z = 0; z < 8 && i >= n - TCQ_SETTLE; ++z) {
-            e->metric[TCQ_SETTLE + i - n][z] = e->metric[TCQ_SETTLE + i][z];
-        }
+        e->term[i] = tcq_set_target(e, i, e->target[j], tcq_mul(e->w[j], per_unit));
     }
     TCQ_BARRIER();
     TCQ_SINGLE {
@@ -429,11 +518,8 @@ TCQ_DEVICE float tcq_block_error(tcq_encoder * e, int scale, float * fit) {
     const float d = t->scale[scale];
 
     TCQ_EACH(i, n) {
-        unsigned window = 0;
-        for (int b = 8; b >= 0; --b) {
-            window = window << 1 | e->trial.u[(i - b + n) % n];
-        }
-        e->q[tcq_weight_at(n, i)] = t->levels[t->subset[0][window] | e->trial.lo[i] << 3];
+        const int z = t->subset[0][tcq_window_at(e->trial.u, n, i)];
+        e->q[tcq_weight_at(n, i)] = t->levels[z | e->trial.lo[i] << TCQ_N_PARITIES];
     }
     TCQ_BARRIER();
     TCQ_SINGLE {
@@ -539,8 +625,7 @@ TCQ_DEVICE void tcq_pack_block(tcq_encoder * e, bool zero, uint8_t * dst) {
             }
         }
         TCQ_SINGLE {
-            tcq_set_bits(e->packed, t->rate*n, e->best.slots);
-            tcq_set_bits(e->packed, 8*(t->type_size - 1), (uint32_t) e->scale);
+            tcq_set_bits(e->packed, t->rate*n, e->best.slots | (uint32_t) e->scale << (n == QK_TCQ ? 25 : 8));
         }
     }
     TCQ_BARRIER();
@@ -550,44 +635,52 @@ TCQ_DEVICE void tcq_pack_block(tcq_encoder * e, bool zero, uint8_t * dst) {
     TCQ_BARRIER();
 }
 
-// by a single thread
 TCQ_DEVICE void tcq_analyze_block(tcq_encoder * e) {
     const tcq_encoder_tables * t = e->t;
-    const int  n      = t->block_size;
-    const bool is_256 = n == QK_TCQ;
+    const int n       = t->block_size;
+    const int n_slots = tcq_n_slots(n);
 
-    float norm = 0.0f;
-    float energy[TCQ_CANDIDATES];
-    int   n_candidates = 0;
-    for (int j = 0; j < n; ++j) {
-        const float en = tcq_mul(tcq_mul(e->w[j], e->x[j]), e->x[j]);
-        norm = tcq_add(norm, en);
-        if (n_candidates < TCQ_CANDIDATES || en > energy[TCQ_CANDIDATES - 1]) {
-            int i = n_candidates < TCQ_CANDIDATES ? n_candidates++ : TCQ_CANDIDATES - 1;
-            for (; i > 0 && energy[i - 1] < en; --i) {
-                energy[i] = energy[i - 1];
-                e->candidates[i] = e->candidates[i - 1];
+    TCQ_EACH(j, n) {
+        e->term  [j] = tcq_mul(tcq_mul(e->w[j], e->x[j]), e->x[j]);
+        e->target[j] = tcq_sqrt(e->w[j]);
+    }
+    TCQ_BARRIER();
+    TCQ_EACH(j, n) {
+        int before = 0; // weights of more energy
+        for (int i = 0; i < n && before < TCQ_CANDIDATES; ++i) {
+            before += e->term[i] > e->term[j] || (e->term[i] == e->term[j] && i < j);
+        }
+        if (before < TCQ_CANDIDATES) {
+            e->candidates[before] = (uint8_t) j;
+        }
+    }
+    TCQ_BARRIER();
+    TCQ_SINGLE {
+        float norm = 0.0f, sum = 0.0f, sum_root = 0.0f, sum_all = 0.0f;
+        for (int j = 0; j < n; ++j) {
+            const float root = e->target[j];
+            bool has_slot = false;
+            for (int k = 0; k < n_slots; ++k) {
+                has_slot = has_slot || j == e->candidates[k];
             }
-            energy[i] = en;
-            e->candidates[i] = (uint8_t) j;
+            norm    = tcq_add(norm, e->term[j]);
+            sum_all = tcq_add(sum_all, root);
+            if (!has_slot) {
+                sum      = tcq_add(sum, tcq_mul(tcq_mul(root, e->x[j]), e->x[j]));
+                sum_root = tcq_add(sum_root, root);
+            }
         }
-    }
-    e->norm       = norm;
-    e->unit       = tcq_cost_unit(t, e->w, n);
-    e->best_error = FLT_MAX;
-    e->scale      = 0;
+        e->norm       = norm;
+        e->unit       = tcq_cost_unit(t, sum_all, n);
+        e->best_error = FLT_MAX;
+        e->scale      = 0;
 
-    float sum = 0.0f, sum_root = 0.0f;
-    for (int j = 0; j < n; ++j) {
-        if (j != e->candidates[0] && (j != e->candidates[1] || !is_256)) {
-            const float root = tcq_sqrt(e->w[j]);
-            sum      = tcq_add(sum, tcq_mul(tcq_mul(root, e->x[j]), e->x[j]));
-            sum_root = tcq_add(sum_root, root);
-        }
+        const float rms_scale  = sum > 0.0f ? tcq_div(tcq_sqrt(tcq_div(sum, sum_root)), t->level_rms) : 0.0f;
+        const int   most       = n == QK_TCQ ? t->slots[tcq_slot_index(n, 1 << 23, 0)] : t->slots[1];
+        const float slot_scale = tcq_div(fabsf(e->x[e->candidates[0]]), (float) (most + TCQ_MAX_LEVEL));
+        e->first = tcq_nearest_scale(t, rms_scale > slot_scale ? rms_scale : slot_scale);
     }
-    const float rms_scale  = sum > 0.0f ? tcq_div(tcq_sqrt(tcq_div(sum, sum_root)), t->level_rms) : 0.0f;
-    const float slot_scale = tcq_div(fabsf(e->x[e->candidates[0]]), (float) (t->slots[t->n_mags - 1] + TCQ_MAX_LEVEL));
-    e->first = tcq_nearest_scale(t, rms_scale > slot_scale ? rms_scale : slot_scale);
+    TCQ_BARRIER();
 }
 
 // e->x with importance e->w
@@ -595,10 +688,7 @@ TCQ_DEVICE bool tcq_encode_block(tcq_encoder * e) {
     const tcq_encoder_tables * t = e->t;
     const bool is_256 = t->block_size == QK_TCQ;
 
-    TCQ_SINGLE {
-        tcq_analyze_block(e);
-    }
-    TCQ_BARRIER();
+    tcq_analyze_block(e);
     if (!(e->norm > 0.0f)) {
         return false;
     }
@@ -618,7 +708,7 @@ TCQ_DEVICE bool tcq_encode_block(tcq_encoder * e) {
             for (int i = 0; i < n_tried; ++i) {
                 was_tried = was_tried || tried[i] == scale;
             }
-            if (scale > 0 && scale < TCQ_SCALES && !was_tried && e->scale == center) {
+            if (scale > 0 && scale < t->n_scales && !was_tried && e->scale == center) {
                 tcq_try(e, scale, 0, n_seams);
                 tried[n_tried++] = scale;
             }
@@ -672,8 +762,16 @@ TCQ_DEVICE void tcq_decide_section(tcq_encoder * e, const float * x, const float
     const bool  at_end  = first + n == t->block_size;
     const float d       = t->scale[e->scale];
 
+    TCQ_EACH(i, n) {
+        e->term[i] = tcq_sqrt(w[i]);
+    }
+    TCQ_BARRIER();
     TCQ_SINGLE {
-        e->unit = tcq_cost_unit(t, w, n);
+        float sum_root = 0.0f;
+        for (int i = 0; i < n; ++i) {
+            sum_root = tcq_add(sum_root, e->term[i]);
+        }
+        e->unit = tcq_cost_unit(t, sum_root, n);
     }
     TCQ_BARRIER();
     const float per_unit = tcq_div(1.0f, e->unit);
@@ -683,18 +781,18 @@ TCQ_DEVICE void tcq_decide_section(tcq_encoder * e, const float * x, const float
         tcq_set_target(e, i, target, tcq_mul(w[i], per_unit));
     }
     TCQ_BARRIER();
-    tcq_run(e, *state, 0, n, e->rows);
+    tcq_run(e, *state, 0, n, e->decisions);
     TCQ_SINGLE {
         e->least = TCQ_ENCODE_NONE;
     }
     TCQ_BARRIER();
     TCQ_EACH(s, TCQ_STATES) {
-        tcq_lower(&e->least, (uint32_t) e->cost[0][s]*TCQ_STATES + s);
+        tcq_lower(&e->least, (uint32_t) tcq_costs(e)[s]*TCQ_STATES + s);
     }
     TCQ_BARRIER();
     TCQ_SINGLE {
         const int end = at_end ? seam : (int) (e->least % TCQ_STATES);
-        e->state = tcq_trace_back(e, e->rows, 0, n, end, section, e->best.u + first, e->best.lo + first);
+        e->state = tcq_trace_back(e->decisions, n, end, section, e->best.u + first);
     }
     TCQ_BARRIER();
     TCQ_EACH(i, section) {
@@ -703,9 +801,11 @@ TCQ_DEVICE void tcq_decide_section(tcq_encoder * e, const float * x, const float
             window = window << 1 | (i >= b ? e->best.u[first + i - b] : *state >> (b - i - 1) & 1);
         }
         const int at     = first + i;
-        const int level  = t->levels[t->subset[0][window] | e->best.lo[at] << 3];
+        const int z      = t->subset[0][window];
+        const int level  = t->levels[z | t->lo[e->bin[i]][z] << TCQ_N_PARITIES];
         const int offset = e->q[tcq_weight_at(t->block_size, at)];
-        e->error[at] = tcq_sub(x[at], tcq_mul(d, (float) (level + offset)));
+        e->error[at]   = tcq_sub(x[at], tcq_mul(d, (float) (level + offset)));
+        e->best.lo[at] = t->lo[e->bin[i]][z];
     }
     *state = e->state;
     TCQ_BARRIER();
