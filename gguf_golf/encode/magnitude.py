@@ -14,7 +14,7 @@ from gguf_golf.encode.guide import Guidance
 from gguf_golf.formats.types import QuantType
 from gguf_golf.runtime import ggml
 
-HARMLESS = (2.0**-10, 2.0**12)
+HARMLESS = (2.0**-10, 2.0)
 """While the largest weight is in this interval, every type can hold the rows."""
 
 ENCODABLE = (2.0**-20, 2.0**40)

@@ -31,7 +31,14 @@ def test_every_type_holds_weights_of_harmless_magnitude(quant_type: QuantType, p
 
 @pytest.mark.parametrize(
     ("name", "held", "lost"),
-    [("f16", 6e4, 7e4), ("q8_0", 8e6, 9e6), ("q4_0", 5e5, 6e5), ("iq4_nl", 5e6, 5e7), ("tcq3", 8e3, 1e5)],
+    [
+        ("f16", 6e4, 7e4),
+        ("q8_0", 8e6, 9e6),
+        ("q4_0", 5e5, 6e5),
+        ("iq4_nl", 5e6, 5e7),
+        ("tcq3", 8.0, 1e3),
+        ("tcq3_64", 8e3, 1e5),
+    ],
 )
 def test_weights_that_are_too_large_are_noticed(name: str, held: float, lost: float) -> None:
     quant_type, rows = types.get(name), rows_up_to(held)

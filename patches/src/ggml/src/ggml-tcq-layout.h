@@ -60,9 +60,9 @@
 #define TCQ_MAX_LEVEL 63
 #define TCQ1_LEVEL_RMS 0x1.3b91680000000p+5f
 #define TCQ2_LEVEL_RMS 0x1.d1a5e40000000p+4f
-#define TCQ3_LEVEL_RMS 0x1.9389380000000p+4f
-#define TCQ4_LEVEL_RMS 0x1.6bc6a80000000p+4f
-#define TCQ5_LEVEL_RMS 0x1.4acccc0000000p+4f
+#define TCQ3_LEVEL_RMS 0x1.9b999a0000000p+4f
+#define TCQ4_LEVEL_RMS 0x1.6849ba0000000p+4f
+#define TCQ5_LEVEL_RMS 0x1.43a1ca0000000p+4f
 
 // the weight at a time of the chain
 TCQ_CONSTEXPR int tcq_weight_at(int block_size, int time) {
