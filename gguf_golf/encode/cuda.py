@@ -3,7 +3,7 @@
 import ctypes
 from collections.abc import Callable
 from functools import cache
-from typing import cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,19 @@ from numpy.typing import NDArray
 from gguf_golf.encode import feedback
 from gguf_golf.encode.cpu import CpuEncoder
 from gguf_golf.encode.guide import UNGUIDED, Guidance
-from gguf_golf.errors import BuildError
+from gguf_golf.errors import BuildError, InputError
 from gguf_golf.formats import types
 from gguf_golf.formats.types import QuantType
 from gguf_golf.runtime import abi, ggml, library
 
 _DEVICE = 0
+
+
+class OnDevice(Protocol):
+    """An array in a GPU's memory, such as PyTorch's and CuPy's: the CUDA array interface."""
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]: ...
 
 
 class CudaEncoder:
@@ -31,20 +38,18 @@ class CudaEncoder:
         self._prove()
 
     def encode(
-        self, rows: NDArray[np.float32], quant_type: QuantType, guidance: Guidance = UNGUIDED
+        self, rows: NDArray[np.float32] | OnDevice, quant_type: QuantType, guidance: Guidance = UNGUIDED
     ) -> NDArray[np.uint8]:
-        """See `Encoder.encode`."""
+        """See `Encoder.encode`. Rows for a TCQ type may also be in the GPU's memory, once all work on them is done."""
+        if isinstance(rows, np.ndarray):
+            if not quant_type.tcq:
+                return self._cpu.encode(rows, quant_type, guidance)
+            rows = ggml.as_rows(rows)
+            n, k = rows.shape
+            return _encode(rows.ctypes.data, n, k, quant_type, guidance)
         if not quant_type.tcq:
-            return self._cpu.encode(rows, quant_type, guidance)
-        rows = ggml.as_rows(rows)
-        if guidance.feedback is not None:
-            feedback.check(quant_type, rows, guidance.feedback)
-            arguments = guidance.feedback.arguments()
-            return _encode("ggml_backend_cuda_quantize_tcq_feedback", quant_type, rows, ctypes.addressof(arguments))
-        if guidance.importance is None:
-            return _encode("ggml_backend_cuda_quantize_tcq", quant_type, rows, None)
-        importance = ggml.as_importance(guidance.importance, rows.shape[1])
-        return _encode("ggml_backend_cuda_quantize_tcq", quant_type, rows, importance.ctypes.data)
+            raise InputError(f"{quant_type.name} is encoded on the CPU: give it rows in the CPU's memory")
+        return _encode(*_locate(rows), quant_type, guidance)
 
     def _prove(self) -> None:
         """Encode a little on the GPU and on the CPU, with and without error feedback."""
@@ -60,11 +65,30 @@ class CudaEncoder:
                     raise BuildError("this GPU encodes other bytes than the CPU, which is a bug: use --device cpu")
 
 
-def _encode(function: str, quant_type: QuantType, rows: NDArray[np.float32], guidance: int | None) -> NDArray[np.uint8]:
-    """`guidance` is the address of what the function takes: f32 [k], or a `tcq_feedback`."""
-    n, k = rows.shape
+def _locate(rows: OnDevice) -> tuple[int, int, int]:
+    """Address, rows and columns of a matrix in the GPU's memory. Raises InputError unless it is f32, row after row."""
+    array = rows.__cuda_array_interface__
+    shape, strides = tuple(array["shape"]), array.get("strides")
+    if len(shape) != 2 or array["typestr"] != "<f4" or strides not in (None, (4 * shape[1], 4)):
+        raise InputError(
+            f"rows on a GPU must be a matrix of contiguous f32 rows, not {array['typestr']} of shape {shape} "
+            f"and strides {strides}"
+        )
+    return array["data"][0], *shape
+
+
+def _encode(address: int, n: int, k: int, quant_type: QuantType, guidance: Guidance) -> NDArray[np.uint8]:
+    """Rows f32 [n, k] at an address of the CPU's or the GPU's memory."""
     out = np.empty((n, quant_type.row_bytes(k)), np.uint8)
-    if not _function(function)(_DEVICE, quant_type.id, rows.ctypes.data, out.ctypes.data, n, k, guidance):
+    name, given = "ggml_backend_cuda_quantize_tcq", None
+    if guidance.feedback is not None:
+        feedback.check(quant_type, k, guidance.feedback)
+        name, arguments = "ggml_backend_cuda_quantize_tcq_feedback", guidance.feedback.arguments()
+        given = ctypes.addressof(arguments)
+    elif guidance.importance is not None:
+        importance = ggml.as_importance(guidance.importance, k)
+        given = importance.ctypes.data
+    if not _function(name)(_DEVICE, quant_type.id, address, out.ctypes.data, n, k, given):
         raise BuildError("no NVIDIA GPU was found to encode on: use --device cpu")
     return out
 

@@ -94,8 +94,8 @@ def encode(quant_type: QuantType, rows: NDArray[np.float32], feedback: Feedback,
     Raises InputError as `check` does.
     """
     rows = np.ascontiguousarray(rows, np.float32)
-    check(quant_type, rows, feedback)
     n, k = rows.shape
+    check(quant_type, k, feedback)
     encoder, arguments = libggml().quantize_tcq_feedback, feedback.arguments()
     out = np.empty((n, quant_type.row_bytes(k)), np.uint8)
 
@@ -110,9 +110,9 @@ def encode(quant_type: QuantType, rows: NDArray[np.float32], feedback: Feedback,
     return out
 
 
-def check(quant_type: QuantType, rows: NDArray[np.float32], feedback: Feedback) -> None:
-    """Raise InputError if the type is not a TCQ type, or the feedback is for rows of another length than `rows`."""
+def check(quant_type: QuantType, k: int, feedback: Feedback) -> None:
+    """Raise InputError if the type is not a TCQ type, or the feedback is not for rows of k columns."""
     if not quant_type.tcq:
         raise InputError(f"{quant_type.name} cannot be encoded with error feedback: only TCQ types can")
-    if len(feedback.block_weights) != rows.shape[1]:
-        raise InputError(f"the Hessian has {len(feedback.block_weights)} columns, and the rows have {rows.shape[1]}")
+    if len(feedback.block_weights) != k:
+        raise InputError(f"the Hessian has {len(feedback.block_weights)} columns, and the rows have {k}")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from gguf_golf.encode import Guidance, Guide, cuda, feedback
 from gguf_golf.encode.cpu import CpuEncoder
@@ -48,6 +49,18 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
     }
     monkeypatch.setattr(cuda, "_function", functions.__getitem__)
     return jobs
+
+
+class FakeDeviceArray:
+    """An array that says it is on a GPU."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        address = array.ctypes.data
+        strides = None if array.flags.c_contiguous else array.strides
+        self._array = array
+        self.__cuda_array_interface__ = {
+            "shape": array.shape, "typestr": array.dtype.str, "data": (address, False), "strides": strides, "version": 3
+        }  # fmt: skip
 
 
 PROOF = [(types.get(name).id, 4, 512) for name in ("tcq3", "tcq3", "tcq3_64", "tcq3_64")]
@@ -98,6 +111,21 @@ def test_rows_and_guidance_arrive(encoded: list[tuple[int, int, int]]) -> None:
         on_gpu.encode(rows[:, :256], tcq3, Guidance(feedback=factored))
     with pytest.raises(InputError, match="blocks of 256"):
         on_gpu.encode(rows[:, :300], tcq3)
+
+
+def test_rows_may_be_on_the_gpu(encoded: list[tuple[int, int, int]]) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((3, 512)).astype(np.float32)
+    importance = rng.gamma(1.0, 1.0, 512).astype(np.float32)
+    factored = feedback.factor_hessian(np.diag(importance.astype(np.float64)), 64)
+    tcq2, on_gpu, on_cpu = types.get("tcq2_64"), CudaEncoder(), CpuEncoder()
+    for guidance in (Guidance(), Guidance(importance), Guidance(importance, factored)):
+        assert np.array_equal(on_gpu.encode(FakeDeviceArray(rows), tcq2, guidance), on_cpu.encode(rows, tcq2, guidance))
+    for wrong in (rows[:, ::2], rows.astype(np.float64), rows[0]):
+        with pytest.raises(InputError, match="contiguous f32 rows"):
+            on_gpu.encode(FakeDeviceArray(wrong), tcq2)
+    with pytest.raises(InputError, match="q6_k is encoded on the CPU"):
+        on_gpu.encode(FakeDeviceArray(rows), types.get("q6_k"))
 
 
 def test_a_file_is_the_same(encoded: list[tuple[int, int, int]], tiny_dir: Path, tmp_path: Path) -> None:

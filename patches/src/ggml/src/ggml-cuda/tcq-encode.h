@@ -18,6 +18,8 @@
 
 #if defined(__CUDACC__)
 #define TCQ_DEVICE      static __device__
+#define TCQ_DEVICE_ONCE static __device__ __noinline__ // called in many places: one copy of its code
+#define TCQ_SHARED(p)   __builtin_assume(__isShared(p)) // which the compiler cannot see in such a function
 #define TCQ_EACH(i, n)  for (int i = threadIdx.x; i < (n); i += TCQ_ENCODE_THREADS)
 #define TCQ_SINGLE      if (threadIdx.x == 0)
 #define TCQ_BARRIER()   __syncthreads()
@@ -84,6 +86,8 @@ TCQ_DEVICE __forceinline__ void tcq_set_bits(uint32_t * words, int bit, uint32_t
 #include <math.h>
 
 #define TCQ_DEVICE      static
+#define TCQ_DEVICE_ONCE static
+#define TCQ_SHARED(p)   ((void) 0)
 #define TCQ_EACH(i, n)  for (int i = 0; i < (n); ++i)
 #define TCQ_SINGLE
 #define TCQ_BARRIER()   ((void) 0)
@@ -189,7 +193,8 @@ TCQ_DEVICE const uint16_t * tcq_costs(const tcq_encoder * e) {
 
 // n steps (even, a multiple of 8) from e->cost[0], which the result replaces; decisions [n] or NULL keeps them. Step i has
 // the metric of time first + i*stride in the cycle
-TCQ_DEVICE uint32_t tcq_advance(tcq_encoder * e, const uint8_t * subset, int first, int stride, int n, uint32_t (*decisions)[8]) {
+TCQ_DEVICE_ONCE uint32_t tcq_advance(tcq_encoder * e, const uint8_t * subset, int first, int stride, int n, uint32_t (*decisions)[8]) {
+    TCQ_SHARED(e);
     const int last = e->t->block_size - 1;
     uint32_t subtracted = 0;
 
@@ -545,7 +550,8 @@ TCQ_DEVICE float tcq_block_error(tcq_encoder * e, int scale, float * fit) {
     return tcq_add(tcq_add(e->sums[0][0], e->sums[0][1]), tcq_add(e->sums[0][2], e->sums[0][3]));
 }
 
-TCQ_DEVICE float tcq_try(tcq_encoder * e, int scale, int rank, int n_seams) {
+TCQ_DEVICE_ONCE float tcq_try(tcq_encoder * e, int scale, int rank, int n_seams) {
+    TCQ_SHARED(e);
     const int   n = e->t->block_size;
     const float d = e->t->scale[scale];
 
