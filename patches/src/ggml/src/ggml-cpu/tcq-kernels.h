@@ -8,8 +8,6 @@
 #include "ggml-cpu.h"
 #include "ggml-tcq.h"
 
-#include <string.h>
-
 #if defined(_MSC_VER) && !defined(__clang__)
 #define TCQ_INLINE static __forceinline
 #define TCQ_TABLE  static const __declspec(align(64))
@@ -66,20 +64,6 @@ typedef struct {
     float     * d;      // [n_blocks][TCQ_TILE]
     tcq_slots * slots;  // [n_blocks][TCQ_TILE]
 } tcq_tile;
-
-// the word of side information of a block of 256; not always_inline: kernels of a smaller target could not take that
-static inline uint32_t tcq_load_side(const uint8_t * p) {
-    uint32_t side;
-    memcpy(&side, p, sizeof(side));
-    return side;
-}
-
-// what its slots, of the values tcqR_slots, add to a product with q
-static inline int32_t tcq_dot_slots(const int16_t * slots, uint32_t side, const int8_t * q) {
-    const int16_t * value = slots + tcq_slot_values(QK_TCQ, side);
-    return value[0]*q[tcq_slot_position(QK_TCQ, side, 0)] + value[1]*q[tcq_slot_position(QK_TCQ, side, 1)] +
-           value[2]*q[tcq_slot_position(QK_TCQ, side, 2)];
-}
 
 // levels of one block in the order of its weights, with TCQ_BIAS or without, as multiply expects them
 typedef void (*tcq_unpack_t)(const uint8_t * x, uint8_t * levels);

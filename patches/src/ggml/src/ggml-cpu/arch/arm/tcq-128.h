@@ -6,6 +6,7 @@
 // `rate`, `k` and `half` are always constants after inlining.
 
 #include "ggml-tcq-tables.h"
+#include "tcq-side.h"
 #include "tcq-simd-tables.h"
 
 #include <arm_neon.h>
@@ -137,7 +138,7 @@ TCQ_INLINE void tcq_vec_dot(int rate, int n, float * s, const uint8_t * x, const
                 acc[half] = tcq_mul_add(acc[half], tcq_levels(rate, &planes, k), vld1q_s8(q + 32*k + 16*half));
             }
         }
-        sum = vfmaq_n_f32(sum, vcvtq_f32_s32(vaddq_s32(acc[0], acc[1])), y->d*tcq_scale[side >> 25]);
+        sum = vfmaq_n_f32(sum, vcvtq_f32_s32(vaddq_s32(acc[0], acc[1])), y->d*tcq_side_scale(side));
     }
     *s = vaddvq_f32(sum);
 }
@@ -265,7 +266,7 @@ TCQ_INLINE void tcq_dot_rows(int rate, const uint8_t * const x[TCQ_DOT_ROWS], co
                     acc[half] = tcq_mul_add(acc[half], tcq_levels(rate, &planes, k), vld1q_s8(q + 32*k + 16*half));
                 }
             }
-            sum = vfmaq_n_f32(sum, vcvtq_f32_s32(vaddq_s32(acc[0], acc[1])), y->d[b]*tcq_scale[side >> 25]);
+            sum = vfmaq_n_f32(sum, vcvtq_f32_s32(vaddq_s32(acc[0], acc[1])), y->d[b]*tcq_side_scale(side));
         }
         s[r] = vaddvq_f32(sum);
     }
@@ -313,9 +314,9 @@ TCQ_INLINE void tcq_dot_rows_64(int rate, const uint8_t * const x[TCQ_DOT_ROWS],
 enum { TCQ_ROWS = 4 }; // at a time
 
 // c += d*dw*(acc + slots) of rows r0.. with the columns 4*i..4*i + 3
-TCQ_INLINE void tcq_finish_block(int32x4_t acc, const tcq_tile * tile, const tcq_panel_block * y, int row, int i, float * c) {
+TCQ_INLINE void tcq_finish_block(int32x4_t acc, const tcq_tile * tile, int n_slots, const tcq_panel_block * y, int row, int i, float * c) {
     const tcq_slots * slots = &tile->slots[row];
-    for (int j = 0; j < tcq_n_slots(tile->block_size); ++j) {
+    for (int j = 0; j < n_slots; ++j) {
         const int       p = slots->position[j];
         const int32x4_t q = vreinterpretq_s32_s8(vld1q_s8(y->q + 4*(TCQ_PANEL*(p >> 2) + 4*i)));
         // byte p & 3 of every column as int32
@@ -327,8 +328,9 @@ TCQ_INLINE void tcq_finish_block(int32x4_t acc, const tcq_tile * tile, const tcq
 }
 
 static void tcq_multiply(const tcq_tile * tile, const void * panel, float c[TCQ_TILE][TCQ_PANEL]) {
-    const int    n = tile->block_size;
-    const char * p = (const char *) panel;
+    const int    n       = tile->block_size;
+    const int    n_slots = tcq_n_slots(n);
+    const char * p       = (const char *) panel;
 
     memset(c, 0, sizeof(float)*TCQ_TILE*TCQ_PANEL);
 
@@ -382,7 +384,7 @@ static void tcq_multiply(const tcq_tile * tile, const void * panel, float c[TCQ_
 #endif
             for (int r = 0; r < TCQ_ROWS; ++r) {
                 for (int i = 0; i < 4; ++i) {
-                    tcq_finish_block(acc[r][i], tile, y, b*TCQ_TILE + r0 + r, i, c[r0 + r]);
+                    tcq_finish_block(acc[r][i], tile, n_slots, y, b*TCQ_TILE + r0 + r, i, c[r0 + r]);
                 }
             }
         }

@@ -6,6 +6,7 @@
 // `rate` and `k` are always constants after inlining.
 
 #include "ggml-tcq-tables.h"
+#include "tcq-side.h"
 #include "tcq-simd-tables.h"
 
 #include <assert.h>
@@ -434,7 +435,7 @@ TCQ_INLINE void tcq_vec_dot(int rate, int n, float * s, const uint8_t * x, const
             acc = _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_set1_epi16(-TCQ_BIAS), tcq_load(y->bsums)));
         }
         acc = tcq_dot_levels(rate, x, y->qs, acc);
-        sum = tcq_add_block(rate, sum, acc, _mm256_mul_ps(_mm256_broadcast_ss(&y->d), _mm256_broadcast_ss(&tcq_scale[side >> 25])));
+        sum = tcq_add_block(rate, sum, acc, _mm256_mul_ps(_mm256_broadcast_ss(&y->d), _mm256_set1_ps(tcq_side_scale(side))));
     }
     *s = tcq_hsum(sum);
 }
@@ -451,7 +452,7 @@ TCQ_INLINE void tcq_dot_rows(int rate, const uint8_t * const x[TCQ_DOT_ROWS], co
             const uint32_t side     = tcq_load_side(xb + 32*rate);
             const int      of_slots = tcq_dot_slots(TCQ_BY_RATE(rate, _slots), side, q);
             const __m256i  acc      = tcq_dot_levels(rate, xb, q, tcq_first_lane(tcq_outside(rate, y->bias[b], of_slots)));
-            sum = tcq_add_block(rate, sum, acc, _mm256_mul_ps(_mm256_broadcast_ss(&y->d[b]), _mm256_broadcast_ss(&tcq_scale[side >> 25])));
+            sum = tcq_add_block(rate, sum, acc, _mm256_mul_ps(_mm256_broadcast_ss(&y->d[b]), _mm256_set1_ps(tcq_side_scale(side))));
         }
         s[r] = tcq_hsum(sum);
     }
@@ -679,8 +680,9 @@ TCQ_INLINE __m256i tcq_add_slot(__m256i acc, const tcq_panel_block * panel, int 
 static void tcq_multiply(const tcq_tile * tile, const void * panel, float c[TCQ_TILE][TCQ_PANEL]) {
     enum { ROWS = 4 }; // at a time: two accumulators each
 
-    const int    n = tile->block_size;
-    const char * y = (const char *) panel;
+    const int    n       = tile->block_size;
+    const int    n_slots = tcq_n_slots(n);
+    const char * y       = (const char *) panel;
 
     memset(c, 0, sizeof(float)*TCQ_TILE*TCQ_PANEL);
 
@@ -710,7 +712,7 @@ static void tcq_multiply(const tcq_tile * tile, const void * panel, float c[TCQ_
 #pragma GCC unroll 8
             for (int i = 0; i < 2*ROWS; ++i) {
                 const int r = i/2, half = i % 2;
-                for (int j = 0; j < tcq_n_slots(n); ++j) {
+                for (int j = 0; j < n_slots; ++j) {
                     acc[r][half] = tcq_add_slot(acc[r][half], yb, half, &slots[r], j);
                 }
                 float      * out = c[r0 + r] + 8*half;

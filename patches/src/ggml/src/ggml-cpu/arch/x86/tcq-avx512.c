@@ -16,6 +16,7 @@
 #endif
 
 #include "ggml-tcq-tables.h"
+#include "tcq-side.h"
 #include "tcq-simd-tables.h"
 
 #include <assert.h>
@@ -41,7 +42,7 @@ TCQ_INLINE __m512i tcq_xor3(__m512i a, __m512i b, __m512i c) {
 
 // a where mask is set, else b
 TCQ_INLINE __m512i tcq_select(__m512i mask, __m512i a, __m512i b) {
-    return _mm512_ternarylogic_epi64(mask, a, b, 0xca);
+    return _mm512_ternarylogic_epi64(b, a, mask, 0xd8);
 }
 
 // level + 64 -> 64 - level where negate is set
@@ -181,7 +182,7 @@ TCQ_INLINE void tcq_vec_dot(int rate, int n, float * s, const uint8_t * x, const
         for (int i = 0; i < 4; ++i) {
             acc = _mm512_dpbusd_epi32(acc, tcq_levels(rate, &planes, i), tcq_load_q(y->qs, i));
         }
-        sum = tcq_add_block(sum, acc, y->d*tcq_scale[side >> 25]);
+        sum = tcq_add_block(sum, acc, y->d*tcq_side_scale(side));
     }
     *s = _mm512_reduce_add_ps(sum);
 }
@@ -341,7 +342,7 @@ TCQ_INLINE void tcq_dot_rows(int rate, const uint8_t * const x[TCQ_DOT_ROWS], co
             }
 #pragma GCC unroll 4
             for (int r = 0; r < TCQ_INTERLEAVED; ++r) {
-                sum[r0 + r] = tcq_add_block(sum[r0 + r], acc[r], y->d[b]*tcq_scale[side[r] >> 25]);
+                sum[r0 + r] = tcq_add_block(sum[r0 + r], acc[r], y->d[b]*tcq_side_scale(side[r]));
             }
         }
     }
@@ -384,8 +385,9 @@ TCQ_INLINE __m512i tcq_add_slot(__m512i acc, const tcq_panel_block * panel, cons
 }
 
 static void tcq_multiply(const tcq_tile * tile, const void * panel, float c[TCQ_TILE][TCQ_PANEL]) {
-    const int        n = tile->block_size;
-    const char     * y = (const char *) panel;
+    const int    n       = tile->block_size;
+    const int    n_slots = tcq_n_slots(n);
+    const char * y       = (const char *) panel;
 
     memset(c, 0, sizeof(float)*TCQ_TILE*TCQ_PANEL);
 
@@ -411,7 +413,7 @@ static void tcq_multiply(const tcq_tile * tile, const void * panel, float c[TCQ_
         const __m512 d = _mm512_loadu_ps(yb->d);
 #pragma GCC unroll 16
         for (int r = 0; r < TCQ_TILE; ++r) {
-            for (int i = 0; i < tcq_n_slots(n); ++i) {
+            for (int i = 0; i < n_slots; ++i) {
                 acc[r] = tcq_add_slot(acc[r], yb, &slots[r], i);
             }
             const __m512 dw = _mm512_mul_ps(d, _mm512_set1_ps(tile->d[b*TCQ_TILE + r]));
