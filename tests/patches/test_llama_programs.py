@@ -43,6 +43,7 @@ def test_llama_quantize_makes_what_convert_makes(
     run(program, "--token-embedding-type", "q6_K", tiny("bf16"), theirs, name.upper())
     convert(tiny("bf16"), ours, type_name=name, embedding_type="q6_k", job=Job(progress=False))
     assert tensors(theirs) == tensors(ours)
+    assert gguf.GGUFReader(theirs).get_field("gguf_golf.format").contents() == 1
 
 
 def test_llama_quantize_finds_a_type_for_one_tensor_by_name(

@@ -21,6 +21,7 @@ from gguf_golf.models import open_model
 from gguf_golf.quantize.inspect import inspect
 from gguf_golf.quantize.job import made_from
 from gguf_golf.runtime.header import GgufHeader
+from gguf_golf.runtime.session import LoadedModel
 
 
 def run(*args: object) -> tuple[int, str, BaseException | None]:
@@ -46,6 +47,32 @@ def test_a_directory_becomes_a_gguf_of_one_type(tmp_path: Path, tiny_dir: Path) 
         relative = ((values - wanted) ** 2).sum() / (wanted**2).sum()
         assert relative < {"F32": 1e-12, "Q8_0": 1e-4, "TCQ3": 0.025}[tensor.tensor_type.name], tensor.name
     assert reader.get_field("general.file_type").contents() == 114
+    assert reader.get_field("gguf_golf.format").contents() == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (
+            b"gguf_golf.format",
+            b"gguf_golf.formax",
+            "written by an earlier, unreleased gguf-golf: convert the model again",
+        ),
+        (
+            b"gguf_golf.format\x04\0\0\0\x01",
+            b"gguf_golf.format\x04\0\0\0\x02",
+            "of format 2, this llama.cpp reads format 1: convert the model again",
+        ),
+    ],
+)
+def test_llama_cpp_refuses_tcq_tensors_of_another_format(
+    before: bytes, after: bytes, said: str, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path, content = tmp_path / "m.gguf", tiny("tcq3").read_bytes()
+    assert content.count(before) == 1
+    path.write_bytes(content.replace(before, after))
+    with pytest.raises(InputError, match=said):
+        LoadedModel(path)
 
 
 @pytest.mark.parametrize(("type_name", "needed"), [("tcq3", "gguf-golf's llama.cpp, for tcq3"), ("q4_k", None)])
@@ -67,6 +94,7 @@ def test_bf16_of_a_bf16_checkpoint_is_exact(tmp_path: Path, tiny_dir: Path) -> N
     again = open_model(out)
     for tensor in open_model(tiny_dir).tensors:
         assert np.array_equal(tensor.load(), again.tensor(tensor.name).load())
+    assert "gguf_golf.format" not in {field.key for field in again.metadata}
 
 
 def test_a_gguf_can_be_the_source_and_a_quantized_one_must_be_allowed(tmp_path: Path, tiny_dir: Path) -> None:
