@@ -44,7 +44,7 @@ void ggml_aligned_free(void * p, size_t size) { (void) size; free(p); }
 
 // rows as they come back from a type, with its own levels or others, with slots or with slots that add nothing
 void there_and_back(int type, const int8_t * levels, int slots, const float * x, float * y, uint8_t * blocks, int64_t n, int64_t k, const float * importance) {
-    static const int16_t nothing[16] = { 0 };
+    static const int16_t nothing[128] = { 0 };
     tcq_format f = *tcq_get_format(type);
     if (levels) { f.levels = levels; }
     if (!slots) { f.slots = nothing; }
@@ -80,7 +80,7 @@ LEVERS = {
     "no slots": Lever(
         (
             NO_TRIAL,
-            ("if (j != e->candidates[0] && (j != e->candidates[1] || !is_256)) {", "if (true) {"),
+            ("if (memchr(e->candidates, j, n_slots) == NULL) {", "if (true) {"),
             ("rms_scale > slot_scale ? rms_scale : slot_scale", "rms_scale"),
         ),
         slots=False,
