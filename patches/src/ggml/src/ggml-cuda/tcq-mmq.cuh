@@ -85,8 +85,11 @@ template <ggml_type type, int J, bool fallback> static __device__ __forceinline_
         }
 
         x_df[threadIdx.x % threads_per_row] = tcq_get_scale<T>(tail);
-        if (word < T::n_slots) {
-            x_slot[ib*T::n_slots + word] = *(const int *) &slots[T::n_slots == 1 ? 0 : word];
+#pragma unroll
+        for (int slot = 0; slot < T::n_slots; ++slot) {
+            if (word == slot) {
+                x_slot[ib*T::n_slots + slot] = *(const int *) &slots[slot];
+            }
         }
     }
 }
