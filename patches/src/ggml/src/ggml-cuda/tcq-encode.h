@@ -14,13 +14,13 @@
 #include <float.h>
 #include <stdint.h>
 
-#define TCQ_ENCODE_THREADS 128 // one for each butterfly of the trellis
+#define TCQ_ENCODE_THREADS (TCQ_STATES/2) // one for each butterfly of the trellis
 
 #if defined(__CUDACC__)
 #define TCQ_DEVICE      static __device__
 #define TCQ_DEVICE_ONCE static __device__ __noinline__ // called in many places: one copy of its code
 #define TCQ_SHARED(p)   __builtin_assume(__isShared(p)) // which the compiler cannot see in such a function
-#define TCQ_EACH(i, n)  for (int i = threadIdx.x; i < (n); i += TCQ_ENCODE_THREADS)
+#define TCQ_EACH(i, n)  _Pragma("unroll 1") for (int i = threadIdx.x; i < (n); i += TCQ_ENCODE_THREADS)
 #define TCQ_SINGLE      if (threadIdx.x == 0)
 #define TCQ_BARRIER()   __syncthreads()
 
@@ -75,7 +75,8 @@ TCQ_DEVICE __forceinline__ void tcq_set_decisions(uint32_t * decisions, int m, b
     }
 }
 
-// a variable of each butterfly: a register of its thread
+// each butterfly, and a variable of it: a register of its thread
+#define TCQ_EACH_BUTTERFLY(m)       for (int m = threadIdx.x, todo = 1; todo; todo = 0)
 #define TCQ_OF_BUTTERFLIES(T, name) T name[1]
 #define TCQ_OWN(name, m)            name[0]
 
@@ -110,6 +111,7 @@ TCQ_DEVICE void tcq_set_decisions(uint32_t * decisions, int m, bool even, bool o
     decisions[m/32 + 4] |= (uint32_t) odd  << m%32;
 }
 
+#define TCQ_EACH_BUTTERFLY(m)       for (int m = 0; m < TCQ_STATES/2; ++m)
 #define TCQ_OF_BUTTERFLIES(T, name) T name[TCQ_STATES/2]
 #define TCQ_OWN(name, m)            name[m]
 
@@ -199,7 +201,7 @@ TCQ_DEVICE_ONCE uint32_t tcq_advance(tcq_encoder * e, const uint8_t * subset, in
     uint32_t subtracted = 0;
 
     TCQ_OF_BUTTERFLIES(int, subsets);
-    TCQ_EACH(m, TCQ_STATES/2) {
+    TCQ_EACH_BUTTERFLY(m) {
         TCQ_OWN(subsets, m) = subset[2*m];
     }
     for (int i = 0; i < n; ++i) {
@@ -209,7 +211,7 @@ TCQ_DEVICE_ONCE uint32_t tcq_advance(tcq_encoder * e, const uint8_t * subset, in
         const uint32_t   offset = (i & 7) == 7 ? e->least : 0; // the least of `from`, found a step ago
         subtracted += offset;
 
-        TCQ_EACH(m, TCQ_STATES/2) {
+        TCQ_EACH_BUTTERFLY(m) {
             const int      z  = TCQ_OWN(subsets, m);
             const uint32_t p  = metric[z], q = metric[z ^ 8];
             const uint32_t a  = from[m], b = from[m + TCQ_STATES/2];
@@ -263,7 +265,7 @@ TCQ_DEVICE float tcq_cost_unit(const tcq_encoder_tables * t, float sum_root, int
 
 // the costs before the first step: `others` of every state but start
 TCQ_DEVICE void tcq_start(tcq_encoder * e, int start, uint16_t others) {
-    TCQ_EACH(m, TCQ_STATES/2) {
+    TCQ_EACH_BUTTERFLY(m) {
         e->cost[0][m] = { 2*m == start ? (uint16_t) 0 : others, 2*m + 1 == start ? (uint16_t) 0 : others };
     }
     TCQ_BARRIER();
