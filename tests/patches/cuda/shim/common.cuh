@@ -24,6 +24,9 @@
 #define __host__
 #define __global__
 #define __forceinline__ inline
+#define __noinline__
+#define __isShared(p) ((void) (p), true)
+#define __builtin_assume(condition) ((void) (condition))
 #define __restrict__
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
