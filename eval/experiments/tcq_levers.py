@@ -80,7 +80,7 @@ LEVERS = {
     "no slots": Lever(
         (
             NO_TRIAL,
-            ("if (memchr(e->candidates, j, n_slots) == NULL) {", "if (true) {"),
+            ("if (!in_slot[j]) {", "if (true) {"),
             ("rms_scale > slot_scale ? rms_scale : slot_scale", "rms_scale"),
         ),
         slots=False,

@@ -293,9 +293,13 @@ static void tcq_analyze_block(tcq_encoder * e, const float * x, const float * im
 
     // The first scale fits the rms of what the slots will leave, but a slot has to reach the largest weight. Weighted by
     // sqrt(importance): otherwise a single channel of high importance dominates
+    bool in_slot[QK_TCQ] = { false };
+    for (int i = 0; i < n_slots; ++i) {
+        in_slot[e->candidates[i]] = true;
+    }
     float sum = 0.0f, sum_root = 0.0f;
     for (int j = 0; j < n; ++j) {
-        if (memchr(e->candidates, j, n_slots) == NULL) {
+        if (!in_slot[j]) {
             const float root = sqrtf(e->w[j]);
             sum      += root*x[j]*x[j];
             sum_root += root;

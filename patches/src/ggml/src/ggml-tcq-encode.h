@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-#define TCQ_CANDIDATES 16 // weights that may get a slot
+#define TCQ_CANDIDATES  8 // weights that may get a slot
 #define TCQ_SEAMS       4 // seams that a block of 64 may try
 #define TCQ_RANKS       4 // choices of slots to try
 #define TCQ_MOVES       6 // steps to a better scale, at most
