@@ -25,35 +25,14 @@ SIGN_BIT = 7
 HALVES = ((1, 5), (0, 4), (3, 7), (2, 6))
 """Of blocks of 256, by vector i = 0..3: the sub-blocks in its halves, whose stored pairs of bits are at bit 2i."""
 
-_BY_PAIRS = ((4, 5, 6, 7), (0, 1, 4, 5), (0, 1, 2, 3), (2, 3, 6, 7))
+SINGLE_BITS = {2: ((4, 5, 2, 3),), 4: ((2, None, 6, None), (None, 4, None, 6))}
+"""By rate that stores a lo bit alone, then byte, then vector: the bit that an affine transform makes of it."""
 
-PARITY_BITS = {1: ((0, 1, 2, 3),) * 2 + ((4, 5, 6, 7),) * 2, 3: _BY_PAIRS, 4: _BY_PAIRS, 5: _BY_PAIRS}
-PARITY_BITS[2] = PARITY_BITS[1]
-"""By rate, then vector: bits of a byte that affine transforms make of the parities.
-
-Those of the vectors i and i + 2 share the byte. They are chosen so that pairs of bits take few shifts to join them.
-"""
-
-SINGLE_BITS = {2: ((4, 5, 2, 3),), 4: ((2, None, 6, None), (None, 6, None, 0))}
-SINGLE_BITS[5] = SINGLE_BITS[4]
-"""By rate, then byte, then vector: the bit that an affine transform makes of the lo bit that no pair brings."""
-
-SINGLE = {2: 0, 4: 2, 5: 2}
+SINGLE = {2: 0, 4: 2}
 """Which lo bit that is."""
 
-LUT_BITS: dict[int, tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]] = {
-    1: (((0, 1, 2, 3), ()), ((2, 3, 4, 5), ())),
-    2: (((0, 1, 2, 3), (4,)), ((0, 1, 2, 3), (5,)), ((2, 3, 4, 5), (0,)), ((2, 3, 4, 5), (1,))),
-    3: (((2, 3, 4, 5), (0, 1)), ((0, 1, 4, 5), (2, 3)), ((0, 1, 2, 3), (4, 5))),
-    4: (
-        ((3, 4, 5, 6), (0, 1, 2)),
-        ((0, 1, 4, 5), (2, 3, 6)),
-        ((0, 1, 2, 3), (4, 5, 6)),
-        ((1, 2, 5, 6), (3, 4, 0)),
-    ),
-}
-LUT_BITS[5] = LUT_BITS[4]
-"""By rate, then table: the bits of an index for the parities and for the lo bits; rate 5 leaves out the top one."""
+LUT_BITS_2 = ((0, 1, 2, 3, 4), (0, 1, 2, 3, 5), (2, 3, 4, 5, 0), (2, 3, 4, 5, 1))
+"""At rate 2, by vector: the bits of a byte that are the index."""
 
 
 def parity_taps(parity: int, k: int) -> int:
@@ -99,12 +78,12 @@ def lo_matrices(fmt: tcq.TcqFormat, mirrored: bool = False) -> list[int]:
     return matrices
 
 
-def parity_matrices(offset: int, rate: int) -> list[int]:
-    """Matrices for 64 bytes, halves alike, that make the parities of vectors i and i + 2 of HALVES; i = 0, 1."""
-    by_k, bits = path_matrices(offset), PARITY_BITS[rate]
+def parity_matrices(offset: int) -> list[int]:
+    """Matrices for 64 bytes, halves alike: parities of vector i of HALVES in the low nibble, of i + 2 in the other."""
+    by_k = path_matrices(offset)
     return [
         affine_matrix(
-            {bits[v][p]: matrix_rows(by_k[HALVES[v][half]])[p] for v in (i, i + 2) for p in range(tcq.N_PARITIES)}
+            {4 * n + p: matrix_rows(by_k[HALVES[i + 2 * n][half]])[p] for n in range(2) for p in range(tcq.N_PARITIES)}
         )
         for i in range(2)
         for half in range(2)
@@ -124,14 +103,13 @@ def single_matrices(rate: int) -> list[int]:
     ]
 
 
-def permuted_level_tables(rate: int) -> list[int]:
-    """Biased levels by the indices whose bits LUT_BITS names, table after table; 64 or 128 entries each."""
-    levels = []
-    for z_bits, lo_bits in LUT_BITS[rate]:
-        for index in range(128 if rate >= 4 else 64):
-            natural = sum((index >> bit & 1) << i for i, bit in enumerate(z_bits + lo_bits))
-            levels.append(tcq.LEVELS[rate][natural] + LEVEL_BIAS)
-    return levels
+def permuted_level_tables() -> list[int]:
+    """Biased levels of rate 2 by bytes whose bits LUT_BITS_2 names, table after table of 64."""
+    return [
+        tcq.LEVELS[2][sum((index >> bit & 1) << i for i, bit in enumerate(bits))] + LEVEL_BIAS
+        for bits in LUT_BITS_2
+        for index in range(64)
+    ]
 
 
 def nibble_tables(outputs: list[tuple[int, int]], n_nibbles: int) -> list[int]:
@@ -227,13 +205,10 @@ def render() -> str:
             for name, fmt in with_lo
             if fmt.block_size == 64 and fmt.rate < 5
         ),
-        "// for 64 bytes whose halves are sub-blocks of 256: path byte, previous path byte, lo bit outside pairs ->\n"
-        "// parts of the indices of the vectors i and i + 2; i = 0, 1 (kernel_header.py: HALVES, PARITY_BITS)\n"
-        + "".join(
-            matrices(f"tcq{rate}_parity_{part}", parity_matrices(offset, rate))
-            for rate in tcq.LEVELS
-            for part, offset in (("cur", CUR), ("prev", PREV))
-        )
+        "// for 64 bytes whose halves are sub-blocks of 256: path byte, previous path byte -> parities of the vectors\n"
+        "// i and i + 2; i = 0, 1; lo bit stored alone -> bits of indices (kernel_header.py: HALVES, SINGLE_BITS)\n"
+        + matrices("tcq_parity_cur", parity_matrices(CUR))
+        + matrices("tcq_parity_prev", parity_matrices(PREV))
         + "".join(matrices(f"tcq{rate}_single", single_matrices(rate)) for rate in SINGLE),
         "// XOR of [nibble] over prev.lo, prev.hi, cur.lo: parities of k + 1 | of k << 4, for k = 0 and k = 2\n"
         + nibbles("tcq_nibble_pair", parities_of_pairs(pair_order(256)[:2], 3)),
@@ -246,14 +221,8 @@ def render() -> str:
             c_table(f"uint8_t tcq{rate}_lut[{min(len(levels), 128)}]", [level + LEVEL_BIAS for level in levels[:128]])
             for rate, levels in tcq.LEVELS.items()
         ),
-        "// the same by permuted indices (kernel_header.py: LUT_BITS)\n"
-        + "".join(
-            c_table(
-                f"uint8_t tcq{rate}_lut_permuted[{len(tables)}*{128 if rate >= 4 else 64}]",
-                permuted_level_tables(rate),
-            )
-            for rate, tables in LUT_BITS.items()
-        ),
+        "// rate 2 by bytes with the index at other bits (kernel_header.py: LUT_BITS_2)\n"
+        + c_table("uint8_t tcq2_lut_permuted[4*64]", permuted_level_tables()),
         "// sizes of levels by mirrored index; chained: by 16, each but the first XORed with the one before\n"
         + "".join(nibbles(f"tcq{rate}_sizes", sizes(rate)) for rate in (3, 4, 5))
         + "".join(nibbles(f"tcq{rate}_sizes_chained", chained(sizes(rate))) for rate in (2, 3, 4, 5)),

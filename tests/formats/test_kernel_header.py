@@ -47,15 +47,13 @@ def test_parity_matrices_serve_two_vectors() -> None:
     for fmt in (fmt for fmt in types.TCQ_FORMATS.values() if fmt.block_size == 256):
         block = rng.integers(0, 256, (1, fmt.type_size), np.uint8)
         index = tcq.level_indices(fmt, block)[0]
-        cur, prev = (
-            kernel_header.parity_matrices(offset, fmt.rate) for offset in (kernel_header.CUR, kernel_header.PREV)
-        )
-        for i, bits in enumerate(kernel_header.PARITY_BITS[fmt.rate]):
-            for half, k in enumerate(kernel_header.HALVES[i]):
+        cur, prev = (kernel_header.parity_matrices(offset) for offset in (kernel_header.CUR, kernel_header.PREV))
+        for i, halves in enumerate(kernel_header.HALVES):
+            for half, k in enumerate(halves):
                 at = 8 * (i & 1) + 4 * half
                 for y in range(32):
                     byte = apply(cur[at], int(block[0, y])) ^ apply(prev[at], int(block[0, (y - 1) % 32]))
-                    assert [byte >> bit & 1 for bit in bits] == [index[32 * k + y] >> p & 1 for p in range(4)]
+                    assert byte >> (4 if i >= 2 else 0) & 15 == index[32 * k + y] & 15
 
 
 def test_single_matrices_bring_the_lo_bit_outside_pairs() -> None:
@@ -76,13 +74,12 @@ def test_single_matrices_bring_the_lo_bit_outside_pairs() -> None:
 
 
 def test_permuted_level_tables_hold_the_levels() -> None:
-    for rate, tables in kernel_header.LUT_BITS.items():
-        found = np.array(kernel_header.permuted_level_tables(rate)).reshape(len(tables), -1)
-        for table, (z_bits, lo_bits) in zip(found, tables, strict=True):
-            for natural, level in enumerate(tcq.LEVELS[rate][: 1 << len(z_bits + lo_bits)]):
-                place = sum((natural >> i & 1) << bit for i, bit in enumerate(z_bits + lo_bits))
-                others = [v for v in range(len(table)) if v & sum(1 << bit for bit in z_bits + lo_bits) == place]
-                assert {int(table[v]) for v in others} == {level + kernel_header.LEVEL_BIAS}
+    found = np.array(kernel_header.permuted_level_tables()).reshape(-1, 64)
+    for table, bits in zip(found, kernel_header.LUT_BITS_2, strict=True):
+        for natural, level in enumerate(tcq.LEVELS[2]):
+            place = sum((natural >> i & 1) << bit for i, bit in enumerate(bits))
+            others = [v for v in range(64) if v & sum(1 << bit for bit in bits) == place]
+            assert {int(table[v]) for v in others} == {level + kernel_header.LEVEL_BIAS}
 
 
 def test_sizes_and_signs_are_the_levels() -> None:

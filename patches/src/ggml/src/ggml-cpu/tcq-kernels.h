@@ -52,9 +52,11 @@ typedef struct {
     ptrdiff_t ahead; // bytes from a block of weights to the one to prefetch meanwhile
 } tcq_column;
 
-// blocks of 64 have one slot
+// what multiply needs to know of a block's slots, of which blocks of 64 have one
 typedef struct {
-    int16_t position[3], value[3];
+    int32_t group[3]; // of four weights
+    int32_t shift[3]; // that brings the slot's byte of the group to the top
+    int32_t value[3]; // 16 bits; those above are zero
 } tcq_slots;
 
 // 16 decoded rows, block by block

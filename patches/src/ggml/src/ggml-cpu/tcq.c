@@ -145,8 +145,10 @@ void tcq_unpack_row(const tcq_kernels * kernels, const tcq_format * f, const uin
         unpack(x, tile->levels + (size_t) i*f->block_size);
         tile->d[i] = tcq_block_scale(f, x);
         for (int slot = 0; slot < tcq_n_slots(f->block_size); ++slot) {
-            tile->slots[i].position[slot] = (int16_t) tcq_slot_position(f->block_size, slots, slot);
-            tile->slots[i].value   [slot] = f->slots[tcq_slot_index(f->block_size, slots, slot)];
+            const int position = tcq_slot_position(f->block_size, slots, slot);
+            tile->slots[i].group[slot] = position/4;
+            tile->slots[i].shift[slot] = 24 - 8*(position % 4);
+            tile->slots[i].value[slot] = (uint16_t) f->slots[tcq_slot_index(f->block_size, slots, slot)];
         }
     }
 }

@@ -317,11 +317,10 @@ enum { TCQ_ROWS = 4 }; // at a time
 TCQ_INLINE void tcq_finish_block(int32x4_t acc, const tcq_tile * tile, int n_slots, const tcq_panel_block * y, int row, int i, float * c) {
     const tcq_slots * slots = &tile->slots[row];
     for (int j = 0; j < n_slots; ++j) {
-        const int       p = slots->position[j];
-        const int32x4_t q = vreinterpretq_s32_s8(vld1q_s8(y->q + 4*(TCQ_PANEL*(p >> 2) + 4*i)));
-        // byte p & 3 of every column as int32
-        const int32x4_t v = vshrq_n_s32(vshlq_s32(q, vdupq_n_s32(24 - 8*(p & 3))), 24);
-        acc = vmlaq_n_s32(acc, v, slots->value[j]);
+        const int32x4_t q = vreinterpretq_s32_s8(vld1q_s8(y->q + 4*(TCQ_PANEL*slots->group[j] + 4*i)));
+        // the slot's byte of every column as int32
+        const int32x4_t v = vshrq_n_s32(vshlq_s32(q, vdupq_n_s32(slots->shift[j])), 24);
+        acc = vmlaq_n_s32(acc, v, (int16_t) slots->value[j]);
     }
     const float32x4_t d = vmulq_n_f32(vld1q_f32(y->d + 4*i), tile->d[row]);
     vst1q_f32(c + 4*i, vfmaq_f32(vld1q_f32(c + 4*i), vcvtq_f32_s32(acc), d));

@@ -670,11 +670,10 @@ TCQ_INLINE void tcq_unpack_64(int rate, const uint8_t * x, uint8_t * levels) {
 //
 
 TCQ_INLINE __m256i tcq_add_slot(__m256i acc, const tcq_panel_block * panel, int half, const tcq_slots * slots, int i) {
-    const int     p = slots->position[i];
-    const __m256i q = tcq_load(panel->q + 4*(TCQ_PANEL*(p >> 2) + 8*half));
-    // byte p & 3 of every column as int32; its high half meets the zero high half of the value
-    const __m256i v = _mm256_srai_epi32(_mm256_sllv_epi32(q, _mm256_set1_epi32(24 - 8*(p & 3))), 24);
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(v, _mm256_set1_epi32((uint16_t) slots->value[i])));
+    const __m256i q = tcq_load(panel->q + 4*(TCQ_PANEL*slots->group[i] + 8*half));
+    // the slot's byte of every column as int32; its high half meets the zero high half of the value
+    const __m256i v = _mm256_srai_epi32(_mm256_sllv_epi32(q, _mm256_set1_epi32(slots->shift[i])), 24);
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(v, _mm256_set1_epi32(slots->value[i])));
 }
 
 static void tcq_multiply(const tcq_tile * tile, const void * panel, float c[TCQ_TILE][TCQ_PANEL]) {

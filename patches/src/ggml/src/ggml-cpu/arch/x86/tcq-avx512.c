@@ -40,31 +40,36 @@ TCQ_INLINE __m512i tcq_xor3(__m512i a, __m512i b, __m512i c) {
     return _mm512_ternarylogic_epi64(a, b, c, 0x96);
 }
 
-// a where mask is set, else b
-TCQ_INLINE __m512i tcq_select(__m512i mask, __m512i a, __m512i b) {
-    return _mm512_ternarylogic_epi64(b, a, mask, 0xd8);
-}
-
 // level + 64 -> 64 - level where negate is set
 TCQ_INLINE __m512i tcq_negate_where(__mmask64 negate, __m512i level) {
     return _mm512_mask_sub_epi8(level, negate, _mm512_set1_epi8((char) (2*TCQ_BIAS)), level);
 }
 
-// permutations look at as many bits as the table has entries for
-TCQ_INLINE __m512i tcq_lookup(int rate, const uint8_t * lut, __m512i index) {
-    return rate <= 3 ? _mm512_permutexvar_epi8(index, _mm512_load_si512(lut)) :
-                       _mm512_permutex2var_epi8(_mm512_load_si512(lut), index, _mm512_load_si512(lut + 64));
+// permutations look at as many bits as there are entries
+TCQ_INLINE __m512i tcq_lookup_128(const uint8_t * table, __m512i index) {
+    return _mm512_permutex2var_epi8(_mm512_load_si512(table), index, _mm512_load_si512(table + 64));
+}
+
+// rates 1 to 4: level + 64. No bits but the index's have to be zero
+TCQ_INLINE __m512i tcq_levels_by_index(int rate, __m512i index) {
+    switch (rate) {
+        case 1:  return _mm512_permutexvar_epi8(index, _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *) tcq1_lut)));
+        case 2:  return _mm512_permutexvar_epi8(index, tcq_load_32_twice(tcq2_lut));
+        case 3:  return _mm512_permutexvar_epi8(index, _mm512_load_si512(tcq3_lut));
+        default: return tcq_lookup_128(tcq4_lut, index);
+    }
 }
 
 //
 // blocks of 256. Vector i of four has in its halves the two sub-blocks whose stored pairs of bits begin at bit 2i of a
-// byte: i ^ 1 and the fourth after it. The vectors i and i + 2 share the bytes that the affine transforms make
+// byte: i ^ 1 and the fourth after it. The parities of the vectors i and i + 2 are nibbles of the bytes that the affine
+// transforms make
 //
 
 typedef struct {
-    __m512i parities[2]; // of the vectors i, i + 2
+    __m512i parities[2]; // of the vectors i, i + 2: a nibble each
     __m512i pairs[2];    // rates 3 to 5: bytes with a pair of lo bits for each vector; rate 5 has two
-    __m512i single[2];   // rates 2, 4 and 5: lo bit 0, or 2, where the indices want it; rate 2 has one vector for all
+    __m512i single[2];   // rates 2 and 4: a lo bit stored alone, where indices want it; rate 2 has one vector for all
 } tcq_planes;
 
 TCQ_INLINE __m512i tcq_affine(__m512i v, const uint64_t * matrices, int i) {
@@ -81,66 +86,72 @@ TCQ_INLINE tcq_planes tcq_load_planes(int rate, const uint8_t * x) {
 
     tcq_planes p;
     for (int i = 0; i < 2; ++i) {
-        p.parities[i] = _mm512_xor_si512(tcq_affine(cur,  TCQ_BY_RATE(rate, _parity_cur),  i),
-                                         tcq_affine(prev, TCQ_BY_RATE(rate, _parity_prev), i));
+        p.parities[i] = _mm512_xor_si512(tcq_affine(cur, tcq_parity_cur, i), tcq_affine(prev, tcq_parity_prev, i));
+    }
+    if (rate == 2) {
+        p.single[0] = tcq_affine(tcq_load_32_twice(x + 32), tcq2_single, 0);
     }
     if (rate >= 3) {
         p.pairs[0] = _mm512_loadu_si512(x + 32);
     }
-    if (rate == 2) {
-        p.single[0] = tcq_affine(tcq_load_32_twice(x + 32), tcq2_single, 0);
-    } else if (rate == 4) {
+    if (rate == 4) {
         const __m512i lo = tcq_load_32_twice(x + 96);
         p.single[0] = tcq_affine(lo, tcq4_single, 0);
         p.single[1] = tcq_affine(lo, tcq4_single, 1);
-    } else if (rate == 5) {
-        p.pairs[1]  = _mm512_loadu_si512(x + 96);
-        p.single[0] = tcq_affine(p.pairs[1], tcq5_single, 0);
-        p.single[1] = tcq_affine(p.pairs[1], tcq5_single, 1);
+    }
+    if (rate == 5) {
+        p.pairs[1] = _mm512_loadu_si512(x + 96);
     }
     return p;
 }
 
-// lo bits of a weight in place of those of the index
-TCQ_INLINE __m512i tcq_insert(int bits, __m512i lo, __m512i index) {
-    return tcq_select(_mm512_set1_epi8(bits), lo, index);
+// bits of `from` in place of those of v
+TCQ_INLINE __m512i tcq_insert(int bits, __m512i from, __m512i v) {
+    return _mm512_ternarylogic_epi64(v, from, _mm512_set1_epi8((char) bits), 0xd8);
 }
 
 // level + 64 of vector i
 TCQ_INLINE __m512i tcq_levels(int rate, const tcq_planes * p, int i) {
-    const __m512i v = p->parities[i & 1], a = p->pairs[0];
+    const __m512i v = p->parities[i & 1], a = p->pairs[0], b = p->pairs[1];
 
-    if (rate == 1) {
-        return tcq_lookup(1, tcq1_lut_permuted + 64*(i >> 1), i < 2 ? v : _mm512_srli_epi16(v, 2));
-    }
     if (rate == 2) {
         static const char bit[4] = { 0x10, 0x20, 0x04, 0x08 };
         const __m512i index = tcq_insert(bit[i], p->single[0], v);
-        return tcq_lookup(2, tcq2_lut_permuted + 64*i, i < 2 ? index : _mm512_srli_epi16(index, 2));
+        return _mm512_permutexvar_epi8(i < 2 ? index : _mm512_srli_epi16(index, 2), _mm512_load_si512(tcq2_lut_permuted + 64*i));
+    }
+    const __m512i parities = i < 2 ? v : _mm512_srli_epi16(v, 4);
+    if (rate == 1) {
+        return tcq_levels_by_index(1, parities);
     }
     if (rate == 3) {
+        const __m512i pair = i == 0 ? _mm512_slli_epi16(a, 4) : i == 1 ? _mm512_slli_epi16(a, 2) : i == 2 ? a : _mm512_srli_epi16(a, 2);
+        return tcq_levels_by_index(3, tcq_insert(0x30, pair, parities));
+    }
+    // the lo bits one after the other, then where the index has them
+    __m512i lo;
+    if (rate == 4) {
+        const __m512i single = p->single[i & 1];
         switch (i) {
-            case 0:  return tcq_lookup(3, tcq3_lut_permuted,       tcq_insert(0x03, a, _mm512_srli_epi16(v, 2)));
-            case 1:  return tcq_lookup(3, tcq3_lut_permuted + 64,  tcq_insert(0x0c, a, v));
-            case 2:  return tcq_lookup(3, tcq3_lut_permuted + 128, tcq_insert(0x30, a, v));
-            default: return tcq_lookup(3, tcq3_lut_permuted + 64,  tcq_insert(0x0c, _mm512_srli_epi16(a, 4), _mm512_srli_epi16(v, 2)));
+            case 0:  lo = _mm512_slli_epi16(tcq_insert(0x04, single, a), 4); break;
+            case 1:  lo = _mm512_slli_epi16(tcq_insert(0x10, single, a), 2); break;
+            case 2:  lo = tcq_insert(0x40, single, a);                       break;
+            default: lo = tcq_insert(0x40, single, _mm512_srli_epi16(a, 2)); break;
+        }
+    } else {
+        const __m512i b_up = _mm512_slli_epi16(b, 2);
+        switch (i) {
+            case 0:  lo = _mm512_slli_epi16(tcq_insert(0x0c, b_up, a), 4); break;
+            case 1:  lo = _mm512_slli_epi16(tcq_insert(0x30, b_up, a), 2); break;
+            case 2:  lo = tcq_insert(0xc0, b_up, a);                       break;
+            default: lo = tcq_insert(0xc0, b, _mm512_srli_epi16(a, 2));    break;
         }
     }
-    const __m512i single = p->single[i & 1];
-    __m512i index;
-    switch (i) {
-        case 0:  index = tcq_insert(0x04, single, tcq_insert(0x03, a, _mm512_srli_epi16(v, 1)));                       break;
-        case 1:  index = tcq_insert(0x40, single, tcq_insert(0x0c, a, v));                                             break;
-        case 2:  index = tcq_insert(0x40, single, tcq_insert(0x30, a, v));                                             break;
-        default: index = tcq_insert(0x01, single, tcq_insert(0x18, _mm512_srli_epi16(a, 3), _mm512_srli_epi16(v, 1))); break;
-    }
+    const __m512i index = tcq_insert(0xf0, lo, parities);
     if (rate == 4) {
-        return tcq_lookup(4, tcq4_lut_permuted + 128*i, index);
+        return tcq_levels_by_index(4, index);
     }
-    // the top bit is stored as the upper one of a pair
-    const __mmask64 mirrored = _mm512_test_epi8_mask(p->pairs[1], _mm512_set1_epi8((char) (2 << 2*i)));
-    index = _mm512_mask_sub_epi8(index, mirrored, _mm512_set1_epi8(-1), index);
-    return tcq_negate_where(mirrored, tcq_lookup(5, tcq5_lut_permuted + 128*i, index));
+    const __mmask64 mirrored = _mm512_movepi8_mask(index);
+    return tcq_negate_where(mirrored, tcq_lookup_128(tcq5_lut, _mm512_mask_sub_epi8(index, mirrored, _mm512_set1_epi8(-1), index)));
 }
 
 // the 32 weights in the lower half of vector i; those in the upper half are 128 further on
@@ -206,17 +217,6 @@ TCQ_INLINE const uint64_t * tcq_affine_lo_64(int rate) {
     return rate == 2 ? tcq2_64_affine_lo : rate == 3 ? tcq3_64_affine_lo : rate == 4 ? tcq4_64_affine_lo : tcq5_64_affine_mirrored;
 }
 
-// level + 64; at rate 5 the index is mirrored
-TCQ_INLINE __m512i tcq_levels_by_index(int rate, __m512i index) {
-    switch (rate) {
-        case 1:  return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_load_si128((const __m128i *) tcq1_lut)), index);
-        case 2:  return _mm512_permutexvar_epi8(index, tcq_load_32_twice(tcq2_lut));
-        case 3:  return tcq_lookup(3, tcq3_lut, index);
-        case 4:  return tcq_lookup(4, tcq4_lut, index);
-        default: return tcq_negate_where(_mm512_movepi8_mask(index), tcq_lookup(5, tcq5_lut, index));
-    }
-}
-
 TCQ_INLINE __m512i tcq_affine_64(__m512i v, const uint64_t * m) {
     return _mm512_gf2p8affine_epi64_epi8(v, _mm512_load_si512(m), 0);
 }
@@ -240,7 +240,8 @@ TCQ_INLINE __m512i tcq_levels_64(int rate, const uint8_t * x) {
         const __m512i lo_1 = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) (x + (rate == 4 ? 16 : 24))));
         index = _mm512_xor_si512(index, tcq_affine_64(lo_1, tcq_affine_lo_64(rate) + 8));
     }
-    return tcq_levels_by_index(rate, index);
+    return rate < 5 ? tcq_levels_by_index(rate, index) :
+                      tcq_negate_where(_mm512_movepi8_mask(index), tcq_lookup_128(tcq5_lut, index)); // mirrored by the matrices
 }
 
 TCQ_INLINE void tcq_vec_dot_64(int rate, int n, float * s, const uint8_t * x, const block_q8_0 * y) {
@@ -377,11 +378,10 @@ TCQ_INLINE void tcq_dot_rows_64(int rate, const uint8_t * const x[TCQ_DOT_ROWS],
 //
 
 TCQ_INLINE __m512i tcq_add_slot(__m512i acc, const tcq_panel_block * panel, const tcq_slots * slots, int i) {
-    const int     p = slots->position[i];
-    const __m512i q = _mm512_loadu_si512(panel->q + 64*(p >> 2));
-    // byte p & 3 of every column as int32; its high half meets the zero high half of the value
-    const __m512i v = _mm512_srai_epi32(_mm512_sllv_epi32(q, _mm512_set1_epi32(24 - 8*(p & 3))), 24);
-    return _mm512_dpwssd_epi32(acc, v, _mm512_set1_epi32((uint16_t) slots->value[i]));
+    const __m512i q = _mm512_loadu_si512(panel->q + 64*slots->group[i]);
+    // the slot's byte of every column as int32; its high half meets the zero high half of the value
+    const __m512i v = _mm512_srai_epi32(_mm512_sllv_epi32(q, _mm512_set1_epi32(slots->shift[i])), 24);
+    return _mm512_dpwssd_epi32(acc, v, _mm512_set1_epi32(slots->value[i]));
 }
 
 static void tcq_multiply(const tcq_tile * tile, const void * panel, float c[TCQ_TILE][TCQ_PANEL]) {
