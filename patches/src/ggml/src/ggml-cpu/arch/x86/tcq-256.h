@@ -40,10 +40,6 @@ TCQ_INLINE __m256i tcq_high_nibbles(__m256i v) {
     return tcq_low_nibbles(_mm256_srli_epi16(v, 4));
 }
 
-TCQ_INLINE __m256i tcq_add_to_each(__m256i v, int n) {
-    return _mm256_add_epi8(v, _mm256_set1_epi8((char) n));
-}
-
 // from this rate on there are sizes and signs
 enum { TCQ_SIGNED_RATE = TCQ_GFNI ? 2 : 3 };
 
@@ -59,11 +55,12 @@ TCQ_INLINE const uint8_t * tcq_sizes_chained(int rate) {
 // rates 2 to 5, by mirrored index with its sign at bit 7
 TCQ_INLINE tcq_weights tcq_weights_by_index(int rate, __m256i index) {
     const uint8_t * table = tcq_sizes_chained(rate);
-    const __m256i   i     = _mm256_and_si256(index, _mm256_set1_epi8(0x7f));
+    __m256i         i     = _mm256_and_si256(index, _mm256_set1_epi8(0x7f));
 
     tcq_weights w = { tcq_lookup(table, i), _mm256_or_si256(index, _mm256_set1_epi8(1)) };
     for (int j = 1; j < 1 << (rate - 2); ++j) {
-        w.size = _mm256_xor_si256(w.size, tcq_lookup(table + 16*j, tcq_add_to_each(i, -16*j)));
+        i      = _mm256_sub_epi8(i, _mm256_set1_epi8(16));
+        w.size = _mm256_xor_si256(w.size, tcq_lookup(table + 16*j, i));
     }
     return w;
 }
