@@ -110,13 +110,13 @@ static __device__ __forceinline__ float vec_dot_tcq_q8(
 #define TCQ_MMVQ_MAX_WARPS 8
 #define TCQ_MMVQ_FEW_ROWS  2048
 
-// Measured on an H200. Rates 3 to 5 take one word at a time: their lookups are enough work to hide what a second word
+// Measured on an H200. Rates 4 and 5 take one word at a time: their lookups are enough work to hide what a second word
 // would share. With blocks of 64, four rows would touch more lines than two.
 template <ggml_type type, bool has_gate>
 struct tcq_mmvq_config {
     using T = tcq_traits<type>;
     static constexpr int  n_rows          = T::block_size == QK_TCQ ? 4 : 2;                // of a warp, side by side
-    static constexpr int  n_words         = T::block_size == QK_TCQ && !tcq_levels_in_shared(T::rate) ? 2 : 1; // of a lane at a time
+    static constexpr int  n_words         = T::block_size == QK_TCQ && T::rate < 4 ? 2 : 1; // of a lane at a time
     static constexpr int  lanes_per_row   = 32/n_rows;
     static constexpr int  lanes_per_block = T::n_words/n_words;
     static constexpr int  n_blocks        = lanes_per_row/lanes_per_block;                  // of a row at a time
