@@ -185,6 +185,16 @@ def test_two_slots_make_one_great_value(size: float) -> None:
     assert db(rows, tcq.dequantize(fmt, data)) > GAUSSIAN_DB["tcq3"]
 
 
+@pytest.mark.parametrize(("name", "least"), [("tcq2", 12.8), ("tcq3", 16.5), ("tcq5", 25.0)])
+def test_two_weights_far_beyond_all_others_are_both_kept(name: str, least: float) -> None:
+    """As in the embedding of a token that begins every text; a block has one great value."""
+    rng = np.random.default_rng(8)
+    rows = rng.standard_normal((40, 256)).astype(np.float32) / 50
+    for row in rows:
+        row[rng.choice(256, 2, replace=False)] = rng.choice((-1, 1), 2) * rng.uniform(0.6, 1.8, 2)
+    assert db(rows, encode(name, rows)) > least
+
+
 def test_a_dominant_channel_does_not_ruin_its_block() -> None:
     """Massive activations give one channel most of all importance; the others must not be left to chance."""
     rows = np.random.default_rng(4).standard_normal((32, 256)).astype(np.float32)

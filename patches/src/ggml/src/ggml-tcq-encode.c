@@ -309,6 +309,7 @@ static void tcq_analyze_block(tcq_encoder * e, const float * x, const float * im
     const int   most       = n == QK_TCQ ? f->slots[tcq_slot_index(n, 1 << 23, 0)] : f->slots[1];
     const float slot_scale = fabsf(x[e->candidates[0]])/(most + TCQ_MAX_LEVEL);
     e->first = tcq_nearest_scale(f, rms_scale > slot_scale ? rms_scale : slot_scale);
+    e->reach = tcq_nearest_scale(f, fabsf(x[e->candidates[1]])/(f->slots[0] + TCQ_MAX_LEVEL));
 }
 
 bool tcq_encode_block(tcq_encoder * e, const float * x, const float * importance) {
@@ -322,13 +323,18 @@ bool tcq_encode_block(tcq_encoder * e, const float * x, const float * importance
     const int first   = e->first;
     const int n_seams = is_256 ? 1 : 2; // short chains need more
 
-    // the refit of the first scale, its neighbours as long as they help, then other slots
+    // the refit of the first scale, a larger one if there may be two great weights (of which one can be a great value),
+    // neighbours as long as they help, then other slots
     bool tried[TCQ_SCALES] = { false };
     const int refit = tcq_nearest_scale(f, tcq_try(e, first, 0, n_seams));
     tried[first] = true;
     if (!tried[refit]) {
         tcq_try(e, refit, 0, n_seams);
         tried[refit] = true;
+    }
+    if (is_256 && e->reach > first && !tried[e->reach]) {
+        tcq_try(e, e->reach, 0, n_seams);
+        tried[e->reach] = true;
     }
     for (int move = 0; move < TCQ_MOVES; ++move) {
         const int center = e->scale;

@@ -168,6 +168,7 @@ struct tcq_encoder {
     float    norm;
     float    unit;
     int      first;                       // scale
+    int      reach;                       // likewise
     uint8_t  candidates[TCQ_CANDIDATES];
     tcq_slot found [TCQ_CANDIDATES];      // a slot for each, before they are ranked
     tcq_slot best_slots[TCQ_CANDIDATES];
@@ -687,6 +688,7 @@ TCQ_DEVICE void tcq_analyze_block(tcq_encoder * e) {
         const int   most       = n == QK_TCQ ? t->slots[tcq_slot_index(n, 1 << 23, 0)] : t->slots[1];
         const float slot_scale = tcq_div(fabsf(e->x[e->candidates[0]]), (float) (most + TCQ_MAX_LEVEL));
         e->first = tcq_nearest_scale(t, rms_scale > slot_scale ? rms_scale : slot_scale);
+        e->reach = tcq_nearest_scale(t, tcq_div(fabsf(e->x[e->candidates[1]]), (float) (t->slots[0] + TCQ_MAX_LEVEL)));
     }
     TCQ_BARRIER();
 }
@@ -707,8 +709,12 @@ TCQ_DEVICE bool tcq_encode_block(tcq_encoder * e) {
     if (refit != first) {
         tcq_try(e, refit, 0, n_seams);
     }
-    int tried[2 + 2*TCQ_MOVES] = { first, refit };
+    int tried[3 + 2*TCQ_MOVES] = { first, refit };
     int n_tried = 2;
+    if (is_256 && e->reach > first && e->reach != refit) {
+        tcq_try(e, e->reach, 0, n_seams);
+        tried[n_tried++] = e->reach;
+    }
     for (int move = 0; move < TCQ_MOVES; ++move) {
         const int center = e->scale;
         for (int scale = center - 1; scale <= center + 1; scale += 2) {
