@@ -77,7 +77,8 @@ def test_files_results_and_page(whole):
     assert 0 < klds[0] < klds[1]
     assert predicted[0] < predicted[1]
     results = results_of(outs)
-    assert [model["role"] for model in results["models"]] == ["base", "noise-floor", "quant", "quant"]
+    assert {model["role"] for model in results["models"][:-2]} == {"base", "noise-floor"}
+    assert [model["role"] for model in results["models"][-2:]] == ["quant", "quant"]
     assert results["command"] == "gguf-golf sweep ..."
     assert outs[0].with_suffix(".html").is_file()
     assert said[0].startswith("[1/6] converting")
