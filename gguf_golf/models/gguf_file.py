@@ -44,7 +44,6 @@ def open_gguf(path: Path, *, allow_requantize: bool) -> Model:
     Raises InputError for a damaged, foreign, big-endian or incomplete file, and for a quantized one unless
     `allow_requantize`.
     """
-    register_with_gguf()
     metadata: list[MetadataField] = []
     tensors: list[LazyTensor] = []
     for part, reader in _parts(path):
@@ -128,6 +127,7 @@ def _split(reader: GGUFReader, key: str) -> int | None:
 
 def read_gguf(path: Path) -> GGUFReader:
     """A reader for any GGUF file, however damaged: InputError where it cannot be read, never a loop or a traceback."""
+    register_with_gguf()
     try:
         reader = _Reader(path)
     except Exception as error:  # a hostile file can make the parser fail in any way; each of them means the same

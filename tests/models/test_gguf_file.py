@@ -1,5 +1,8 @@
 """GGUF sources: copied exactly, refused when quantized or damaged, never a crash on a hostile file."""
 
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
@@ -18,6 +21,14 @@ from tests.models.conftest import small_model_file, write_gguf
 @pytest.fixture(scope="module")
 def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_model_file(tmp_path_factory.mktemp("gguf") / "small.gguf")
+
+
+def test_a_fresh_process_reads_our_types(tiny: Callable[[str], Path]) -> None:
+    # gguf-py has to be taught them, which other tests of this process have done
+    command = [sys.executable, "-m", "gguf_golf", "inspect", tiny("tcq2")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "tcq2" in done.stdout
 
 
 def test_every_kind_of_metadata_is_copied(small_file: Path) -> None:
