@@ -191,14 +191,14 @@ class Case:
         return row
 
     def worth_measuring(self) -> list[str]:
-        """The mixes that lie between the budgets, or next to them."""
+        """The mixes that lie between the budgets or next to them, the largest first."""
         tensors = [tensor for tensor in open_model(self.base).tensors if is_quantizable(tensor)]
         weights = sum(math.prod(tensor.shape) for tensor in tensors)
         bpw = {
             name: sum(math.prod(t.shape) * types.get(chosen[t.name]).bpw for t in tensors) / weights
             for name, chosen in self.case()["mixes"].items()
         }
-        return [name for name, bits in bpw.items() if bits <= 1.15 * max(self.settings.bits)]
+        return sorted((name for name in bpw if bpw[name] <= 1.15 * max(self.settings.bits)), key=lambda n: -bpw[n])
 
     def _sensitivity(self, kind: str) -> Path:
         return self.folder / f"sensitivity-{kind}.json"
