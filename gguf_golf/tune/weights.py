@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from gguf_golf.encode import Encoder, Guidance, Guide
+from gguf_golf.encode.cuda import CudaEncoder
 from gguf_golf.encode.magnitude import HARMLESS, OutOfRangeError, encode_in_range, largest, within
 from gguf_golf.formats.types import QuantType
 from gguf_golf.models import LazyTensor
@@ -104,6 +105,11 @@ class Matrix:
         assert self.latent is not None
         if self.device == "cpu":
             self._encode(self.latent.numpy(), guide, encoder)
+        elif isinstance(encoder, CudaEncoder) and self.quant_type.tcq and within(_peak(self.latent), HARMLESS):
+            torch.cuda.synchronize()
+            for span, guidance in self._experts(guide):
+                self.data[span] = torch.from_numpy(encoder.encode(self.latent[span], self.quant_type, guidance))
+            self.stored = decode(self.data, self.quant_type, self.shape, self.device, encoder.threads)
         else:
             # pinned memory is many times faster to copy to and from, and torch keeps it for the next time
             self._encode(torch.empty(self.shape, pin_memory=True).copy_(self.latent).numpy(), guide, encoder)
@@ -267,6 +273,10 @@ class Student:
             own = self.parameters[link.parameter].detach().float().cpu().numpy()
             norms[name] = (own * np.float32(link.scale) + np.float32(link.offset)).astype(np.float32)
         return Content({matrix.tensor.name: matrix.data.cpu().numpy().copy() for matrix in self.matrices}, norms)
+
+
+def _peak(rows: torch.Tensor) -> float:
+    return float(rows.abs().max())
 
 
 def _groups(matrices: Sequence[Matrix]) -> Iterator[list[Matrix]]:
