@@ -4,8 +4,8 @@
     python eval/tuning.py table OUT
 
 JOBS.toml lists `[[job]]`s in order of priority, each with `model` (a Hugging Face folder), `type` or `recipe`, and as
-they are wanted `tokens`, `only_norms`, `text`, `imatrix` and `start` (paths from where the command runs). Each writes
-one line to OUT/rows.jsonl as soon as it is done; what is there already is not done again.
+they are wanted `tokens`, `batch_tokens`, `only_norms`, `window`, `text`, `imatrix` and `start` (paths from where the
+command runs). Each writes one line to OUT/rows.jsonl as soon as it is done; what is there already is not done again.
 """
 
 import json
@@ -69,6 +69,7 @@ def row_of(
         _path(job.get("start")),
         job.get("window"),
         job.get("tokens", Settings.tokens),
+        batch_tokens=job.get("batch_tokens"),
         only_norms=job.get("only_norms", False),
         device=device,
     )

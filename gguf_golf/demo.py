@@ -11,6 +11,7 @@ from typing import Any
 
 from gguf_golf import texts
 from gguf_golf.calibrate.collect import collect
+from gguf_golf.errors import InputError
 from gguf_golf.evaluate.evaluate import evaluate
 from gguf_golf.evaluate.on_text import TextSettings
 from gguf_golf.evaluate.results import document, write_json
@@ -18,11 +19,14 @@ from gguf_golf.evaluate.table import results_table
 from gguf_golf.quantize.convert import convert
 from gguf_golf.quantize.job import Job
 from gguf_golf.report import write_report
+from gguf_golf.tune import require_extra
+from gguf_golf.tune.settings import Settings
 
 # ours, each beside mainline's types of the nearest size
 TYPES = ("tcq2", "tcq3", "tcq4", "tcq5", "iq2_s", "q2_k", "iq3_s", "q3_k", "iq4_xs", "q4_k", "q5_k")
 CALIBRATION_CHUNKS = 64
 CHUNKS = 40
+TUNED_TYPE, TUNED_TOKENS = "q2_k", 20_480
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ def demo(out: Path, say: Callable[[str], None]) -> Demo:
         quants.append(out / f"golf-tiny-{name}.gguf")
         say(f"converting every linear layer to {name}, the embedding to q6_k")
         convert(texts.DATA / "golf-tiny", quants[-1], type_name=name, job=Job(imatrix=importance))
+    if (tuned := _tuned(out, importance, say)) is not None:
+        quants.append(tuned)
     text = TextSettings(texts.EVALUATION, n_chunks=CHUNKS)
     say(f"measuring all of them against the 16-bit file, on {CHUNKS} chunks of {text.file.name}")
     measured = evaluate(base, quants, text, noise_floor=True)
@@ -55,3 +61,25 @@ def demo(out: Path, say: Callable[[str], None]) -> Demo:
     write_json(found, results)
     verdict = write_report([results], page)
     return Demo(f"{results_table(measured)}\n\n{verdict.as_text()}", found, page)
+
+
+def _tuned(out: Path, importance: Path, say: Callable[[str], None]) -> Path | None:
+    """TUNED_TYPE again, tuned for a few steps; None without the extra `tune`."""
+    try:
+        require_extra()
+    except InputError as error:
+        say(f"no file is tuned: {error}")
+        return None
+    from gguf_golf.tune.tune import tune  # an extra
+
+    path = out / f"golf-tiny-{TUNED_TYPE}-tuned.gguf"
+    say(f"tuning {TUNED_TYPE} on {TUNED_TOKENS:,} tokens of {texts.CALIBRATION.name}")
+    tune(
+        texts.DATA / "golf-tiny",
+        path,
+        type_name=TUNED_TYPE,
+        embedding_type="q6_k",
+        settings=Settings((texts.CALIBRATION,), tokens=TUNED_TOKENS, n_ctx=256, batch_tokens=1024),
+        job=Job(imatrix=importance, force=True, progress=False),
+    )
+    return path

@@ -71,3 +71,9 @@ def test_missing_guidance_is_told(guide: Guide) -> None:
 def test_devices_are_named() -> None:
     with pytest.raises(InputError, match=f"'tpu' to encode on; devices are {', '.join(DEVICES)}"):
         open_encoder("tpu")
+
+
+def test_experts_are_known_by_how_many_tokens_they_got(guide: Guide) -> None:
+    assert guide.routed(EXPERTS, 2).tolist() == [0, 2]
+    assert guide.routed("blk.0.attn_q.weight", 1).tolist() == [1]
+    assert guide.routed("unknown", 3).tolist() == [1, 1, 1]

@@ -22,6 +22,7 @@ from gguf_golf.evaluate.file_result import file_result
 from gguf_golf.formats import types
 from gguf_golf.quantize.cached import as_gguf
 from gguf_golf.quantize.convert import convert
+from gguf_golf.quantize.inspect import inspect
 from gguf_golf.quantize.job import Job
 from gguf_golf.runtime.session import LoadedModel
 from gguf_golf.tune import train
@@ -83,6 +84,7 @@ def test_a_tuned_file_has_the_size_of_the_untuned_one_and_less_divergence(
     before, after = tensors(plain), tensors(out)
     assert {name: len(data) for name, data in before.items()} == {name: len(data) for name, data in after.items()}
     assert 0 < out.stat().st_size - plain.stat().st_size < METADATA_BYTES
+    assert (inspect(out).needs is None) == (type_name == "q2_k")
     assert before["token_embd.weight"] == after["token_embd.weight"]
     assert before["blk.0.attn_q.weight"] != after["blk.0.attn_q.weight"]
     assert before["blk.0.attn_norm.weight"] != after["blk.0.attn_norm.weight"]
