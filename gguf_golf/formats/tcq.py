@@ -28,7 +28,7 @@ MAX_LEVEL = 63
 """What the SIMD kernels are made for: 64 + level fits an unsigned byte whose products with int8 cannot saturate."""
 
 SLOT_MULTIPLE, GREAT_MULTIPLES, SLOT_MULTIPLES_64 = 3, (8, 24), (3, 8)
-"""What slots add, in units of `level_rms`: a slot of a 256-block, two slots at one position, the slot of a 64-block."""
+"""What slots add, in units of `level_rms`: an ordinary slot of a 256-block, a great value, the slot of a 64-block."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Rate:
 
     @property
     def great(self) -> tuple[int, ...]:
-        """What two slots of a 256-block at one position add or subtract together."""
+        """What a great value of a 256-block adds or subtracts, by the bit that chooses."""
         return tuple(round(multiple * self.level_rms) for multiple in GREAT_MULTIPLES)
 
     @property
@@ -257,9 +257,9 @@ def level_indices(fmt: TcqFormat, blocks: NDArray[np.uint8]) -> NDArray[np.int64
 def slot_values(fmt: TcqFormat) -> NDArray[np.int16]:
     """What the slots add, in level units, by what their fields say: [32, 3] of 256-blocks, [4, 1] of 64-blocks.
 
-    The row of a 256-block is signs | no_gap1 << 3 | no_gap2 << 4: bit i of `signs` is set if slot i is negative, and a
-    gap of 0 makes one great value of the slots on both sides of it, the first gap before the second: the first slot's
-    sign is its sign, the second slot's sign its magnitude. The row of a 64-block is bits 6-7 of the slot byte.
+    The row of a 256-block is signs | no_gap1 << 3 | no_gap2 << 4: bit i of `signs` is set if slot i is negative. If
+    gap 1 is 0, slot 0 is a great value, whose magnitude slot 1's sign chooses. Else, if gap 2 is 0, slots 0 and 1 are
+    great values, whose magnitude slot 2's sign chooses. The row of a 64-block is bits 6-7 of the slot byte.
     """
     row = RATES[fmt.rate]
     if fmt.block_size == 64:
@@ -268,10 +268,10 @@ def slot_values(fmt: TcqFormat) -> NDArray[np.int16]:
     for at in range(32):
         negative = [at >> slot & 1 for slot in range(3)]
         values[at] = [-row.slot if negative[slot] else row.slot for slot in range(3)]
-        if at >> 3:
-            first = 0 if at & 8 else 1
-            great = row.great[negative[first + 1]]
-            values[at, first : first + 2] = (-great if negative[first] else great), 0
+        if at & 8:
+            values[at, :2] = row.great[negative[1]] * (-1 if negative[0] else 1), 0
+        elif at & 16:
+            values[at] = [row.great[negative[2]] * (-1 if negative[slot] else 1) for slot in range(2)] + [0]
     return values
 
 

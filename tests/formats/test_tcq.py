@@ -67,8 +67,8 @@ def spec_side(rate: int, block_size: int, side: int, weights: list[int]) -> tupl
             weights[at[0]] += signs[0] * round((8 if signs[1] == 1 else 24) * sigma)
             weights[at[2]] += signs[2] * round(3 * sigma)
         elif gap2 == 0:
-            weights[at[0]] += signs[0] * round(3 * sigma)
-            weights[at[1]] += signs[1] * round((8 if signs[2] == 1 else 24) * sigma)
+            for slot in range(2):
+                weights[at[slot]] += signs[slot] * round((8 if signs[2] == 1 else 24) * sigma)
         else:
             for slot in range(3):
                 weights[at[slot]] += signs[slot] * round(3 * sigma)
@@ -97,7 +97,7 @@ def test_decodes_as_specified(name: str, fmt: tcq.TcqFormat) -> None:
 
 @pytest.mark.parametrize("rate", tcq.RATES)
 def test_slots_meet_as_specified(rate: int) -> None:
-    """Every way in which gaps of 0 make a great value, the position wrapping around."""
+    """Every way in which gaps of 0 make great values, positions wrapping around."""
     fmt = tcq.TcqFormat(rate, 256)
     for gaps in ((0, 0), (0, 100), (100, 0), (100, 100)):
         for signs in range(8):

@@ -168,7 +168,7 @@ def test_slots_go_where_three_outliers_are() -> None:
 
 @pytest.mark.parametrize("size", [9.0, 25.0])
 def test_two_slots_make_one_great_value(size: float) -> None:
-    """With its sign, and with the third slot before it or behind it."""
+    """With its sign."""
     rng = np.random.default_rng(7)
     rows = rng.standard_normal((200, 256)).astype(np.float32)
     at, sign = rng.integers(0, 256, 200), rng.choice([-1, 1], 200)
@@ -178,16 +178,15 @@ def test_two_slots_make_one_great_value(size: float) -> None:
     positions, choice = tcq.slot_fields(fmt, data)
     values = tcq.slot_values(fmt)[choice]
     great = np.abs(values) > tcq.RATES[3].slot
-    assert great.any(1).all()
-    assert (positions[great] == at).all()
-    assert (np.sign(values[great]) == sign).all()
-    assert set(great.argmax(1)) == {0, 1}
+    carries = great & (positions == at[:, None])
+    assert carries.any(1).all()
+    assert (np.sign(values[carries]) == sign).all()
     assert db(rows, tcq.dequantize(fmt, data)) > GAUSSIAN_DB["tcq3"]
 
 
-@pytest.mark.parametrize(("name", "least"), [("tcq2", 12.8), ("tcq3", 16.5), ("tcq5", 25.0)])
+@pytest.mark.parametrize(("name", "least"), [("tcq2", 15.0), ("tcq3", 19.0), ("tcq5", 25.0)])
 def test_two_weights_far_beyond_all_others_are_both_kept(name: str, least: float) -> None:
-    """As in the embedding of a token that begins every text; a block has one great value."""
+    """As in the embedding of a token that begins every text."""
     rng = np.random.default_rng(8)
     rows = rng.standard_normal((40, 256)).astype(np.float32) / 50
     for row in rows:

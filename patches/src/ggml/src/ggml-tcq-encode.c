@@ -49,7 +49,7 @@ static float tcq_expected_cost(const tcq_encoder * e, float x) {
     return e->mse*cost[TCQ_COST_STEPS - 1] + excess*excess;
 }
 
-// the candidates by what a slot of one of these magnitudes at each is expected to save, best first; x in level units
+// the candidates by what a slot of one of n magnitudes at each is expected to save, best first; x in level units
 static void tcq_rank_slots(const tcq_encoder * e, const float * x, const int * magnitudes, int n, tcq_slot * best) {
     for (int k = 0; k < TCQ_CANDIDATES; ++k) {
         tcq_slot slot = { -FLT_MAX, e->candidates[k], 0, 0 };
@@ -87,13 +87,23 @@ static uint32_t tcq_join_slots(tcq_slot a, tcq_slot b, tcq_slot c) {
     return a.at | ab << 8 | bc << 15 | a.negative << 22 | b.negative << 23 | c.negative << 24;
 }
 
-// two slots as one great value, and a third one elsewhere, not at a distance of 128
-static uint32_t tcq_join_great(tcq_slot great, tcq_slot slot) {
+// two slots as one great value, and a third one that is at most 127 ahead
+static uint32_t tcq_join_great(tcq_slot great, int magnitude, tcq_slot slot) {
     const uint32_t ahead = (slot.at - great.at) & 0xff;
-    if (ahead < 128) {
-        return great.at | ahead << 15 | great.negative << 22 | great.value << 23 | slot.negative << 24;
-    }
-    return slot.at | (256 - ahead) << 8 | slot.negative << 22 | great.negative << 23 | great.value << 24;
+    return great.at | ahead << 15 | great.negative << 22 | (uint32_t) magnitude << 23 | slot.negative << 24;
+}
+
+// all three slots at one weight
+static uint32_t tcq_join_alone(tcq_slot great, int magnitude, int negative) {
+    return great.at | great.negative << 22 | (uint32_t) magnitude << 23 | (uint32_t) negative << 24;
+}
+
+// two great values of one magnitude, not at a distance of 128
+static uint32_t tcq_join_greats(tcq_slot a, tcq_slot b, int magnitude) {
+    if (((b.at - a.at) & 0xff) > 127) { const tcq_slot t = a; a = b; b = t; }
+
+    const uint32_t ahead = (b.at - a.at) & 0xff;
+    return a.at | ahead << 8 | a.negative << 22 | b.negative << 23 | (uint32_t) magnitude << 24;
 }
 
 static uint32_t tcq_choose_slots(const tcq_encoder * e, const float * x, int rank) {
@@ -105,22 +115,41 @@ static uint32_t tcq_choose_slots(const tcq_encoder * e, const float * x, int ran
         tcq_rank_slots(e, x, magnitudes, 2, best);
         return best[rank].at | best[rank].value << 6 | best[rank].negative << 7;
     }
-    tcq_slot greats[TCQ_CANDIDATES];
-    const int great_values[2] = { f->slots[tcq_slot_index(QK_TCQ, 0, 0)], f->slots[tcq_slot_index(QK_TCQ, 1 << 23, 0)] };
-    const int value           = f->slots[0];
-    tcq_rank_slots(e, x, great_values, 2, greats);
+    const int value = f->slots[0];
     tcq_rank_slots(e, x, &value, 1, best);
 
-    const tcq_slot great = greats[0];
     const tcq_slot a = best[tcq_triples[rank][0]], b = best[tcq_triples[rank][1]], c = best[tcq_triples[rank][2]];
+    uint32_t slots = tcq_join_slots(a, b, c);
+    float    gain  = a.gain + b.gain + c.gain;
 
-    int other = -1;
-    for (int left = rank; left >= 0; ) {
-        ++other;
-        left -= ((best[other].at - great.at) & 127) != 0;
+    for (int m = 0; m < 2; ++m) {
+        tcq_slot  greats[TCQ_CANDIDATES];
+        const int magnitude = f->slots[tcq_slot_index(QK_TCQ, (uint32_t) m << 23, 0)];
+        tcq_rank_slots(e, x, &magnitude, 1, greats);
+
+        for (int k = 0, left = rank; k < TCQ_CANDIDATES; ++k) {
+            const uint32_t ahead = (best[k].at - greats[0].at) & 0xff;
+            if (ahead > 0 && ahead < 128 && left-- == 0 && greats[0].gain + best[k].gain > gain) {
+                gain  = greats[0].gain + best[k].gain;
+                slots = tcq_join_great(greats[0], m, best[k]);
+            }
+        }
+        const tcq_slot second = greats[((greats[1].at - greats[0].at) & 0xff) == 128 ? 2 : 1];
+        if (rank == 0 && greats[0].gain + second.gain > gain) {
+            gain  = greats[0].gain + second.gain;
+            slots = tcq_join_greats(greats[0], second, m);
+        }
+        for (int less = 0; less < 2 && rank == 0; ++less) {
+            const float size  = fabsf(x[greats[0].at]);
+            const float after = tcq_expected_cost(e, size - (float) (less ? magnitude - value : magnitude + value));
+            const float alone = e->w[greats[0].at]*(tcq_expected_cost(e, size) - after);
+            if (alone > gain) {
+                gain  = alone;
+                slots = tcq_join_alone(greats[0], m, (int) greats[0].negative ^ less);
+            }
+        }
     }
-    return great.gain + best[other].gain > a.gain + b.gain + c.gain ? tcq_join_great(great, best[other])
-                                                                    : tcq_join_slots(a, b, c);
+    return slots;
 }
 
 // Chooses slots by what they are expected to save, subtracts them from x (level units) and returns them. Almost any weight
@@ -309,7 +338,12 @@ static void tcq_analyze_block(tcq_encoder * e, const float * x, const float * im
     const int   most       = n == QK_TCQ ? f->slots[tcq_slot_index(n, 1 << 23, 0)] : f->slots[1];
     const float slot_scale = fabsf(x[e->candidates[0]])/(most + TCQ_MAX_LEVEL);
     e->first = tcq_nearest_scale(f, rms_scale > slot_scale ? rms_scale : slot_scale);
-    e->reach = tcq_nearest_scale(f, fabsf(x[e->candidates[1]])/(f->slots[0] + TCQ_MAX_LEVEL));
+
+    // where the second weight too is beyond an ordinary slot, and both may not fit one great magnitude, the smaller one
+    // takes a scale far from the first
+    const bool  two_great   = fabsf(x[e->candidates[1]]) > f->scales[e->first]*(float) (f->slots[0] + TCQ_MAX_LEVEL);
+    const float great_scale = fabsf(x[e->candidates[0]])/(f->slots[tcq_slot_index(n, 0, 0)] + TCQ_MAX_LEVEL);
+    e->second = n == QK_TCQ && two_great ? tcq_nearest_scale(f, great_scale) : e->first;
 }
 
 bool tcq_encode_block(tcq_encoder * e, const float * x, const float * importance) {
@@ -323,8 +357,7 @@ bool tcq_encode_block(tcq_encoder * e, const float * x, const float * importance
     const int first   = e->first;
     const int n_seams = is_256 ? 1 : 2; // short chains need more
 
-    // the refit of the first scale, a larger one if there may be two great weights (of which one can be a great value),
-    // neighbours as long as they help, then other slots
+    // the refit of the first scale, the second, neighbours of the better one as long as they help, then other slots
     bool tried[TCQ_SCALES] = { false };
     const int refit = tcq_nearest_scale(f, tcq_try(e, first, 0, n_seams));
     tried[first] = true;
@@ -332,9 +365,9 @@ bool tcq_encode_block(tcq_encoder * e, const float * x, const float * importance
         tcq_try(e, refit, 0, n_seams);
         tried[refit] = true;
     }
-    if (is_256 && e->reach > first && !tried[e->reach]) {
-        tcq_try(e, e->reach, 0, n_seams);
-        tried[e->reach] = true;
+    if (!tried[e->second]) {
+        tcq_try(e, e->second, 0, n_seams);
+        tried[e->second] = true;
     }
     for (int move = 0; move < TCQ_MOVES; ++move) {
         const int center = e->scale;

@@ -32,7 +32,7 @@ typedef struct {
     float    mse;                        // expected error, squared level units
     float    unit;                       // weighted squared error that costs 1 in the trellis, squared level units
     int      first;                      // scale to try
-    int      reach;                      // scale at which an ordinary slot reaches the second candidate
+    int      second;                     // another one, or the same
     uint8_t  candidates[TCQ_CANDIDATES]; // the weights of most energy
 
     float    best_error;

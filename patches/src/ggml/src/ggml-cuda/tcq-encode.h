@@ -168,11 +168,11 @@ struct tcq_encoder {
     float    norm;
     float    unit;
     int      first;                       // scale
-    int      reach;                       // likewise
+    int      second;                      // scale
     uint8_t  candidates[TCQ_CANDIDATES];
     tcq_slot found [TCQ_CANDIDATES];      // a slot for each, before they are ranked
     tcq_slot best_slots[TCQ_CANDIDATES];
-    tcq_slot greats    [TCQ_CANDIDATES];
+    tcq_slot greats[2][TCQ_CANDIDATES];   // by magnitude
 
     tcq_encoding trial;
     float        common_cost;
@@ -436,12 +436,20 @@ TCQ_DEVICE uint32_t tcq_join_slots(tcq_slot a, tcq_slot b, tcq_slot c) {
     return a.at | ab << 8 | bc << 15 | a.negative << 22 | b.negative << 23 | c.negative << 24;
 }
 
-TCQ_DEVICE uint32_t tcq_join_great(tcq_slot great, tcq_slot slot) {
+TCQ_DEVICE uint32_t tcq_join_great(tcq_slot great, int magnitude, tcq_slot slot) {
     const uint32_t ahead = (slot.at - great.at) & 0xff;
-    if (ahead < 128) {
-        return great.at | ahead << 15 | great.negative << 22 | great.value << 23 | slot.negative << 24;
-    }
-    return slot.at | (256 - ahead) << 8 | slot.negative << 22 | great.negative << 23 | great.value << 24;
+    return great.at | ahead << 15 | great.negative << 22 | (uint32_t) magnitude << 23 | slot.negative << 24;
+}
+
+TCQ_DEVICE uint32_t tcq_join_alone(tcq_slot great, int magnitude, int negative) {
+    return great.at | great.negative << 22 | (uint32_t) magnitude << 23 | (uint32_t) negative << 24;
+}
+
+TCQ_DEVICE uint32_t tcq_join_greats(tcq_slot a, tcq_slot b, int magnitude) {
+    if (((b.at - a.at) & 0xff) > 127) { const tcq_slot t = a; a = b; b = t; }
+
+    const uint32_t ahead = (b.at - a.at) & 0xff;
+    return a.at | ahead << 8 | a.negative << 22 | b.negative << 23 | (uint32_t) magnitude << 24;
 }
 
 // what is left to a single thread once the slots are ranked
@@ -451,16 +459,39 @@ TCQ_DEVICE uint32_t tcq_choose_slots(const tcq_encoder * e, int rank) {
     if (t->block_size != QK_TCQ) {
         return best[rank].at | best[rank].value << 6 | best[rank].negative << 7;
     }
-    const tcq_slot great = e->greats[0];
     const tcq_slot a = best[t->triples[rank][0]], b = best[t->triples[rank][1]], c = best[t->triples[rank][2]];
+    uint32_t slots = tcq_join_slots(a, b, c);
+    float    gain  = tcq_add(tcq_add(a.gain, b.gain), c.gain);
 
-    int other = -1;
-    for (int left = rank; left >= 0; ) {
-        ++other;
-        left -= ((best[other].at - great.at) & 127) != 0;
+    for (int m = 0; m < 2; ++m) {
+        const tcq_slot * greats = e->greats[m];
+        for (int k = 0, left = rank; k < TCQ_CANDIDATES; ++k) {
+            const uint32_t ahead = (best[k].at - greats[0].at) & 0xff;
+            const float    both  = tcq_add(greats[0].gain, best[k].gain);
+            if (ahead > 0 && ahead < 128 && left-- == 0 && both > gain) {
+                gain  = both;
+                slots = tcq_join_great(greats[0], m, best[k]);
+            }
+        }
+        const tcq_slot second = greats[((greats[1].at - greats[0].at) & 0xff) == 128 ? 2 : 1];
+        const float    both   = tcq_add(greats[0].gain, second.gain);
+        if (rank == 0 && both > gain) {
+            gain  = both;
+            slots = tcq_join_greats(greats[0], second, m);
+        }
+        const int magnitude = t->slots[tcq_slot_index(QK_TCQ, (uint32_t) m << 23, 0)];
+        for (int less = 0; less < 2 && rank == 0; ++less) {
+            const float size  = fabsf(e->target[greats[0].at]);
+            const float sum   = (float) (less ? magnitude - t->slots[0] : magnitude + t->slots[0]);
+            const float after = tcq_expected_cost(t, tcq_sub(size, sum));
+            const float alone = tcq_mul(e->w[greats[0].at], tcq_sub(tcq_expected_cost(t, size), after));
+            if (alone > gain) {
+                gain  = alone;
+                slots = tcq_join_alone(greats[0], m, (int) greats[0].negative ^ less);
+            }
+        }
     }
-    return tcq_add(great.gain, best[other].gain) > tcq_add(tcq_add(a.gain, b.gain), c.gain) ?
-        tcq_join_great(great, best[other]) : tcq_join_slots(a, b, c);
+    return slots;
 }
 
 // in e->target; the slots become the trial's
@@ -469,7 +500,8 @@ TCQ_DEVICE void tcq_place_slots(tcq_encoder * e, int rank) {
     const int n = t->block_size;
 
     if (n == QK_TCQ) {
-        tcq_rank_slots(e, t->slots[tcq_slot_index(n, 0, 0)], t->slots[tcq_slot_index(n, 1 << 23, 0)], 2, e->greats);
+        tcq_rank_slots(e, t->slots[tcq_slot_index(n, 0, 0)],       0, 1, e->greats[0]);
+        tcq_rank_slots(e, t->slots[tcq_slot_index(n, 1 << 23, 0)], 0, 1, e->greats[1]);
         tcq_rank_slots(e, t->slots[0], 0, 1, e->best_slots);
     } else {
         tcq_rank_slots(e, t->slots[0], t->slots[1], 2, e->best_slots);
@@ -688,7 +720,11 @@ TCQ_DEVICE void tcq_analyze_block(tcq_encoder * e) {
         const int   most       = n == QK_TCQ ? t->slots[tcq_slot_index(n, 1 << 23, 0)] : t->slots[1];
         const float slot_scale = tcq_div(fabsf(e->x[e->candidates[0]]), (float) (most + TCQ_MAX_LEVEL));
         e->first = tcq_nearest_scale(t, rms_scale > slot_scale ? rms_scale : slot_scale);
-        e->reach = tcq_nearest_scale(t, tcq_div(fabsf(e->x[e->candidates[1]]), (float) (t->slots[0] + TCQ_MAX_LEVEL)));
+
+        const float reach       = tcq_mul(t->scale[e->first], (float) (t->slots[0] + TCQ_MAX_LEVEL));
+        const float great       = (float) (t->slots[tcq_slot_index(n, 0, 0)] + TCQ_MAX_LEVEL);
+        const float great_scale = tcq_div(fabsf(e->x[e->candidates[0]]), great);
+        e->second = n == QK_TCQ && fabsf(e->x[e->candidates[1]]) > reach ? tcq_nearest_scale(t, great_scale) : e->first;
     }
     TCQ_BARRIER();
 }
@@ -711,9 +747,9 @@ TCQ_DEVICE bool tcq_encode_block(tcq_encoder * e) {
     }
     int tried[3 + 2*TCQ_MOVES] = { first, refit };
     int n_tried = 2;
-    if (is_256 && e->reach > first && e->reach != refit) {
-        tcq_try(e, e->reach, 0, n_seams);
-        tried[n_tried++] = e->reach;
+    if (e->second != first && e->second != refit) {
+        tcq_try(e, e->second, 0, n_seams);
+        tried[n_tried++] = e->second;
     }
     for (int move = 0; move < TCQ_MOVES; ++move) {
         const int center = e->scale;
