@@ -41,6 +41,7 @@ from gguf_golf.quantize.forecast import counted
 from gguf_golf.quantize.job import Job
 from gguf_golf.quantize.prepare import source_precision
 from gguf_golf.report import write_report
+from gguf_golf.runtime import library
 from gguf_golf.runtime.header import GgufHeader
 from gguf_golf.sensitivity.measure import measure
 from gguf_golf.texts import CALIBRATION, EVALUATION
@@ -267,7 +268,7 @@ def describe(fits: Sequence[Fitted]) -> str:
 def _work_folder(parent: Path, model: Model, text: Path, settings: Settings) -> Path:
     """A folder named by all that its contents depend on, so that nothing stale is ever taken up."""
     numbers = [settings.n_ctx, settings.calibration_chunks, settings.ranking_chunks, settings.feedback]
-    key = json.dumps([__version__, fingerprint(model), file_sha256(text), *numbers])
+    key = json.dumps([__version__, str(library.folder()), fingerprint(model), file_sha256(text), *numbers])
     return parent / "gguf-golf-work" / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
