@@ -31,6 +31,10 @@ MARK = SUFFIX_PEAK.encode()
 LEAST = np.float32(1e-12)
 """Of the mean importance: no channel counts less than this."""
 
+BLOCK = 256  # channels whose weights share a scale in most types
+LEAST_IN_BLOCK = np.float32(1e-6)
+"""Of the largest importance in a block: below it, encoders that add up errors in F32 lose sight of a channel."""
+
 
 @dataclass
 class ImatrixEntry:
@@ -55,8 +59,8 @@ class Imatrix:
 
         An expert that was never chosen has no data: it gets ones (all channels alike), as in llama-quantize. So does
         one whose channels were all zero; single channels that were always zero count as the least of the others, since
-        a block of weights that do not matter at all would be encoded as nothing. Raises InputError if the imatrix has
-        no such entry.
+        a block of weights that do not matter at all would be encoded as nothing, and none for less than a millionth of
+        the largest in its block. Raises InputError if the imatrix has no such entry.
         """
         if name not in self.entries:
             raise InputError(f"the imatrix has no entry for {name}; was it collected on the same architecture?")
@@ -67,7 +71,10 @@ class Imatrix:
             if not row.all():
                 known = row[row > 0]
                 row[row == 0] = max(known.min(), LEAST * known.mean()) if known.size else 1.0
-        return mean
+        starts = np.arange(0, mean.shape[1], BLOCK)
+        largest = np.maximum.reduceat(mean, starts, axis=1)
+        least = np.repeat(LEAST_IN_BLOCK * largest, np.diff([*starts, mean.shape[1]]), axis=1)
+        return np.maximum(mean, least)
 
     def notes(self) -> list[str]:
         """What a user should be told: how many experts the calibration text never chose."""

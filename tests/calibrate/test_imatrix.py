@@ -21,6 +21,15 @@ def two_entries() -> Imatrix:
     return Imatrix({"blk.0.attn_q.weight": dense, "blk.0.ffn_up_exps.weight": experts}, ["a.txt"], 4, 128)
 
 
+def test_a_massive_channel_does_not_hide_the_others_of_its_block() -> None:
+    sums = np.ones((1, 600), np.float32)
+    sums[0, 3] = 1e12
+    importance = Imatrix({"w": ImatrixEntry(sums, np.array([1]))}).importance("w")[0]
+    assert importance[3] == np.float32(1e12)
+    np.testing.assert_allclose(np.delete(importance[:256], 3), 1e6, rtol=1e-6)
+    np.testing.assert_array_equal(importance[256:], 1)
+
+
 def test_round_trip(tmp_path: Path) -> None:
     written = two_entries()
     imatrix.write(written, tmp_path / "i.gguf")
