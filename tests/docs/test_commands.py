@@ -99,5 +99,5 @@ def test_prose_is_wrapped(page: Path) -> None:
     fenced = False
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
         fenced ^= line.startswith("```")
-        free = fenced or line.startswith(("|", "    ", "- ", "**Take")) or "](http" in line
+        free = fenced or line.lstrip().startswith("|") or line.startswith(("    ", "- ", "**Take")) or "](http" in line
         assert free or len(line) <= 120, f"{page.name}:{number} has {len(line)} columns"
