@@ -1,4 +1,4 @@
-"""Rows of stock types encoded again on the training device, from where they are: hundreds of times faster than anew.
+"""Rows of stock types encoded again on the training device, from where they are.
 
 ggml's encoders search a block's scales from nothing, on the CPU. Between two steps of training the weights hardly move,
 so each sub-block tries the scales next to its present one, with the best codes for each; then the superblock's own
@@ -337,7 +337,7 @@ CODEBOOKS: dict[str, Codebook] = {
     "iq3_xxs": _IQ3XXS(),
     "iq3_s": _IQ3S(),
 }
-"""Types that are encoded here from nothing, for which ggml takes a hundred times as long as for others."""
+"""Types that can be encoded here from nothing, on a GPU faster than by ggml."""
 
 REFITS: dict[str, Refit] = {"q2_k": _Q2K(), "q3_k": _Q3K(), **CODEBOOKS}
 """Types that are encoded again here, by name; the others are encoded anew."""

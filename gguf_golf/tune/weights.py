@@ -62,7 +62,7 @@ class Matrix:
     def begin(self, guide: Guide, encoder: Encoder, data: torch.Tensor | None) -> None:
         """Store the original weights: as `data` has them, or encoded here.
 
-        What ggml takes minutes for is searched on the device. Raises OutOfRange for weights that the type cannot hold.
+        Codebooks are searched on a GPU. Raises OutOfRange for weights that the type cannot hold.
         """
         rows = self.tensor.load_rows(0, self.shape[0]) if data is None else None
         if rows is not None and (codebook := self._codebook(rows)):
@@ -161,8 +161,9 @@ class Matrix:
         self.stored = decode(self.data, self.quant_type, self.shape, self.device, encoder.threads)
 
     def _codebook(self, rows: NDArray[np.float32]) -> Codebook | None:
-        """None for another type, and where weights may be out of its range, of which ggml's encoder is asked."""
-        return CODEBOOKS.get(self.quant_type.name) if within(largest(rows), HARMLESS) else None
+        """None for another type, on a CPU, where ggml is faster, and for weights that may be out of range."""
+        on_gpu = self.device != "cpu" and within(largest(rows), HARMLESS)
+        return CODEBOOKS.get(self.quant_type.name) if on_gpu else None
 
     def _experts(self, guide: Guide) -> Iterator[tuple[slice, Guidance]]:
         """The rows of each expert and what is known of their inputs; a dense matrix is one expert."""
