@@ -26,7 +26,7 @@ from gguf_golf.tune.settings import Settings
 TYPES = ("tcq2", "tcq3", "tcq4", "tcq5", "iq2_s", "q2_k", "iq3_s", "q3_k", "iq4_xs", "q4_k", "q5_k")
 CALIBRATION_CHUNKS = 64
 CHUNKS = 40
-TUNED_TYPE, TUNED_TOKENS = "q2_k", 20_480
+TUNED_TYPE, TUNED_TOKENS, TUNED_TEXT = "q2_k", 10_240, 65_536  # bytes
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,16 @@ def _tuned(out: Path, importance: Path, say: Callable[[str], None]) -> Path | No
         return None
     from gguf_golf.tune.tune import tune  # an extra
 
+    text = out / texts.CALIBRATION.name
+    text.write_bytes(texts.CALIBRATION.read_bytes()[:TUNED_TEXT].rpartition(b"\n")[0])
     path = out / f"golf-tiny-{TUNED_TYPE}-tuned.gguf"
-    say(f"tuning {TUNED_TYPE} on {TUNED_TOKENS:,} tokens of {texts.CALIBRATION.name}")
+    say(f"tuning {TUNED_TYPE} on {TUNED_TOKENS:,} tokens of {text.name}")
     tune(
         texts.DATA / "golf-tiny",
         path,
         type_name=TUNED_TYPE,
         embedding_type="q6_k",
-        settings=Settings((texts.CALIBRATION,), tokens=TUNED_TOKENS, n_ctx=256, batch_tokens=1024),
+        settings=Settings((text,), tokens=TUNED_TOKENS, n_ctx=256, batch_tokens=1024),
         job=Job(imatrix=importance, force=True, progress=False),
     )
     return path
