@@ -48,7 +48,6 @@ docs: setup ## write the generated pages again: docs/cli.md
 
 wheel: setup ## build two wheels in dist/: the pure one, and one that brings a portable runtime along
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
-	$(BIN)/python -m pip install --quiet auditwheel wheel
 	$(BIN)/python -m gguf_golf.runtime.binary_wheel "$$(ls -t dist/*-none-any.whl | head -n 1)"
 
 test-wheel: wheel ## install the second one where there is no compiler, and go from a folder to an answer
