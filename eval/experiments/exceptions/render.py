@@ -5,7 +5,9 @@
 A table stands between <!-- NAME --> and <!-- /NAME -->, and is replaced.
 """
 
+import math
 import re
+import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,7 +25,7 @@ Lines = Iterator[str]
 @click.argument("results", type=click.Path(path_type=Path, exists=True))
 @click.argument("page", type=click.Path(path_type=Path, exists=True))
 def main(results: Path, page: Path) -> None:
-    """Replace every table of the page."""
+    """Replace every table of the page, and say which have no place there."""
     found = Results.read(results)
     text = page.read_text(encoding="utf-8")
     for name, table in TABLES.items():
@@ -35,7 +37,7 @@ def main(results: Path, page: Path) -> None:
             flags=re.DOTALL,
         )
         if n != 1:
-            raise click.ClickException(f"{page} has {n} places for the table {name}")
+            click.echo(f"{page} has {n} places for the table {name}")
     page.write_text(text, encoding="utf-8")
     for model in found.models:
         (page.parent / "byte-roi" / f"{model}.svg").write_text(plot(found, model), encoding="utf-8")
@@ -62,6 +64,35 @@ def _references(found: Results) -> Lines:
                 over = found.ratio(fed, {"plan": "planned", "fed": True})
                 planned = f"{found.mean(fed) / float(over.split()[0]):.4f}" if over else ""
                 yield _row(model, rate, f"{fed[0]['bytes'] / 1e6:.2f}", *kld, planned)
+
+
+def _steepness(found: Results) -> Lines:
+    """By how many percent KLD falls for one more percent of bytes."""
+    sizes = {"uniform": (1.01, 1.05, 1.1), "planned": (1.01, 1.05, 1.3)}
+    columns = [f"{kind}, {100 * (size - 1):.0f}%" for kind, each in sizes.items() for size in each]
+    yield from _head("model", "bits", "one more bit for all", *columns)
+    for model in found.models:
+        for rate in BASES:
+            lower, upper = ({"base": "uniform", "rate": r, "fed": True} for r in (rate, rate + 1))
+            steps = [(lower, upper)]
+            for kind, each in sizes.items():
+                start = {"plan": kind, "rate": rate, "fed": True, "larger": 1.0}
+                steps += [(start, {**start, "larger": larger}) for larger in each]
+            cells = [_slope(found, model, *step) for step in steps]
+            if any(cells):
+                yield _row(model, rate, *cells)
+
+
+def _slope(found: Results, model: str, before: dict[str, object], after: dict[str, object]) -> str:
+    slopes = []
+    for first in found.find(reference.EXPERIMENT, model, **before):
+        for second in found.find(reference.EXPERIMENT, model, **after):
+            if first["seed"] == second["seed"] and second["bytes"] > first["bytes"]:
+                fall = math.log(found.mean([first]) / found.mean([second]))
+                slopes.append(100 * (1 - math.exp(-fall / math.log(second["bytes"] / first["bytes"]) * math.log(1.01))))
+    if len(slopes) < 2:
+        return f"{slopes[0]:.1f}" if slopes else ""
+    return f"{statistics.mean(slopes):.1f} ± {statistics.stdev(slopes) / math.sqrt(len(slopes)):.1f}"
 
 
 def _sweep(found: Results, base: str, fed: bool) -> Lines:
@@ -270,6 +301,7 @@ def _once(found: Results, experiment: str, model: str) -> list:  # type: ignore[
 
 TABLES: dict[str, Callable[[Results], Lines]] = {
     "references": _references,
+    "steepness": _steepness,
     "planned sweep": lambda found: _sweep(found, "planned", True),
     "uniform sweep": lambda found: _sweep(found, "uniform", True),
     "plain sweep": lambda found: _sweep(found, "planned", False),

@@ -192,6 +192,7 @@ def load(path: Path, device: str, calibration: Tensor, seed: int) -> Subject:
         if hasattr(getattr(module, "experts", None), "gate_up_proj"):
             module.experts = _Experts(module.experts)
     model = model.to(device).eval().requires_grad_(False)
+    torch.linalg.solve(torch.eye(2, device=device), torch.eye(2, device=device))  # loads cuSOLVER; threads cannot
     if model.lm_head.weight is not model.model.embed_tokens.weight:
         raise SystemExit(f"{path}: the experiments are made for models whose head is tied to the embedding")
     layers = dict(_layers(model))
