@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Record = Mapping[str, Any]
 
-BEYOND = 1.1
+BEYOND = 1.02
 """How far a file may lie beyond the last measured one, as a factor of its bytes."""
 
 

@@ -25,7 +25,7 @@ Lines = Iterator[str]
 @click.argument("results", type=click.Path(path_type=Path, exists=True))
 @click.argument("page", type=click.Path(path_type=Path, exists=True))
 def main(results: Path, page: Path) -> None:
-    """Replace every table of the page, and say which have no place there."""
+    """Replace every table of the page, say which have no place there, and plot the sweeps into byte-roi/."""
     found = Results.read(results)
     text = page.read_text(encoding="utf-8")
     for name, table in TABLES.items():
@@ -40,7 +40,10 @@ def main(results: Path, page: Path) -> None:
             click.echo(f"{page} has {n} places for the table {name}")
     page.write_text(text, encoding="utf-8")
     for model in found.models:
-        (page.parent / "byte-roi" / f"{model}.svg").write_text(plot(found, model), encoding="utf-8")
+        if found.find(sweep.EXPERIMENT, model):
+            folder = page.parent / "byte-roi"
+            folder.mkdir(exist_ok=True)
+            (folder / f"{model}.svg").write_text(plot(found, model), encoding="utf-8")
 
 
 def _head(*columns: str) -> Lines:
@@ -53,17 +56,13 @@ def _row(*cells: object) -> str:
 
 
 def _references(found: Results) -> Lines:
-    yield from _head("model", "bits", "MB", "KLD plain", "KLD with feedback", "planned, same bytes, with feedback")
+    yield from _head("model", "bits", "MB", "KLD", "of a plan of these bytes")
     for model in found.models:
         for rate in RATES:
-            plain, fed = (
-                found.find(reference.EXPERIMENT, model, base="uniform", rate=rate, fed=f) for f in (False, True)
-            )
-            if fed:
-                kld = [f"{found.mean(cells):.4f}" if cells else "" for cells in (plain, fed)]
-                over = found.ratio(fed, {"plan": "planned", "fed": True})
-                planned = f"{found.mean(fed) / float(over.split()[0]):.4f}" if over else ""
-                yield _row(model, rate, f"{fed[0]['bytes'] / 1e6:.2f}", *kld, planned)
+            if cells := found.find(reference.EXPERIMENT, model, base="uniform", rate=rate, fed=True):
+                over = found.ratio(cells, {"plan": "planned", "fed": True})
+                planned = f"{found.mean(cells) / float(over.split()[0]):.4f}" if over else ""
+                yield _row(model, rate, f"{cells[0]['bytes'] / 1e6:.2f}", f"{found.mean(cells):.4f}", planned)
 
 
 def _steepness(found: Results) -> Lines:
