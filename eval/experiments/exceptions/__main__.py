@@ -10,6 +10,7 @@ run that was cut off goes on where it ended. Cells are made by priority, so that
 import itertools
 import json
 import time
+import traceback
 from pathlib import Path
 
 import click
@@ -84,13 +85,20 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     with open_journal(out / f"{name}-{seed}.jsonl", {"model": name, **settings}) as journal:
         bench = Bench(name, subject, Storage(encoder, device), judges, ranked, journal, training, seed)
+        failed = 0
         wanted = only.split(",")
         cells = [cell for name in wanted for cell in itertools.islice(EXPERIMENTS[name].cells(), limit)]
         for cell in sorted(cells, key=lambda cell: cell.priority):
             if time.monotonic() > ends:
                 click.echo("out of time")
                 break
-            bench.judge(cell)
+            try:
+                bench.judge(cell)
+            except Exception:  # one mechanism that fails must not cost the others their run
+                traceback.print_exc()
+                failed += 1
+    if failed:
+        raise click.ClickException(f"{failed} cells failed, as said above")
 
 
 def _passages(data: Path) -> str:
