@@ -122,6 +122,9 @@ def table(out: Path) -> None:
             "{:.4f} → {:.4f}".format(*row["held_out"]),
         ]
         for text in texts:
+            if text not in row["measured"]:
+                cells += ["", ""]
+                continue
             before, after = (row["measured"][text][when] for when in ("before", "after"))
             cells.append(f"{before['kld']:.4f} → {after['kld']:.4f} ± {after['error']:.4f}")
             cells.append(f"{after['kld'] / before['kld']:.2f}")
