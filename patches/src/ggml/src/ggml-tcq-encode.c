@@ -4,6 +4,7 @@
 
 #include "ggml-tcq-encode.h"
 #include "ggml-impl.h"
+#include "ggml-tcq-slots.h"
 #include "ggml-tcq-tables.h"
 
 #include <assert.h>
@@ -14,14 +15,6 @@
 
 // the candidates by gain that get the three slots of a block of 256, by rank of the choice
 static const uint8_t tcq_triples[TCQ_RANKS][3] = { { 0, 1, 2 }, { 0, 1, 3 }, { 0, 2, 3 }, { 1, 2, 3 } };
-
-// one slot: what it would save, where, which of several magnitudes it adds, and whether it subtracts that instead
-typedef struct {
-    float    gain;
-    uint32_t at;
-    uint32_t value;
-    uint32_t negative;
-} tcq_slot;
 
 // mean squared error of the weights that the levels are made for, squared level units
 static float tcq_expected_error(const tcq_format * f) {
@@ -69,41 +62,6 @@ static void tcq_rank_slots(const tcq_encoder * e, const float * x, const int * m
         }
         best[i] = slot;
     }
-}
-
-// three slots at different weights: around the circle, starting behind the widest gap, so that no gap is above 127
-static uint32_t tcq_join_slots(tcq_slot a, tcq_slot b, tcq_slot c) {
-    if (a.at > b.at) { const tcq_slot t = a; a = b; b = t; }
-    if (b.at > c.at) { const tcq_slot t = b; b = c; c = t; }
-    if (a.at > b.at) { const tcq_slot t = a; a = b; b = t; }
-
-    const uint32_t ab = b.at - a.at, bc = c.at - b.at, ca = QK_TCQ - (c.at - a.at);
-    if (ab >= bc && ab >= ca) {
-        return b.at | bc << 8 | ca << 15 | b.negative << 22 | c.negative << 23 | a.negative << 24;
-    }
-    if (bc >= ca) {
-        return c.at | ca << 8 | ab << 15 | c.negative << 22 | a.negative << 23 | b.negative << 24;
-    }
-    return a.at | ab << 8 | bc << 15 | a.negative << 22 | b.negative << 23 | c.negative << 24;
-}
-
-// two slots as one great value, and a third one that is at most 127 ahead
-static uint32_t tcq_join_great(tcq_slot great, int magnitude, tcq_slot slot) {
-    const uint32_t ahead = (slot.at - great.at) & 0xff;
-    return great.at | ahead << 15 | great.negative << 22 | (uint32_t) magnitude << 23 | slot.negative << 24;
-}
-
-// all three slots at one weight
-static uint32_t tcq_join_alone(tcq_slot great, int magnitude, int negative) {
-    return great.at | great.negative << 22 | (uint32_t) magnitude << 23 | (uint32_t) negative << 24;
-}
-
-// two great values of one magnitude, not at a distance of 128
-static uint32_t tcq_join_greats(tcq_slot a, tcq_slot b, int magnitude) {
-    if (((b.at - a.at) & 0xff) > 127) { const tcq_slot t = a; a = b; b = t; }
-
-    const uint32_t ahead = (b.at - a.at) & 0xff;
-    return a.at | ahead << 8 | a.negative << 22 | b.negative << 23 | (uint32_t) magnitude << 24;
 }
 
 static uint32_t tcq_choose_slots(const tcq_encoder * e, const float * x, int rank) {

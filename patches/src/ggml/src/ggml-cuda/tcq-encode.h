@@ -10,6 +10,7 @@
 #pragma once
 
 #include "ggml-tcq-encode.h"
+#include "ggml-tcq-slots.h"
 
 #include <float.h>
 #include <stdint.h>
@@ -135,14 +136,6 @@ struct tcq_encoding {
 // costs of states 2*m and 2*m + 1
 struct alignas(4) tcq_pair {
     uint16_t even, odd;
-};
-
-// what a slot would save, where, which of several magnitudes it adds, and whether it subtracts that instead
-struct tcq_slot {
-    float    gain;
-    uint32_t at;
-    uint32_t value;
-    uint32_t negative;
 };
 
 // the block being encoded, in shared memory
@@ -419,37 +412,6 @@ TCQ_DEVICE void tcq_rank_slots(tcq_encoder * e, int magnitude0, int magnitude1, 
         best[before] = e->found[k];
     }
     TCQ_BARRIER();
-}
-
-TCQ_DEVICE uint32_t tcq_join_slots(tcq_slot a, tcq_slot b, tcq_slot c) {
-    if (a.at > b.at) { const tcq_slot t = a; a = b; b = t; }
-    if (b.at > c.at) { const tcq_slot t = b; b = c; c = t; }
-    if (a.at > b.at) { const tcq_slot t = a; a = b; b = t; }
-
-    const uint32_t ab = b.at - a.at, bc = c.at - b.at, ca = QK_TCQ - (c.at - a.at);
-    if (ab >= bc && ab >= ca) {
-        return b.at | bc << 8 | ca << 15 | b.negative << 22 | c.negative << 23 | a.negative << 24;
-    }
-    if (bc >= ca) {
-        return c.at | ca << 8 | ab << 15 | c.negative << 22 | a.negative << 23 | b.negative << 24;
-    }
-    return a.at | ab << 8 | bc << 15 | a.negative << 22 | b.negative << 23 | c.negative << 24;
-}
-
-TCQ_DEVICE uint32_t tcq_join_great(tcq_slot great, int magnitude, tcq_slot slot) {
-    const uint32_t ahead = (slot.at - great.at) & 0xff;
-    return great.at | ahead << 15 | great.negative << 22 | (uint32_t) magnitude << 23 | slot.negative << 24;
-}
-
-TCQ_DEVICE uint32_t tcq_join_alone(tcq_slot great, int magnitude, int negative) {
-    return great.at | great.negative << 22 | (uint32_t) magnitude << 23 | (uint32_t) negative << 24;
-}
-
-TCQ_DEVICE uint32_t tcq_join_greats(tcq_slot a, tcq_slot b, int magnitude) {
-    if (((b.at - a.at) & 0xff) > 127) { const tcq_slot t = a; a = b; b = t; }
-
-    const uint32_t ahead = (b.at - a.at) & 0xff;
-    return a.at | ahead << 8 | a.negative << 22 | b.negative << 23 | (uint32_t) magnitude << 24;
 }
 
 // what is left to a single thread once the slots are ranked
