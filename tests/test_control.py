@@ -12,7 +12,7 @@ from gguf_golf.control import Control, verified_recipe
 from gguf_golf.errors import InputError
 from gguf_golf.evaluate.on_text import TextSettings
 from gguf_golf.evaluate.speed import Speed
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.journal import open_journal
 from gguf_golf.models import open_model
 from gguf_golf.plan import recipe as recipe_file
@@ -38,7 +38,7 @@ def ranked(tiny, demo_text, tmp_path_factory):
     imatrix, sensitivity = folder / "imatrix.gguf", folder / "sensitivity.json"
     imatrix_file.write(collect(base, demo_text, n_ctx=N_CTX, n_chunks=4, threads=1, process_output=True), imatrix)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distortion, "CANDIDATES", tuple(types.get(name) for name in TYPES))
+        patch.setattr(distortion, "CANDIDATES", tuple(quant_types.get(name) for name in TYPES))
         measure(base, sensitivity, imatrix_path=imatrix, text_path=demo_text, n_ctx=N_CTX, threads=1)
     text = folder / "held-out.txt"
     text.write_text(demo_text.read_text()[40_000:60_000])
@@ -89,7 +89,7 @@ def test_what_one_budget_measured_corrects_the_next_and_nothing_is_measured_twic
     assert corrected.recipe.predicted_kld == pytest.approx(first.trials[0].kld, rel=0.15)
 
 
-NS_PER_WEIGHT = {name: types.get(name).bpw for name in TYPES}
+NS_PER_WEIGHT = {name: quant_types.get(name).bpw for name in TYPES}
 
 
 def on_a_machine(monkeypatch, slowness):

@@ -13,7 +13,7 @@ import pytest
 
 from gguf_golf.errors import InputError
 from gguf_golf.fit import Settings, describe, dry_run, fit
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.plan.budget import Memory
 from gguf_golf.plan.constraints import Constraints
 from gguf_golf.runtime.header import GgufHeader
@@ -28,11 +28,11 @@ TYPES = ("tcq2", "tcq3", "tcq4", "q4_k", "q6_k")  # a few: every type is tried i
 PROGRAM = f"""
 import sys
 from pathlib import Path
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.fit import Settings, fit
 from gguf_golf.plan.constraints import Constraints
 from gguf_golf.sensitivity import distortion
-distortion.CANDIDATES = tuple(types.get(name) for name in {TYPES})
+distortion.CANDIDATES = tuple(quant_types.get(name) for name in {TYPES})
 outs = [Path(name) for name in sys.argv[2:]]
 fit(Path(sys.argv[1]), {BUDGETS}, outs, {SETTINGS}, Constraints(), print)
 """
@@ -41,7 +41,7 @@ fit(Path(sys.argv[1]), {BUDGETS}, outs, {SETTINGS}, Constraints(), print)
 @pytest.fixture(scope="module", autouse=True)
 def few_types():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distortion, "CANDIDATES", tuple(types.get(name) for name in TYPES))
+        patch.setattr(distortion, "CANDIDATES", tuple(quant_types.get(name) for name in TYPES))
         yield
 
 

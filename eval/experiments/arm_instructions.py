@@ -10,7 +10,7 @@ import re
 import subprocess
 import tempfile
 
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.runtime import source
 
 CC, OBJDUMP = "aarch64-linux-gnu-gcc", "aarch64-linux-gnu-objdump"
@@ -33,7 +33,7 @@ def main() -> None:
     bodies = dict(re.findall(r"^[0-9a-f]+ <(\w+)>:\n(.*?)(?=\n\n|\Z)", listing, re.DOTALL | re.MULTILINE))
 
     print("| type | vec_dot | dot_rows | ratio |\n|---|---|---|---|")
-    for name, fmt in types.TCQ_FORMATS.items():
+    for name, fmt in quant_types.TCQ_FORMATS.items():
         suffix = name.removeprefix("tcq")
         one = block_loop(bodies[f"tcq_vec_dot_{suffix}"])
         # blocks of 256 go row by row; of blocks of 64, the loop takes one of each row

@@ -25,7 +25,7 @@ from types_on_real_models import calibrated, converted
 
 from gguf_golf.evaluate.evaluate import evaluate
 from gguf_golf.evaluate.on_text import TextSettings
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.quantize.job import Job
 
 MAINLINE = (
@@ -57,7 +57,7 @@ def main(model: Path, wikitext: Path, out: Path, chunks: int, threads: int | Non
     base = converted(model, out / "bf16.gguf", type_name="bf16")
     hessian = out / "hessian.gguf"
     importance = calibrated(base, wikitext, out, hessian, threads)
-    jobs = [(name, False) for name in (*MAINLINE, *types.TCQ)] + [(name, True) for name in types.TCQ]
+    jobs = [(name, False) for name in (*MAINLINE, *quant_types.TCQ)] + [(name, True) for name in quant_types.TCQ]
     files = [
         converted(
             model,
@@ -73,7 +73,7 @@ def main(model: Path, wikitext: Path, out: Path, chunks: int, threads: int | Non
     for (name, feedback), result in zip(jobs, results, strict=True):
         m = result.measures
         assert m is not None and m.kld_mean is not None and m.kld_se is not None
-        points.append(Point(name, feedback, types.get(name).bpw, m.kld_mean, m.kld_se, m.ppl))
+        points.append(Point(name, feedback, quant_types.get(name).bpw, m.kld_mean, m.kld_se, m.ppl))
     lines = ",\n".join(json.dumps(asdict(point)) for point in points)
     (out / "equal-bytes.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     (out / "table.md").write_text(table(points), encoding="utf-8")
@@ -118,7 +118,7 @@ def table(points: Sequence[Point]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     of = {(p.type, p.feedback): p for p in points}
-    for name in types.TCQ:
+    for name in quant_types.TCQ:
         plain, fed = of[name, False], of[name, True]
         best, between = best_of(hull, plain.bpw)
         cells = [f"{p.kld:.4f} ± {p.kld_se:.4f} | {p.kld / best:.2f}" for p in (plain, fed)]

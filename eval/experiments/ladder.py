@@ -33,7 +33,7 @@ from gguf_golf.control import Control
 from gguf_golf.evaluate.evaluate import evaluate
 from gguf_golf.evaluate.on_text import TextSettings
 from gguf_golf.files import write_text
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.journal import open_journal
 from gguf_golf.models import open_model
 from gguf_golf.models.roles import is_quantizable
@@ -195,7 +195,7 @@ class Case:
         tensors = [tensor for tensor in open_model(self.base).tensors if is_quantizable(tensor)]
         weights = sum(math.prod(tensor.shape) for tensor in tensors)
         bpw = {
-            name: sum(math.prod(t.shape) * types.get(chosen[t.name]).bpw for t in tensors) / weights
+            name: sum(math.prod(t.shape) * quant_types.get(chosen[t.name]).bpw for t in tensors) / weights
             for name, chosen in self.case()["mixes"].items()
         }
         return sorted((name for name in bpw if bpw[name] <= 1.15 * max(self.settings.bits)), key=lambda n: -bpw[n])

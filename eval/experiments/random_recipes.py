@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from gguf_golf.encode import Guide, open_encoder
 from gguf_golf.files import write_text
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.models import open_model
 from gguf_golf.plan.candidates import tensor_damage
 from gguf_golf.sensitivity import distortion, result
@@ -31,7 +31,7 @@ PALETTE = ("tcq2", "q2_k", "iq3_xxs", "tcq3", "q3_k", "tcq4", "q4_k", "q6_k")
 
 def draw(rng: np.random.Generator, names: list[str]) -> dict[str, str]:
     """A type for each tensor: random, but more often near this recipe's own mean rate."""
-    bpw = np.array([types.get(name).bpw for name in PALETTE])
+    bpw = np.array([quant_types.get(name).bpw for name in PALETTE])
     weights = np.exp(-np.abs(bpw - rng.uniform(2.1, 5.0)))
     return {name: str(rng.choice(PALETTE, p=weights / weights.sum())) for name in names}
 
@@ -61,7 +61,7 @@ def main(base: Path, sensitivity: Path, text: Path, folder: Path, recipes: int, 
         kept = folder / f"{name}.{type_name}.npy"
         if not kept.exists():
             rows = distortion.whole(model.tensor(name), guide)
-            np.save(kept, distortion.decoded(rows, types.get(type_name), encoder).astype(np.float16))
+            np.save(kept, distortion.decoded(rows, quant_types.get(type_name), encoder).astype(np.float16))
         return np.load(kept).astype(np.float32)
 
     rng = np.random.default_rng(2024)
@@ -73,7 +73,7 @@ def main(base: Path, sensitivity: Path, text: Path, folder: Path, recipes: int, 
                 for name, type_name in types_of.items():
                     stack.enter_context(probe.disturbed(name, stored(name, type_name)))
                 measured = float(probe.kld().mean())
-            parts = [tensor_damage(known, name, types.get(type_name)) for name, type_name in types_of.items()]
+            parts = [tensor_damage(known, name, quant_types.get(type_name)) for name, type_name in types_of.items()]
             rows.append({"predicted": sum(parts), "measured": measured})
             write_text(out, json.dumps(rows, indent=1) + "\n")
     predicted = np.array([row["predicted"] for row in rows])

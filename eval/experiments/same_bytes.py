@@ -22,8 +22,8 @@ from pathlib import Path
 
 import click
 
-from gguf_golf.formats import types
-from gguf_golf.formats.types import register_with_gguf
+from gguf_golf.formats import quant_types
+from gguf_golf.formats.quant_types import register_with_gguf
 from gguf_golf.models.gguf_file import read_gguf
 from gguf_golf.models.hashing import file_sha256
 
@@ -61,7 +61,11 @@ def main(
 ) -> None:
     """Compare what this checkout writes with what BASE_REV writes."""
     register_with_gguf()
-    names = only.split(",") if only else [t.name for t in types.ALL.values() if t.holds_weights and t.is_self_contained]
+    names = (
+        only.split(",")
+        if only
+        else [t.name for t in quant_types.ALL.values() if t.holds_weights and t.is_self_contained]
+    )
     with tempfile.TemporaryDirectory() as temporary, worktree(base_rev, Path(temporary) / "tree") as base:
         folder = Path(temporary)
         inputs = folder / "inputs"
@@ -99,10 +103,10 @@ def conversions(inputs: Path, names: list[str], model: Path | None, threads: int
     hessian = ["--hessian", str(inputs / "tiny-hessian.gguf")]
     jobs = []
     for name in names:
-        if not types.get(name).needs_imatrix:
+        if not quant_types.get(name).needs_imatrix:
             jobs.append(convert(TINY, f"plain-{name}.gguf", name, threads))
         jobs.append([*convert(TINY, f"imatrix-{name}.gguf", name, threads), *imatrix])
-        if types.get(name).tcq:
+        if quant_types.get(name).tcq:
             jobs.append([*convert(TINY, f"hessian-{name}.gguf", name, threads), *imatrix, *hessian])
     recipe = ["--recipe", str(inputs / "tiny.toml"), "--threads", str(threads)]
     jobs.append(["quantize", str(TINY), *recipe, "-o", "recipe.gguf"])

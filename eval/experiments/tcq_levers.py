@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from gguf_golf.calibrate import imatrix
 from gguf_golf.calibrate.collect import collect
 from gguf_golf.files import write_text
-from gguf_golf.formats import tcq, types
+from gguf_golf.formats import quant_types, tcq
 from gguf_golf.models import Model, open_model
 from gguf_golf.models.roles import EMBEDDINGS, is_quantizable
 from gguf_golf.runtime import source
@@ -109,7 +109,7 @@ def library(lever: str, folder: Path) -> ctypes.CDLL:
 def there_and_back(
     lever: str,
     folder: Path,
-    kind: types.QuantType,
+    kind: quant_types.QuantType,
     rows: FloatArray,
     importance: FloatArray,
     levels: NDArray[np.int8] | None = None,
@@ -130,9 +130,11 @@ def there_and_back(
     return back, blocks
 
 
-def fitted(folder: Path, kind: types.QuantType, samples: Sequence[tuple[FloatArray, FloatArray]]) -> NDArray[np.int8]:
+def fitted(
+    folder: Path, kind: quant_types.QuantType, samples: Sequence[tuple[FloatArray, FloatArray]]
+) -> NDArray[np.int8]:
     """A type's levels, refitted to rows (with their importance) by encoding and centroids in turn."""
-    fmt = types.TCQ_FORMATS[kind.name]
+    fmt = quant_types.TCQ_FORMATS[kind.name]
     levels = np.array(tcq.LEVELS[fmt.rate], np.int8)
     for _ in range(FIT_ROUNDS):
         sums, weights = np.zeros(len(levels)), np.zeros(len(levels))
@@ -180,7 +182,7 @@ class Bench:
             self.importance.append(imatrix.read(path))
 
     @cache  # noqa: B019
-    def levels(self, kind: types.QuantType, seed: int) -> NDArray[np.int8]:
+    def levels(self, kind: quant_types.QuantType, seed: int) -> NDArray[np.int8]:
         """Fitted to a few rows of every layer."""
         rng = np.random.default_rng(seed)
         samples = []
@@ -197,7 +199,7 @@ class Bench:
         with ExitStack() as stack:
             for name in self.names:
                 rows, importance = self.model.tensor(name).load(), self.importance[seed].importance(name)[0]
-                kind, _ = types.type_for_row(wanted, rows.shape[1])
+                kind, _ = quant_types.type_for_row(wanted, rows.shape[1])
                 levels = self.levels(kind, seed) if LEVERS[lever].levels_fitted else None
                 back, _ = there_and_back(lever, self.folder, kind, rows, importance, levels)
                 relative.append((importance @ np.square(rows - back).sum(0)) / (importance @ np.square(rows).sum(0)))

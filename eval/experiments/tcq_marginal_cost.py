@@ -12,7 +12,7 @@ import sys
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_golf.formats import tcq, types
+from gguf_golf.formats import quant_types, tcq
 from gguf_golf.runtime import ggml
 
 BIN = 8
@@ -22,12 +22,12 @@ BIN = 8
 def marginal_cost(rate: int, n_blocks: int, seed: int = 5) -> NDArray[np.float64]:
     """Cost at |x| = 0, 8, .., 64 level units, in units of the squared rms / 4^rate."""
     rng = np.random.default_rng(seed)
-    fmt = types.TCQ_FORMATS[f"tcq{rate}"]
+    fmt = quant_types.TCQ_FORMATS[f"tcq{rate}"]
     rows = rng.standard_normal((n_blocks, 256)).astype(np.float32)
     rows[:, ::8] = rng.uniform(0, 72 / float(tcq.RATES[rate].level_rms), (n_blocks, 32)) * rng.choice(
         (-1, 1), (n_blocks, 32)
     )
-    data = ggml.quantize(types.get(f"tcq{rate}").id, rows)
+    data = ggml.quantize(quant_types.get(f"tcq{rate}").id, rows)
     levels = np.array(tcq.LEVELS[rate])[tcq.level_indices(fmt, data)]
     scale = tcq.block_scales(fmt, data).astype(float)[:, None]
     target = rows / scale - (tcq.integer_weights(fmt, data) - levels)

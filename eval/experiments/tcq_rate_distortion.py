@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_golf.formats import tcq, types
+from gguf_golf.formats import quant_types, tcq
 from gguf_golf.models import open_model
 from gguf_golf.models.roles import EMBEDDINGS, is_quantizable
 from gguf_golf.runtime import ggml
@@ -34,7 +34,7 @@ def sample(path: Path, seed: int = 0) -> list[NDArray[np.float32]]:
 
 def signal_to_noise(name: str, layers: list[NDArray[np.float32]]) -> float | None:
     """dB over the layers whose rows (or what of them) the type's blocks divide; None if there is none."""
-    kind, fmt = types.get(name), types.TCQ_FORMATS[name]
+    kind, fmt = quant_types.get(name), quant_types.TCQ_FORMATS[name]
     relative = []
     for layer in layers:
         rows = layer[:, : layer.shape[1] // kind.block_size * kind.block_size]
@@ -48,8 +48,8 @@ def signal_to_noise(name: str, layers: list[NDArray[np.float32]]) -> float | Non
 if __name__ == "__main__":
     gaussian = [np.random.default_rng(0).standard_normal((200, 1024)).astype(np.float32)]
     sources = {"gaussian": gaussian} | {Path(path).name: sample(Path(path)) for path in sys.argv[1:]}
-    for name in types.TCQ_FORMATS:
-        bpw = types.get(name).bpw
+    for name in quant_types.TCQ_FORMATS:
+        bpw = quant_types.get(name).bpw
         cells = {label: signal_to_noise(name, layers) for label, layers in sources.items()}
         texts = [f"{label} {db:.2f} gap {6.02 * bpw - db:.2f}" for label, db in cells.items() if db is not None]
         print(f"{name:8s} {bpw:.3f}  " + "  ".join(texts), flush=True)

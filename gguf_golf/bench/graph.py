@@ -6,10 +6,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.runtime.library import libggml
 
-F32, I32 = types.get("f32").id, types.get("i32").id
+F32, I32 = quant_types.get("f32").id, quant_types.get("i32").id
 
 
 def bytes_of(tensor: int, size: int) -> NDArray[np.uint8]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gguf_golf.bench.graph import F32, bytes_of, libcpu
 from gguf_golf.errors import InputError
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.progress import ProgressBar
 from gguf_golf.runtime import ggml
 from gguf_golf.runtime.abi import InitParams
@@ -44,7 +44,7 @@ class TypeSpeed:
     column, with 512 columns. encode: weights quantized in a second.
     """
 
-    type: types.QuantType
+    type: quant_types.QuantType
     samples: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in QUANTITIES})
 
     def median(self, quantity: str) -> float:
@@ -95,10 +95,10 @@ def table(speeds: Sequence[TypeSpeed]) -> str:
     return "\n".join(lines)
 
 
-def _quantized(rows: NDArray[np.float32]) -> list[tuple[types.QuantType, NDArray[np.uint8]]]:
+def _quantized(rows: NDArray[np.float32]) -> list[tuple[quant_types.QuantType, NDArray[np.uint8]]]:
     """`rows` in every type that ggml can make and multiply."""
     found = []
-    for quant_type in types.ALL.values():
+    for quant_type in quant_types.ALL.values():
         if quant_type.id == F32 or not libcpu().ggml_get_type_traits_cpu(quant_type.id).contents.vec_dot:
             continue
         try:

@@ -7,7 +7,7 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_golf.formats import tcq, types
+from gguf_golf.formats import quant_types, tcq
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ FP16_SCALES = {
 """Byte offsets of the fp16 scales in a block of mainline's types: random bits there could be infinite."""
 
 
-def random_blocks(quant_type: types.QuantType, count: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+def random_blocks(quant_type: quant_types.QuantType, count: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     """`count` random blocks with a small scale each; shape (count, type_size), uint8."""
     blocks = rng.integers(0, 256, (count, quant_type.type_size), np.uint8)
     if quant_type.tcq:
@@ -89,7 +89,7 @@ def write_model(path: Path, shape: Shape, type_name: str) -> int:
 
     The embedding is not counted where it is not tied: decoding reads one row of it.
     """
-    types.register_with_gguf()
+    quant_types.register_with_gguf()
     rng = np.random.default_rng(1)
     pools: dict[str, NDArray[np.uint8]] = {}
     writer = gguf.GGUFWriter(path, "llama")
@@ -108,7 +108,7 @@ def write_model(path: Path, shape: Shape, type_name: str) -> int:
     read = 0
     plan = []
     for name, (rows, length) in shape.matrices().items():
-        quant_type, _ = types.type_for_row(type_name, length)
+        quant_type, _ = quant_types.type_for_row(type_name, length)
         row_bytes = quant_type.row_bytes(length)
         read += rows * row_bytes if shape.tied or name != "token_embd.weight" else 0
         ggml_type = gguf.GGMLQuantizationType(quant_type.id)

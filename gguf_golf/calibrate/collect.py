@@ -23,7 +23,7 @@ from gguf_golf.calibrate.hessian import Accumulator, Rows, Survey
 from gguf_golf.calibrate.imatrix import Imatrix, ImatrixEntry
 from gguf_golf.calibrate.state import State
 from gguf_golf.errors import DataError, InputError
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.interrupt import deferred
 from gguf_golf.models.hashing import stamp
 from gguf_golf.progress import ProgressBar
@@ -32,7 +32,7 @@ from gguf_golf.runtime.abi import GgmlTensor
 from gguf_golf.runtime.session import LoadedModel
 from gguf_golf.runtime.tensor import op_name, view
 
-F32 = types.get("f32").id
+F32 = quant_types.get("f32").id
 KEEP_EVERY = 16  # chunks, after which the Hessians' sums are copied: a hundredth of the time that they took
 MIN_ROWS = 16  # llama-imatrix ignores smaller products: they are not the batch
 OUTPUT_TENSORS = ("output.weight", "token_embd.weight")  # the latter where embedding and output are tied

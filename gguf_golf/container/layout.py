@@ -9,7 +9,7 @@ from gguf import GGMLQuantizationType, GGUFValueType
 
 from gguf_golf.container.tensors import TensorInfo
 from gguf_golf.errors import InputError
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.models import MetadataField
 from gguf_golf.models.gguf_header import header_bytes
 
@@ -32,7 +32,7 @@ def lay_out(tensors: Sequence[TensorInfo], metadata: Sequence[MetadataField]) ->
     Raises InputError for a name that GGUF cannot hold or that two tensors have, and for rows that a type's blocks do
     not divide.
     """
-    types.register_with_gguf()
+    quant_types.register_with_gguf()
     writer = gguf.GGUFWriter(path=None, arch="")
     writer.kv_data[0].clear()
     for field in metadata:

@@ -7,8 +7,8 @@ from gguf import GGUFValueType, LlamaFileType
 
 from gguf_golf import __version__
 from gguf_golf.calibrate.imatrix import Imatrix
-from gguf_golf.formats import tcq, types
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats import quant_types, tcq
+from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models import MetadataField, Model
 from gguf_golf.models.gguf_file import KEY_KEPT
 from gguf_golf.models.roles import is_quantizable
@@ -75,7 +75,7 @@ def output_metadata(
 
 def needs(type_names: Iterable[str]) -> str | None:
     """What runs a file with tensors of these types, where that is not any llama.cpp."""
-    ours = sorted({name for name in type_names if name in types.ALL and not types.get(name).is_stock})
+    ours = sorted({name for name in type_names if name in quant_types.ALL and not quant_types.get(name).is_stock})
     return f"gguf-golf's llama.cpp, for {', '.join(ours)}" if ours else None
 
 

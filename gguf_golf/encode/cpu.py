@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from gguf_golf.encode import feedback
 from gguf_golf.encode.guide import UNGUIDED, Guidance
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.runtime import ggml
 from gguf_golf.threads import resolve
 

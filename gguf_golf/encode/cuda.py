@@ -12,8 +12,8 @@ from gguf_golf.encode import feedback
 from gguf_golf.encode.cpu import CpuEncoder
 from gguf_golf.encode.guide import UNGUIDED, Guidance
 from gguf_golf.errors import BuildError, InputError
-from gguf_golf.formats import types
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats import quant_types
+from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.runtime import abi, ggml, library
 
 _DEVICE = 0
@@ -57,7 +57,7 @@ class CudaEncoder:
         rows = rng.standard_t(3, (4, 512)).astype(np.float32)
         importance = rng.gamma(0.3, 1.0, 512).astype(np.float32)
         x = rng.standard_normal((600, 512)) @ rng.standard_normal((512, 512))
-        for quant_type in (types.get("tcq3"), types.get("tcq3_64")):
+        for quant_type in (quant_types.get("tcq3"), quant_types.get("tcq3_64")):
             factored = feedback.factor_hessian(x.T @ x / len(x), quant_type.block_size)
             for guidance in (Guidance(importance), Guidance(feedback=factored)):
                 on_gpu, on_cpu = (encoder.encode(rows, quant_type, guidance) for encoder in (self, self._cpu))

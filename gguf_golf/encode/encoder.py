@@ -10,7 +10,7 @@ from gguf_golf.encode.cpu import CpuEncoder
 from gguf_golf.encode.cuda import CudaEncoder
 from gguf_golf.encode.guide import UNGUIDED, Guidance
 from gguf_golf.errors import InputError
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.runtime import ggml
 
 

@@ -17,7 +17,7 @@ from scipy.linalg import cholesky, lapack
 
 from gguf_golf.errors import DataError, InputError
 from gguf_golf.formats import tcq
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.runtime.abi import TcqFeedback
 from gguf_golf.runtime.library import libggml
 

@@ -13,7 +13,7 @@ from gguf_golf.calibrate.imatrix import Imatrix
 from gguf_golf.encode import shrunk
 from gguf_golf.encode.feedback import Feedback, factor_hessian
 from gguf_golf.errors import InputError
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models.roles import EMBEDDINGS
 
 

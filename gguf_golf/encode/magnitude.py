@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gguf_golf.encode.encoder import Encoder, round_trip
 from gguf_golf.encode.guide import Guidance
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.runtime import ggml
 
 HARMLESS = (2.0**-10, 2.0)

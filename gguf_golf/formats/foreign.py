@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from gguf_golf.formats.types import ALL
+from gguf_golf.formats.quant_types import ALL
 
 REMOVED = frozenset({4, 5, 31, 32, 33, 36, 37, 38})
 """Ids of types that llama.cpp once had (Q4_2, Q4_3, and the packings of Q4_0 and IQ4_NL)."""

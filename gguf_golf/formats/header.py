@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gguf_golf.formats import tcq, types
+from gguf_golf.formats import quant_types, tcq
 
 HEADER = Path(__file__).parents[2] / "patches/src/ggml/src/ggml-tcq-tables.h"
 
@@ -64,7 +64,7 @@ def render() -> str:
     parts.append(
         "// where bit b of weight j's lo bits is stored: [j*(rate - 1) + b], in bits from the end of the path\n"
     )
-    for name, fmt in types.TCQ_FORMATS.items():
+    for name, fmt in quant_types.TCQ_FORMATS.items():
         positions = tcq.lo_bit_positions(fmt).ravel()
         if positions.size:
             parts.append(c_table(f"uint16_t {name}_lo_position[{positions.size}]", positions))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gguf_golf.formats import tcq, types
+from gguf_golf.formats import quant_types, tcq
 
 HEADER = Path(__file__).parents[2] / "patches/src/ggml/src/ggml-tcq-layout.h"
 
@@ -124,7 +124,7 @@ def render() -> str:
         by_rate=f"    ({by_rate}tcq{rates[-1]}##suffix)",
         types=" \\\n".join(
             f"    X({name + ',':8} {name.upper() + ',':8} {fmt.block_size:3})"
-            for name, fmt in types.TCQ_FORMATS.items()
+            for name, fmt in quant_types.TCQ_FORMATS.items()
         ),
         generators="\n".join(f"#define TCQ_G{p} 0x{g:03x}" for p, g in enumerate(tcq.GENERATORS)),
         n_parities=tcq.N_PARITIES,
@@ -132,7 +132,7 @@ def render() -> str:
         level_rms="\n".join(
             f"#define TCQ{rate}_LEVEL_RMS {float(np.float32(row.level_rms)).hex()}f" for rate, row in tcq.RATES.items()
         ),
-        lo_bits="\n".join(f"        {line}" for fmt in types.TCQ_FORMATS.values() for line in lo_bit_lines(fmt)),
+        lo_bits="\n".join(f"        {line}" for fmt in quant_types.TCQ_FORMATS.values() for line in lo_bit_lines(fmt)),
     )
 
 

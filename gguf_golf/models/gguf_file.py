@@ -13,7 +13,7 @@ from gguf_golf.errors import InputError
 from gguf_golf.files import part_paths
 from gguf_golf.formats import tcq
 from gguf_golf.formats.foreign import foreign_type
-from gguf_golf.formats.types import TCQ, register_with_gguf
+from gguf_golf.formats.quant_types import TCQ, register_with_gguf
 from gguf_golf.models.checkpoint import FLOAT_DTYPES, to_float32
 from gguf_golf.models.model import FloatArray, LazyTensor, MetadataField, Model
 

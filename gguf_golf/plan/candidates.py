@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from gguf_golf.container.tensors import TensorInfo
 from gguf_golf.errors import InputError
-from gguf_golf.formats import types
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats import quant_types
+from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models import LazyTensor, Model
 from gguf_golf.models.roles import is_quantizable
 from gguf_golf.plan.constraints import KEPT_WITHIN, Constraints
@@ -96,7 +96,9 @@ def kept_by(sensitivity: Sensitivity, chosen: Mapping[str, QuantType]) -> dict[s
 
 
 def _allowed(tensor: LazyTensor, sensitivity: Sensitivity, constraints: Constraints) -> list[QuantType]:
-    candidates = [name for name in sensitivity.of(tensor.name).errors if types.get(name).divides(tensor.shape[-1])]
+    candidates = [
+        name for name in sensitivity.of(tensor.name).errors if quant_types.get(name).divides(tensor.shape[-1])
+    ]
     allowed = constraints.allowed(tensor.name, tensor.shape[-1], candidates)
     weights = _kept_weights(sensitivity, tensor.name)
     keeping = [t for t in allowed if all(weight.errors[t.name] <= KEPT_WITHIN for weight in weights)]

@@ -11,8 +11,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from gguf_golf.errors import InputError
-from gguf_golf.formats import types
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats import quant_types
+from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models.roles import EMBEDDINGS
 
 NEWEST = 10**9
@@ -53,18 +53,18 @@ class Constraints:
         """Those of the candidates that this tensor may take. Raises InputError if none is left."""
         pinned = [type_name for pattern, type_name in self.pins if fnmatchcase(name, pattern)]
         if pinned:
-            quant_type, _ = types.type_for_row(pinned[-1], row_length)
+            quant_type, _ = quant_types.type_for_row(pinned[-1], row_length)
             if quant_type.name not in candidates:
                 raise InputError(f"{name} is pinned to {quant_type.name}, which is no candidate for it")
             return [quant_type]
-        left = [types.get(candidate) for candidate in candidates]
+        left = [quant_types.get(candidate) for candidate in candidates]
         if self.stock is not None:
             left = [each for each in left if each.is_stock and (each.since or NEWEST) <= self.stock]
         for pattern, type_pattern in self.bans:
             if fnmatchcase(name, pattern):
                 left = [quant_type for quant_type in left if not fnmatchcase(quant_type.name, type_pattern.lower())]
         if self.embedding_floor is not None and name in EMBEDDINGS:
-            floor, _ = types.type_for_row(self.embedding_floor, row_length)
+            floor, _ = quant_types.type_for_row(self.embedding_floor, row_length)
             left = [quant_type for quant_type in left if quant_type.bpw >= floor.bpw]
         if self.speed is not None:
             left = [quant_type for quant_type in left if quant_type.name in self.speed.ns_per_weight]

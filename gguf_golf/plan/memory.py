@@ -9,7 +9,7 @@ from gguf import GGUFValueType
 from gguf_golf.container.layout import lay_out
 from gguf_golf.container.tensors import tensor_infos
 from gguf_golf.errors import InputError
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.models import MetadataField, Model
 from gguf_golf.runtime.apart import ask_apart
 
@@ -53,7 +53,9 @@ def context_memory(model: Model, n_ctx: int, keys: str = KV_TYPE, values: str = 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.gguf"
         _write_header(model, path)
-        found = ask_apart("gguf_golf.runtime.context_sizes", path, n_ctx, types.get(keys).id, types.get(values).id)
+        found = ask_apart(
+            "gguf_golf.runtime.context_sizes", path, n_ctx, quant_types.get(keys).id, quant_types.get(values).id
+        )
     if "error" in found:
         raise InputError(f"the memory of a context cannot be worked out for this model: {found['error']}")
     return ContextMemory({int(layer): size for layer, size in found["cache_of"].items()}, found["compute"])
@@ -68,7 +70,7 @@ def _write_header(model: Model, path: Path) -> None:
         MetadataField("tokenizer.ggml.model", "no_vocab", GGUFValueType.STRING),
         MetadataField(size_key, vocabulary, GGUFValueType.UINT32),
     ]
-    chosen = {tensor.name: types.get("f16" if len(tensor.shape) > 1 else "f32") for tensor in model.tensors}
+    chosen = {tensor.name: quant_types.get("f16" if len(tensor.shape) > 1 else "f32") for tensor in model.tensors}
     layout = lay_out(tensor_infos(model, chosen), metadata)
     with path.open("wb") as file:
         file.write(layout.header)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gguf_golf.errors import InputError
-from gguf_golf.formats import types
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats import quant_types
+from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.runtime.session import bindings, captured_log
 
 # [   3/  50]  blk.0.attn_q.weight - [  512,   512,     1,     1], type =   bf16, size =  0.50 MiB -> 0.08 MiB (q2_K)
@@ -63,6 +63,6 @@ def _dry_run(model: Path, number: int, has_imatrix: bool) -> dict[str, QuantType
         status = llama.llama_model_quantize(os.fsencode(model), b"", ctypes.byref(params))
     if status != 0:
         return {}
-    chosen = {name: types.ALL.get((new or old).lower()) for name, old, new in _TENSOR.findall("".join(log))}
+    chosen = {name: quant_types.ALL.get((new or old).lower()) for name, old, new in _TENSOR.findall("".join(log))}
     known = {name: quant_type for name, quant_type in chosen.items() if quant_type is not None}
     return known if len(known) == len(chosen) else {}

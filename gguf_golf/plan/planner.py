@@ -8,8 +8,8 @@ from gguf_golf.container.layout import lay_out
 from gguf_golf.container.metadata import recipe_metadata
 from gguf_golf.container.tensors import tensor_infos
 from gguf_golf.errors import InputError
-from gguf_golf.formats import types
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats import quant_types
+from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models import Model
 from gguf_golf.models.roles import is_quantizable
 from gguf_golf.plan import knapsack
@@ -129,7 +129,7 @@ class Planner:
         """The uncorrected damage of a plan by part, see correction.py."""
         parts: dict[tuple[str, str], float] = {}
         for name, line in plan.recipe.tensors.items():
-            quant_type = types.get(line.type)
+            quant_type = quant_types.get(line.type)
             part = part_of(name, quant_type)
             parts[part] = parts.get(part, 0.0) + tensor_damage(self._sensitivity, name, quant_type)
         return parts
@@ -142,7 +142,7 @@ class Planner:
 
     def _room(self, bpw: float) -> int:
         """Bytes for quantizable tensors where all tensors together may have so many bits per weight."""
-        f32 = types.get("f32")
+        f32 = quant_types.get("f32")
         kept = sum(
             tensor.n_rows * f32.row_bytes(tensor.shape[-1])
             for tensor in self.model.tensors
@@ -194,7 +194,7 @@ class Planner:
             recipe = replace(recipe, predicted_bytes=size)
 
     def _types(self, picked: Mapping[str, QuantType]) -> dict[str, QuantType]:
-        f32 = types.get("f32")
+        f32 = quant_types.get("f32")
         return {tensor.name: picked.get(tensor.name, f32) for tensor in self.model.tensors}
 
 

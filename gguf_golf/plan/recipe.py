@@ -24,8 +24,8 @@ from typing import Any
 
 from gguf_golf import __version__
 from gguf_golf.errors import InputError
-from gguf_golf.formats import types
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats import quant_types
+from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models import Model
 from gguf_golf.models.roles import is_quantizable
 
@@ -64,11 +64,11 @@ class Recipe:
         chosen, notes, used = {}, [], set()
         for tensor in model.tensors:
             if not is_quantizable(tensor):
-                chosen[tensor.name] = types.get("f32")
+                chosen[tensor.name] = quant_types.get("f32")
                 continue
             key = self._key(tensor.name)
             used.add(key)
-            chosen[tensor.name], note = types.type_for_row(self.tensors[key].type, tensor.shape[-1])
+            chosen[tensor.name], note = quant_types.type_for_row(self.tensors[key].type, tensor.shape[-1])
             if note:
                 notes.append(f"{tensor.name}: {note}")
         names = [tensor.name for tensor in model.tensors if is_quantizable(tensor)]
@@ -155,7 +155,7 @@ def _line(name: str, value: Any, path: Path | str) -> Line:
     entry = {"type": value} if isinstance(value, str) else value
     if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
         raise InputError(f'{path}: {name} needs a type, such as "tcq3" or {{ type = "tcq3" }}')
-    types.get(entry["type"])
+    quant_types.get(entry["type"])
     return Line(entry["type"], _typed(entry, "kld", float, path), _typed(entry, "kld_per_mb", float, path))
 
 

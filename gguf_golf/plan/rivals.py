@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gguf_golf.formats import types
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats import quant_types
+from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models import Model
 from gguf_golf.models.roles import EMBEDDINGS, is_quantizable
 from gguf_golf.plan.budget import Budget
@@ -27,9 +27,9 @@ def uniform_rivals(model: Model, candidates: Sequence[QuantType]) -> list[Rival]
     for body in candidates:
         for table in candidates:
             chosen = {
-                tensor.name: types.type_for_row((table if tensor.name in EMBEDDINGS else body).name, tensor.shape[-1])[
-                    0
-                ]
+                tensor.name: quant_types.type_for_row(
+                    (table if tensor.name in EMBEDDINGS else body).name, tensor.shape[-1]
+                )[0]
                 for tensor in tensors
             }
             name = body.name if body is table else f"{body.name}, vocabulary {table.name}"

@@ -5,7 +5,7 @@ from pathlib import Path
 import gguf
 from gguf import GGUFWriter
 
-from gguf_golf.formats.types import register_with_gguf
+from gguf_golf.formats.quant_types import register_with_gguf
 from gguf_golf.models.gguf_file import open_gguf, read_gguf
 
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 from gguf_golf.calibrate.imatrix import Imatrix
 from gguf_golf.errors import InputError
-from gguf_golf.formats import types
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats import quant_types
+from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models import LazyTensor, Model
 from gguf_golf.models.roles import EMBEDDINGS, is_quantizable
 
-_F32 = types.get("f32")
+_F32 = quant_types.get("f32")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def uniform(model: Model, type_name: str, embedding_type: str) -> Assignment:
     takes the next rate of TCQ, and q6_k otherwise, as with llama-quantize. An embedding that is only looked up costs no
     more than the layers: it takes their type, or, as no imatrix knows it, the nearest one that needs none.
 
-    Rows that a type's block does not divide take the fallback of `types.type_for_row`, which the notes name.
+    Rows that a type's block does not divide take the fallback of `quant_types.type_for_row`, which the notes name.
     Raises InputError for a name that is not a type.
     """
     untied = any(tensor.name == "output.weight" for tensor in model.tensors)
@@ -49,16 +49,16 @@ def uniform(model: Model, type_name: str, embedding_type: str) -> Assignment:
 
 def _looked_up_type(type_name: str) -> str:
     """The type itself, or what llama-quantize gives the embedding where the type needs an imatrix."""
-    if not types.get(type_name).needs_imatrix:
+    if not quant_types.get(type_name).needs_imatrix:
         return type_name
-    return "iq3_s" if types.get(type_name).bpw > types.get("q2_k").bpw else "q2_k"
+    return "iq3_s" if quant_types.get(type_name).bpw > quant_types.get("q2_k").bpw else "q2_k"
 
 
 def _head_type(type_name: str) -> str:
-    body = types.get(type_name)
-    if body.bpw >= types.get("q6_k").bpw:
+    body = quant_types.get(type_name)
+    if body.bpw >= quant_types.get("q6_k").bpw:
         return type_name
-    above = types.one_more_bit(body)
+    above = quant_types.one_more_bit(body)
     return "q6_k" if above is None else above.name
 
 
@@ -70,7 +70,7 @@ def assign(model: Model, wanted: Callable[[LazyTensor], str]) -> Assignment:
         if not is_quantizable(tensor):
             chosen[tensor.name] = _F32
             continue
-        chosen[tensor.name], note = types.type_for_row(wanted(tensor), tensor.shape[-1])
+        chosen[tensor.name], note = quant_types.type_for_row(wanted(tensor), tensor.shape[-1])
         if note:
             fallbacks[note] = fallbacks.get(note, 0) + 1
     return Assignment(chosen, [*model.notes, *(f"{note} ({count} tensors)" for note, count in fallbacks.items())])

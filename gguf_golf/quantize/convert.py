@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gguf_golf.container.metadata import output_metadata
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models import Model
 from gguf_golf.quantize.assignment import AUTO, Assignment
 from gguf_golf.quantize.job import DEFAULT_JOB, Job

@@ -9,7 +9,7 @@ from typing import Any
 from gguf_golf.container.layout import lay_out
 from gguf_golf.container.tensors import tensor_infos
 from gguf_golf.encode import Encoder, Guide
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models import LazyTensor, Model
 from gguf_golf.quantize.prepare import Prepared
 

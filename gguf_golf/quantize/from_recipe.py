@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.plan.recipe import Recipe
 from gguf_golf.quantize.job import DEFAULT_JOB, Job
 from gguf_golf.quantize.load_check import check_loads

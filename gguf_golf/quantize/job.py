@@ -10,7 +10,7 @@ import numpy as np
 
 from gguf_golf import __version__
 from gguf_golf.encode import Encoder, Guide, open_encoder
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models import Model, open_model
 from gguf_golf.models.fingerprint import fingerprint
 from gguf_golf.models.gguf_file import split_parts

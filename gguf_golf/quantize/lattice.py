@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_golf.formats import types
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats import quant_types
+from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models import LazyTensor, Model
 from gguf_golf.models.roles import is_quantizable
 from gguf_golf.runtime import ggml
@@ -66,7 +66,7 @@ def find(model: Model, chosen: Mapping[str, QuantType]) -> dict[str, QuantType]:
     """
     found = {}
     for tensor in model.tensors:
-        for quant_type in map(types.get, LATTICES):
+        for quant_type in map(quant_types.get, LATTICES):
             if not (is_quantizable(tensor) and quant_type.divides(tensor.shape[-1])):
                 continue
             if quant_type.bpw <= chosen[tensor.name].bpw and _is_on(tensor, quant_type):

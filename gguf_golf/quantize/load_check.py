@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from gguf_golf.container.metadata import output_metadata
 from gguf_golf.encode import Guide, open_encoder
 from gguf_golf.errors import InputError
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.models import Model
 from gguf_golf.quantize.stored import stored_tensors
 from gguf_golf.quantize.writer import write
@@ -37,7 +37,7 @@ def check_loads(path: Path, model: Model, source: Path | None = None) -> list[st
 
 def _overflows(model: Model, folder: Path) -> bool:
     """Whether the model's own weights, as F32, make llama.cpp compute numbers that are not finite."""
-    chosen = dict.fromkeys((tensor.name for tensor in model.tensors), types.get("f32"))
+    chosen = dict.fromkeys((tensor.name for tensor in model.tensors), quant_types.get("f32"))
     with TemporaryDirectory(dir=folder, prefix=".") as temporary:
         path = Path(temporary) / "source.gguf"
         tensors = stored_tensors(model, chosen, Guide(), open_encoder())

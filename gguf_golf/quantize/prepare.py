@@ -9,8 +9,8 @@ from gguf_golf import files
 from gguf_golf.container.metadata import MARK, output_metadata, recipe_metadata
 from gguf_golf.encode import Encoder, Guide
 from gguf_golf.errors import InputError
-from gguf_golf.formats import types
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats import quant_types
+from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models import MetadataField, Model
 from gguf_golf.models.fingerprint import fingerprint
 from gguf_golf.models.hashing import file_sha256
@@ -80,7 +80,7 @@ def by_type(source: Path, type_name: str | None, embedding_type: str, out: Path,
     files.check_output(out, inputs, mark=MARK, force=job.force)
     model = job.open(source)
     type_name = type_name or source_precision(model)
-    plain = not types.get(type_name).is_quantized
+    plain = not quant_types.get(type_name).is_quantized
     assignment = uniform(model, type_name, type_name if plain else embedding_type)
     kept = job.lattice(model, assignment.types)
     chosen, notes = assignment.types | kept, [*assignment.notes, *lattice.note(kept)]

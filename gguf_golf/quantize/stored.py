@@ -9,8 +9,8 @@ from gguf_golf.container.tensors import Stored
 from gguf_golf.encode import Encoder, Guide
 from gguf_golf.encode.magnitude import HARMLESS, OutOfRangeError, encode_in_range, largest, within
 from gguf_golf.errors import DataError, InputError
-from gguf_golf.formats import types
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats import quant_types
+from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models import LazyTensor, Model
 from gguf_golf.quantize import lattice
 from gguf_golf.quantize.assignment import check_imatrix
@@ -99,7 +99,7 @@ def widened(
                     pass
         except OutOfRange as error:
             exact = tensor.source_type.lower()
-            new_types[tensor.name] = types.get(exact if exact in ("f16", "bf16") else "f32")
+            new_types[tensor.name] = quant_types.get(exact if exact in ("f16", "bf16") else "f32")
             notes.append(
                 f"{tensor.name} is kept as {new_types[tensor.name].name}: its weights reach {error.peak:.3g}, which "
                 f"{error.quant_type.name} cannot hold"

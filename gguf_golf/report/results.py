@@ -15,7 +15,7 @@ from typing import Any
 
 from gguf_golf.errors import InputError
 from gguf_golf.evaluate.results import SCHEMA, SCHEMA_VERSION, TextMeasures
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.models.roles import EMBEDDINGS
 
 Measures = dict[str, float]
@@ -115,7 +115,7 @@ class Model:
         """Whether unpatched llama.cpp reads the file; None if its tensors are not listed."""
         if not self.tensors:
             return None
-        return all(known.is_stock for tensor in self.tensors if (known := types.ALL.get(tensor.type)))
+        return all(known.is_stock for tensor in self.tensors if (known := quant_types.ALL.get(tensor.type)))
 
 
 @dataclass

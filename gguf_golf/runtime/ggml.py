@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_golf.errors import InputError
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.runtime.library import libggml
 from gguf_golf.threads import resolve
 
@@ -32,7 +32,7 @@ def quantize(
     """
     rows = as_rows(rows)
     n, k = rows.shape
-    quant_type = types.get(type_id)
+    quant_type = quant_types.get(type_id)
     if not quant_type.holds_weights:
         raise InputError(f"{quant_type.name} is not a type for weights: ggml has no quantizer for it")
     out = np.empty((n, quant_type.row_bytes(k)), np.uint8)
@@ -59,7 +59,7 @@ def dequantize(
 
     Raises InputError when `data` has not exactly n rows of k weights, or the type cannot be dequantized.
     """
-    quant_type = types.get(type_id)
+    quant_type = quant_types.get(type_id)
     row_bytes = quant_type.row_bytes(k)
     data = np.ascontiguousarray(data, np.uint8).reshape(-1)
     if data.size != n * row_bytes:

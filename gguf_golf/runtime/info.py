@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.runtime import build, cpu, library, pin
 from gguf_golf.runtime.cache import cache_dir
 from gguf_golf.runtime.source import source_key
@@ -23,12 +23,12 @@ def describe() -> tuple[str, dict[str, Any]]:
         [
             *(f"{name:<12}{value}" for name, value in facts.items()),
             f"{'type':<12}{'id':>4}{'weights':>9}{'bytes':>7}{'bpw':>9}   (of one block)",
-            *(f"{t.name:<12}{t.id:>4}{t.block_size:>9}{t.type_size:>7}{t.bpw:>9.4f}" for t in types.ALL.values()),
+            *(f"{t.name:<12}{t.id:>4}{t.block_size:>9}{t.type_size:>7}{t.bpw:>9.4f}" for t in quant_types.ALL.values()),
         ]
     )
     known = [
         {"name": t.name, "id": t.id, "weights": t.block_size, "bytes": t.type_size, "bpw": t.bpw}
-        for t in types.ALL.values()
+        for t in quant_types.ALL.values()
     ]
     return text, {"schema": "gguf-golf/runtime-info", **facts, "types": known}
 

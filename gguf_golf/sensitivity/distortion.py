@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_golf.encode import Encoder, Guide, round_trip
-from gguf_golf.formats import tcq, types
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats import quant_types, tcq
+from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models import LazyTensor
 from gguf_golf.sensitivity.layer_inputs import LayerInputs
 from gguf_golf.sensitivity.rounding import SCALE_SPANS, rounded
@@ -30,7 +30,7 @@ SLAB_WEIGHTS = 1 << 22
 
 CANDIDATES = tuple(
     sorted(
-        (t for t in types.ALL.values() if t.holds_weights and t.is_self_contained and t.bpw < 32),
+        (t for t in quant_types.ALL.values() if t.holds_weights and t.is_self_contained and t.bpw < 32),
         key=lambda t: (t.bpw, t.id),
     )
 )

@@ -13,7 +13,7 @@ import numpy as np
 
 from gguf_golf.encode import Encoder, Guide, open_encoder
 from gguf_golf.errors import InputError
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.journal import Journal, open_journal
 from gguf_golf.models import LazyTensor, Model, open_model
 from gguf_golf.models.fingerprint import fingerprint
@@ -139,7 +139,7 @@ class _Measuring:
         sample = distortion.sample(tensor, guide)
         used: dict[str, Measurement] = {}
         for type_name in (ANCHOR, BEYOND) if tensor.name in self._with_exponent else (ANCHOR,):
-            quant_type, _ = types.type_for_row(type_name, tensor.shape[-1])
+            quant_type, _ = quant_types.type_for_row(type_name, tensor.shape[-1])
             if quant_type.name in used:
                 continue
             slabs = distortion.slabs(tensor, guide, quant_type, self._encoder)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gguf_golf import files
 from gguf_golf.calibrate.chunks import text_chunks, with_bos
 from gguf_golf.errors import DataError, InputError
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.models import open_model
 from gguf_golf.runtime import ggml
 from gguf_golf.runtime.abi import GgmlTensor
@@ -29,7 +29,7 @@ from gguf_golf.threads import resolve
 
 FloatArray = NDArray[np.float32]
 
-_PLAIN_TYPES = {t.id: t.name for t in types.ALL.values() if t.holds_weights and not t.is_quantized}
+_PLAIN_TYPES = {t.id: t.name for t in quant_types.ALL.values() if t.holds_weights and not t.is_quantized}
 _COMPARED = 1 << 21  # probabilities that are compared at a time by one thread, of at most _ROWS positions
 _ROWS = 64
 _LOGITS = 1 << 24  # logits asked for at a time: bounds memory for large vocabularies
@@ -225,7 +225,7 @@ class Probe:
         name = weight.name.decode("utf-8", "replace")
         if name.endswith(".weight") and name not in self._weights:
             shape = (int(weight.ne[1] * weight.ne[2] * weight.ne[3]), int(weight.ne[0]))
-            row_bytes = types.get(weight.type).row_bytes(shape[1])
+            row_bytes = quant_types.get(weight.type).row_bytes(shape[1])
             memory = (ctypes.c_uint8 * (shape[0] * row_bytes)).from_address(weight.data)
             self._weights[name] = _Weight(
                 weight.type, shape, np.ndarray((shape[0], row_bytes), np.uint8, memoryview(memory))

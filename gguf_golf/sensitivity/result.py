@@ -11,7 +11,7 @@ from typing import Any
 
 from gguf_golf import files
 from gguf_golf.errors import InputError
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 
 SCHEMA = "gguf-golf/sensitivity"
 SCHEMA_VERSION = 2
@@ -74,7 +74,7 @@ class TensorSensitivity:
         return math.hypot(self.coefficient_sd, slope_sd * math.log(error / self.anchor))
 
     def _error(self, type_name: str) -> float:
-        return self.errors[type_name] + self.rounding.get(types.get(type_name).activations or "", 0.0)
+        return self.errors[type_name] + self.rounding.get(quant_types.get(type_name).activations or "", 0.0)
 
 
 LINEAR_SD = 0.05

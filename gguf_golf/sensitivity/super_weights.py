@@ -3,7 +3,7 @@
 import numpy as np
 
 from gguf_golf.encode import Encoder, Guide
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.progress import ProgressBar
 from gguf_golf.sensitivity import distortion
 from gguf_golf.sensitivity.activations import Spike
@@ -54,7 +54,7 @@ def _held(tensor: TensorSensitivity, rows: Rows, channel: int, encoder: Encoder)
     weight = rows.values[0, channel]
     errors, in_slot = {}, []
     for name in tensor.errors:
-        quant_type = types.get(name)
+        quant_type = quant_types.get(name)
         new = distortion.decoded(rows, quant_type, encoder)[0, channel]
         errors[name] = float(abs(new - weight) / (abs(weight) or 1.0))
         if distortion.slot_holds(rows, quant_type, channel, encoder):

@@ -8,8 +8,8 @@ from functools import cache
 import torch
 
 from gguf_golf.formats import tcq
+from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.formats.tcq import TcqFormat
-from gguf_golf.formats.types import QuantType
 from gguf_golf.runtime import ggml
 
 

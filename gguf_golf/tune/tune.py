@@ -17,7 +17,7 @@ from gguf_golf import files
 from gguf_golf.container.metadata import KEY_TUNED, MARK
 from gguf_golf.container.tensors import Stored
 from gguf_golf.errors import BuildError, InputError
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models import LazyTensor, MetadataField
 from gguf_golf.models.gguf_file import read_gguf
 from gguf_golf.models.hashing import file_sha256

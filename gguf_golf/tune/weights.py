@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gguf_golf.encode import Encoder, Guidance, Guide
 from gguf_golf.encode.cuda import CudaEncoder
 from gguf_golf.encode.magnitude import HARMLESS, OutOfRangeError, encode_in_range, largest, within
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models import LazyTensor
 from gguf_golf.quantize.stored import OutOfRange
 from gguf_golf.tune.decode import decode

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gguf_golf.bench import kernels, models, synthetic
 from gguf_golf.bench.run import bench
 from gguf_golf.errors import InputError
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 
 
 class _Counted(kernels._Products):
@@ -72,7 +72,7 @@ def test_synthetic_model_is_a_readable_file(tmp_path: Path, name: str) -> None:
     assert {tensor.name for tensor in matrices} == set(shape.matrices())
     assert sum(int(tensor.n_bytes) for tensor in matrices) == size
     for tensor in matrices:
-        quant_type, _ = types.type_for_row(name, int(tensor.shape[0]))
+        quant_type, _ = quant_types.type_for_row(name, int(tensor.shape[0]))
         assert tensor.tensor_type == quant_type.id
-        if quant_type.name in types.TCQ:
+        if quant_type.name in quant_types.TCQ:
             assert np.isfinite(gguf.dequantize(tensor.data, tensor.tensor_type)).all()

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gguf_golf.bench import graph
-from gguf_golf.formats import tcq, types
+from gguf_golf.formats import quant_types, tcq
 from gguf_golf.runtime.abi import InitParams
 
 EIGHT_BIT_ACTIVATIONS = 0.025
@@ -44,14 +44,14 @@ def relative_error(got: NDArray[np.float32], want: NDArray[np.float32]) -> float
     return float(np.linalg.norm(got - want) / np.linalg.norm(want))
 
 
-@pytest.mark.parametrize("name", types.TCQ_FORMATS)
+@pytest.mark.parametrize("name", quant_types.TCQ_FORMATS)
 @pytest.mark.parametrize(("rows", "blocks", "columns"), [(5, 3, 1), (16, 1, 4), (17, 2, 5), (70, 3, 33)])
 def test_mul_mat(context: int, name: str, rows: int, blocks: int, columns: int) -> None:
-    lib, fmt = graph.libcpu(), types.TCQ_FORMATS[name]
+    lib, fmt = graph.libcpu(), quant_types.TCQ_FORMATS[name]
     row = blocks * fmt.block_size
     data, weights = random_matrix(fmt, rows, row)
     x = np.random.default_rng(columns).standard_normal((columns, row), np.float32)
-    matrix = lib.ggml_new_tensor_2d(context, types.TCQ[name].id, row, rows)
+    matrix = lib.ggml_new_tensor_2d(context, quant_types.TCQ[name].id, row, rows)
     columns_tensor = lib.ggml_new_tensor_2d(context, graph.F32, row, columns)
     fill(matrix, data)
     fill(columns_tensor, x)
@@ -62,13 +62,13 @@ def test_mul_mat(context: int, name: str, rows: int, blocks: int, columns: int) 
 @pytest.mark.parametrize("name", ["tcq2", "tcq3", "tcq3_64", "tcq5_64"])
 @pytest.mark.parametrize(("tokens", "shared"), [(1, True), (9, True), (40, False)])
 def test_mul_mat_id(context: int, name: str, tokens: int, shared: bool) -> None:
-    lib, fmt = graph.libcpu(), types.TCQ_FORMATS[name]
+    lib, fmt = graph.libcpu(), quant_types.TCQ_FORMATS[name]
     experts, used, rows, row = 5, 2, 19, 2 * fmt.block_size
     rng = np.random.default_rng(tokens)
     data, weights = random_matrix(fmt, experts * rows, row)
     ids = np.stack([rng.permutation(experts)[:used] for _ in range(tokens)]).astype(np.int32)
     x = rng.standard_normal((tokens, 1 if shared else used, row), np.float32)
-    matrices = lib.ggml_new_tensor_3d(context, types.TCQ[name].id, row, rows, experts)
+    matrices = lib.ggml_new_tensor_3d(context, quant_types.TCQ[name].id, row, rows, experts)
     inputs = lib.ggml_new_tensor_3d(context, graph.F32, row, x.shape[1], tokens)
     chosen = lib.ggml_new_tensor_2d(context, graph.I32, used, tokens)
     for tensor, values in ((matrices, data), (inputs, x), (chosen, ids)):

@@ -11,7 +11,7 @@ import pytest
 
 from gguf_golf import api  # noqa: F401  # before Settings is replaced
 from gguf_golf.fit import Settings
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.sensitivity import distortion
 from tests.evaluate.test_generate import TEMPLATE
 
@@ -36,7 +36,7 @@ def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gguf_golf.fit.Settings", partial(Settings, calibration_chunks=4, control_chunks=2))
         few = ("tcq2", "tcq3", "tcq4", "q4_k", "q6_k")
-        patch.setattr(distortion, "CANDIDATES", tuple(types.get(name) for name in few))
+        patch.setattr(distortion, "CANDIDATES", tuple(quant_types.get(name) for name in few))
         if not hasattr(os, "sched_setaffinity"):
             yield
             return

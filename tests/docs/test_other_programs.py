@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.quantize.convert import convert
 from gguf_golf.quantize.job import Job
 from tests.docs.conftest import ROOT
@@ -55,4 +55,4 @@ def test_gguf_pys_words(tiny_dir: Path, tmp_path: Path) -> None:
     program = "import sys, gguf; gguf.GGUFReader(sys.argv[1])"
     run = subprocess.run([sys.executable, "-c", program, file], capture_output=True, text=True, check=False)
     assert run.stderr.splitlines()[-1] in PAGE
-    assert types.get("tcq3").id == 114
+    assert quant_types.get("tcq3").id == 114

@@ -12,7 +12,7 @@ from gguf_golf.encode import Guidance, Guide, cuda, feedback
 from gguf_golf.encode.cpu import CpuEncoder
 from gguf_golf.encode.cuda import CudaEncoder
 from gguf_golf.errors import BuildError, InputError
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.models import open_model
 from gguf_golf.quantize.assignment import uniform
 from gguf_golf.quantize.stored import stored_tensors
@@ -63,7 +63,7 @@ class FakeDeviceArray:
         }  # fmt: skip
 
 
-PROOF = [(types.get(name).id, 4, 512) for name in ("tcq3", "tcq3", "tcq3_64", "tcq3_64")]
+PROOF = [(quant_types.get(name).id, 4, 512) for name in ("tcq3", "tcq3", "tcq3_64", "tcq3_64")]
 """The jobs of a new encoder: each packing, without and with error feedback."""
 
 
@@ -86,7 +86,7 @@ def test_a_gpu_that_writes_other_bytes_is_refused(
     encoded: list[tuple[int, int, int]], monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
     def zeros(device: int, type_id: int, rows: int, out: int, n: int, k: int, guidance: int | None) -> bool:
-        ctypes.memset(out, 0, n * types.get(type_id).row_bytes(k))
+        ctypes.memset(out, 0, n * quant_types.get(type_id).row_bytes(k))
         return True
 
     right = cuda._function
@@ -100,7 +100,7 @@ def test_rows_and_guidance_arrive(encoded: list[tuple[int, int, int]]) -> None:
     rows = rng.standard_normal((3, 512)).astype(np.float32)
     importance = rng.gamma(1.0, 1.0, 512).astype(np.float32)
     factored = feedback.factor_hessian(np.diag(importance.astype(np.float64)), 256)
-    tcq3, on_gpu, on_cpu = types.get("tcq3"), CudaEncoder(), CpuEncoder()
+    tcq3, on_gpu, on_cpu = quant_types.get("tcq3"), CudaEncoder(), CpuEncoder()
     assert encoded == PROOF
     for guidance in (Guidance(), Guidance(importance), Guidance(importance, factored)):
         assert np.array_equal(on_gpu.encode(rows, tcq3, guidance), on_cpu.encode(rows, tcq3, guidance))
@@ -118,14 +118,14 @@ def test_rows_may_be_on_the_gpu(encoded: list[tuple[int, int, int]]) -> None:
     rows = rng.standard_normal((3, 512)).astype(np.float32)
     importance = rng.gamma(1.0, 1.0, 512).astype(np.float32)
     factored = feedback.factor_hessian(np.diag(importance.astype(np.float64)), 64)
-    tcq2, on_gpu, on_cpu = types.get("tcq2_64"), CudaEncoder(), CpuEncoder()
+    tcq2, on_gpu, on_cpu = quant_types.get("tcq2_64"), CudaEncoder(), CpuEncoder()
     for guidance in (Guidance(), Guidance(importance), Guidance(importance, factored)):
         assert np.array_equal(on_gpu.encode(FakeDeviceArray(rows), tcq2, guidance), on_cpu.encode(rows, tcq2, guidance))
     for wrong in (rows[:, ::2], rows.astype(np.float64), rows[0]):
         with pytest.raises(InputError, match="contiguous f32 rows"):
             on_gpu.encode(FakeDeviceArray(wrong), tcq2)
     with pytest.raises(InputError, match="q6_k is encoded on the CPU"):
-        on_gpu.encode(FakeDeviceArray(rows), types.get("q6_k"))
+        on_gpu.encode(FakeDeviceArray(rows), quant_types.get("q6_k"))
 
 
 def test_a_file_is_the_same(encoded: list[tuple[int, int, int]], tiny_dir: Path, tmp_path: Path) -> None:
@@ -138,6 +138,6 @@ def test_a_file_is_the_same(encoded: list[tuple[int, int, int]], tiny_dir: Path,
         files[path] = write(tensors, path, metadata=model.metadata, made_from="", progress=False)
     on_cpu, on_gpu = (path.read_bytes() for path in files)
     assert on_cpu == on_gpu
-    of_tcq = sum(tensor.n_rows for tensor in model.tensors if chosen[tensor.name] in types.TCQ.values())
+    of_tcq = sum(tensor.n_rows for tensor in model.tensors if chosen[tensor.name] in quant_types.TCQ.values())
     assert of_tcq > 0
     assert sum(n for _, n, _ in encoded[len(PROOF) :]) == of_tcq

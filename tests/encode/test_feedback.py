@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from gguf_golf.encode import feedback
 from gguf_golf.errors import DataError, InputError
-from gguf_golf.formats import tcq, types
+from gguf_golf.formats import quant_types, tcq
 from gguf_golf.runtime import ggml
 
 
@@ -26,7 +26,7 @@ def output_error(w: NDArray[np.float32], q: NDArray[np.float32], hessian: NDArra
 
 def decode(name: str, data: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Rows of bytes through the NumPy decoder."""
-    fmt = types.TCQ_FORMATS[name]
+    fmt = quant_types.TCQ_FORMATS[name]
     return tcq.dequantize(fmt, data.reshape(-1, fmt.type_size)).reshape(len(data), -1)
 
 
@@ -59,7 +59,7 @@ def test_output_error_falls(name: str) -> None:
     k = 512
     hessian = correlated_hessian(k)
     rows = np.random.default_rng(1).standard_normal((24, k)).astype(np.float32)
-    kind = types.get(name)
+    kind = quant_types.get(name)
     plain = decode(name, ggml.quantize(kind.id, rows, np.diag(hessian).astype(np.float32), 2))
     factored = feedback.factor_hessian(hessian, kind.block_size)
     fed = decode(name, feedback.encode(kind, rows, factored, 2))
@@ -68,7 +68,7 @@ def test_output_error_falls(name: str) -> None:
 
 def test_uncorrelated_inputs_leave_nothing_to_feed_back() -> None:
     rows = np.random.default_rng(2).standard_normal((16, 256)).astype(np.float32)
-    kind = types.get("tcq3")
+    kind = quant_types.get("tcq3")
     plain = decode("tcq3", ggml.quantize(kind.id, rows, None, 2))
     fed = decode("tcq3", feedback.encode(kind, rows, feedback.factor_hessian(np.eye(256), 256)))
     errors = [np.sum(np.square(rows - q)) for q in (plain, fed)]
@@ -79,16 +79,16 @@ def test_threads_and_zero_rows() -> None:
     rows = np.random.default_rng(3).standard_normal((40, 256)).astype(np.float32)
     rows[7] = 0
     factored = feedback.factor_hessian(correlated_hessian(256), 64)
-    one = feedback.encode(types.get("tcq2_64"), rows, factored, 1)
-    np.testing.assert_array_equal(one, feedback.encode(types.get("tcq2_64"), rows, factored, 3))
+    one = feedback.encode(quant_types.get("tcq2_64"), rows, factored, 1)
+    np.testing.assert_array_equal(one, feedback.encode(quant_types.get("tcq2_64"), rows, factored, 3))
     assert not decode("tcq2_64", one)[7].any()
 
 
 def test_refusals() -> None:
     factored = feedback.factor_hessian(np.zeros((256, 256)), 256)
     with pytest.raises(InputError, match="only TCQ types"):
-        feedback.encode(types.get("q4_0"), np.zeros((1, 256), np.float32), factored)
+        feedback.encode(quant_types.get("q4_0"), np.zeros((1, 256), np.float32), factored)
     with pytest.raises(InputError, match="256 columns"):
-        feedback.encode(types.get("tcq3"), np.zeros((1, 512), np.float32), factored)
+        feedback.encode(quant_types.get("tcq3"), np.zeros((1, 512), np.float32), factored)
     with pytest.raises(DataError, match="cannot be factored"):
         feedback.factor_hessian(np.full((256, 256), np.nan), 256)

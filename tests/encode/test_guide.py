@@ -10,9 +10,9 @@ from gguf_golf.calibrate.imatrix import Imatrix, ImatrixEntry
 from gguf_golf.encode import DEVICES, Guide, open_encoder
 from gguf_golf.encode.feedback import factor_hessian
 from gguf_golf.errors import InputError
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 
-TCQ3, Q4_K, F16 = (types.get(name) for name in ("tcq3", "q4_k", "f16"))
+TCQ3, Q4_K, F16 = (quant_types.get(name) for name in ("tcq3", "q4_k", "f16"))
 EXPERTS = "blk.0.ffn_up_exps.weight"
 
 

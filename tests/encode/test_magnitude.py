@@ -6,11 +6,11 @@ import pytest
 from gguf_golf.encode import Guidance, round_trip
 from gguf_golf.encode.cpu import CpuEncoder
 from gguf_golf.encode.magnitude import ENCODABLE, HARMLESS, OutOfRangeError, encode_in_range
-from gguf_golf.formats import types
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats import quant_types
+from gguf_golf.formats.quant_types import QuantType
 
 ENCODER, GUIDANCE = CpuEncoder(2), Guidance(np.ones(512, np.float32))
-STORABLE = [t for t in types.ALL.values() if t.holds_weights and t.is_self_contained]
+STORABLE = [t for t in quant_types.ALL.values() if t.holds_weights and t.is_self_contained]
 
 
 def rows_up_to(peak: float) -> np.ndarray:
@@ -41,7 +41,7 @@ def test_every_type_holds_weights_of_harmless_magnitude(quant_type: QuantType, p
     ],
 )
 def test_weights_that_are_too_large_are_noticed(name: str, held: float, lost: float) -> None:
-    quant_type, rows = types.get(name), rows_up_to(held)
+    quant_type, rows = quant_types.get(name), rows_up_to(held)
     data = encode_in_range(ENCODER, rows, quant_type, GUIDANCE)
     np.testing.assert_array_equal(data, ENCODER.encode(rows, quant_type, GUIDANCE))
     with pytest.raises(OutOfRangeError) as caught:
@@ -51,9 +51,9 @@ def test_weights_that_are_too_large_are_noticed(name: str, held: float, lost: fl
 
 def test_weights_that_would_be_rounded_to_nothing_are_noticed() -> None:
     with pytest.raises(OutOfRangeError):
-        encode_in_range(ENCODER, rows_up_to(2e-8), types.get("f16"), GUIDANCE)
-    encode_in_range(ENCODER, rows_up_to(1e-30), types.get("bf16"), GUIDANCE)
-    encode_in_range(ENCODER, np.zeros((2, 512), np.float32), types.get("q8_0"), GUIDANCE)
+        encode_in_range(ENCODER, rows_up_to(2e-8), quant_types.get("f16"), GUIDANCE)
+    encode_in_range(ENCODER, rows_up_to(1e-30), quant_types.get("bf16"), GUIDANCE)
+    encode_in_range(ENCODER, np.zeros((2, 512), np.float32), quant_types.get("q8_0"), GUIDANCE)
 
 
 @pytest.mark.parametrize("peak", [ENCODABLE[0] / 2, ENCODABLE[1] * 2])
@@ -63,4 +63,4 @@ def test_extreme_weights_never_reach_a_quantizer(peak: float) -> None:
             pytest.fail("ggml was called")
 
     with pytest.raises(OutOfRangeError):
-        encode_in_range(Untouchable(1), rows_up_to(peak), types.get("q8_0"), GUIDANCE)
+        encode_in_range(Untouchable(1), rows_up_to(peak), quant_types.get("q8_0"), GUIDANCE)

@@ -9,7 +9,7 @@ import pytest
 from gguf_golf.errors import InputError
 from gguf_golf.formats import foreign
 from gguf_golf.formats.foreign import foreign_type
-from gguf_golf.formats.types import ALL
+from gguf_golf.formats.quant_types import ALL
 from gguf_golf.models.gguf_file import open_gguf
 from gguf_golf.runtime.header import GgufHeader
 from gguf_golf.runtime.session import LoadedModel

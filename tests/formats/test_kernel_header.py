@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gguf_golf.formats import kernel_header, tcq, types
+from gguf_golf.formats import kernel_header, quant_types, tcq
 
 
 def test_header_is_current() -> None:
@@ -22,7 +22,7 @@ def mirrored(rate: int, index: int) -> int:
 
 def test_affine_matrices_give_the_index() -> None:
     rng = np.random.default_rng(0)
-    for fmt in types.TCQ_FORMATS.values():
+    for fmt in quant_types.TCQ_FORMATS.values():
         block = rng.integers(0, 256, (1, fmt.type_size), np.uint8)
         index = tcq.level_indices(fmt, block)[0]
         width = fmt.block_size // 8
@@ -44,7 +44,7 @@ def test_affine_matrices_give_the_index() -> None:
 
 def test_parity_matrices_serve_two_vectors() -> None:
     rng = np.random.default_rng(1)
-    for fmt in (fmt for fmt in types.TCQ_FORMATS.values() if fmt.block_size == 256):
+    for fmt in (fmt for fmt in quant_types.TCQ_FORMATS.values() if fmt.block_size == 256):
         block = rng.integers(0, 256, (1, fmt.type_size), np.uint8)
         index = tcq.level_indices(fmt, block)[0]
         cur, prev = (kernel_header.parity_matrices(offset) for offset in (kernel_header.CUR, kernel_header.PREV))

@@ -6,7 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from gguf_golf.formats import layout_header, tcq, types
+from gguf_golf.formats import layout_header, quant_types, tcq
 
 PROGRAM = """
 #include "ggml-tcq-layout.h"
@@ -70,7 +70,7 @@ def rows(printed: list[list[str]], what: str) -> list[list[int]]:
 
 def test_types_and_rates(printed: list[list[str]]) -> None:
     listed = {words[1]: int(words[2]) for words in printed if words[0] == "type"}
-    assert listed == {name: fmt.block_size for name, fmt in types.TCQ_FORMATS.items()}
+    assert listed == {name: fmt.block_size for name, fmt in quant_types.TCQ_FORMATS.items()}
     level_rms = {int(words[1]): float.fromhex(words[2]) for words in printed if words[0] == "rate"}
     assert level_rms == {rate: float(np.float32(row.level_rms)) for rate, row in tcq.RATES.items()}
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gguf_golf.formats import header, tcq, types
+from gguf_golf.formats import header, quant_types, tcq
 from gguf_golf.runtime import ggml
 
-FORMATS = list(types.TCQ_FORMATS.items())
+FORMATS = list(quant_types.TCQ_FORMATS.items())
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
@@ -110,7 +110,7 @@ def test_slots_meet_as_specified(rate: int) -> None:
 @pytest.mark.parametrize(("name", "fmt"), FORMATS)
 def test_c_equals_numpy_bit_for_bit_on_random_bytes(name: str, fmt: tcq.TcqFormat) -> None:
     blocks = random_blocks(fmt, 4000, seed=1)
-    got = ggml.dequantize(types.TCQ[name].id, blocks, len(blocks), fmt.block_size)
+    got = ggml.dequantize(quant_types.TCQ[name].id, blocks, len(blocks), fmt.block_size)
     assert np.array_equal(got.view(np.uint32), tcq.dequantize(fmt, blocks).view(np.uint32))
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gguf_golf.formats import tcq, types
+from gguf_golf.formats import quant_types, tcq
 
-for name, fmt in types.TCQ_FORMATS.items():
-    blocks = np.random.default_rng(types.TCQ[name].id).integers(0, 256, (64, fmt.type_size), np.uint8)
+for name, fmt in quant_types.TCQ_FORMATS.items():
+    blocks = np.random.default_rng(quant_types.TCQ[name].id).integers(0, 256, (64, fmt.type_size), np.uint8)
     if fmt.block_size == 256:
         blocks[:12, fmt.slot_offset + 1] &= 0x80  # gap 1
         blocks[8:20, fmt.slot_offset + 1] &= 0x7F  # gap 2

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gguf_golf.errors import GolfError, InputError
-from gguf_golf.formats.types import TCQ, register_with_gguf
+from gguf_golf.formats.quant_types import TCQ, register_with_gguf
 from gguf_golf.models import open_model
 from tests.models.conftest import small_model_file, write_gguf
 

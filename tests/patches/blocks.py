@@ -3,14 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_golf.formats import tcq, types
+from gguf_golf.formats import quant_types, tcq
 
 Blocks = NDArray[np.uint8]
 
 
 def any_blocks(name: str, n: int, rng: np.random.Generator) -> Blocks:
     """`n` blocks (n, type_size) of random bits; three in four of 256 weights have a gap of 0, or two."""
-    fmt = types.TCQ_FORMATS[name]
+    fmt = quant_types.TCQ_FORMATS[name]
     blocks = rng.integers(0, 256, (n, fmt.type_size), np.uint8)
     if fmt.block_size == 256:
         side = blocks[:, fmt.slot_offset :].view("<u4")[:, 0]
@@ -23,7 +23,7 @@ def any_blocks(name: str, n: int, rng: np.random.Generator) -> Blocks:
 
 def small_blocks(name: str, n: int, rng: np.random.Generator) -> Blocks:
     """The same with scales near 1/64, so that products stay small."""
-    fmt = types.TCQ_FORMATS[name]
+    fmt = quant_types.TCQ_FORMATS[name]
     blocks = any_blocks(name, n, rng)
     scales = tcq.scales(fmt)
     chosen = rng.choice(np.flatnonzero((scales >= 2**-7) & (scales < 2**-5)), n)

@@ -9,7 +9,7 @@ import gguf
 import numpy as np
 import pytest
 
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.quantize.convert import convert
 from gguf_golf.quantize.job import Job
 
@@ -30,7 +30,7 @@ def run(*command: object) -> str:
 
 
 def tensors(path: Path) -> dict[str, tuple[str, bytes]]:
-    types.register_with_gguf()
+    quant_types.register_with_gguf()
     return {t.name: (t.tensor_type.name, np.array(t.data).tobytes()) for t in gguf.GGUFReader(path).tensors}
 
 

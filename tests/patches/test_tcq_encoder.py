@@ -17,13 +17,13 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from gguf_golf.encode import feedback
-from gguf_golf.formats import tcq, types
+from gguf_golf.formats import quant_types, tcq
 from gguf_golf.models import open_model
 from gguf_golf.runtime import ggml, source
 
 HERE = Path(__file__).parent
 ARM_CC, QEMU = "aarch64-linux-gnu-gcc", "qemu-aarch64"
-FORMATS = list(types.TCQ_FORMATS.items())
+FORMATS = list(quant_types.TCQ_FORMATS.items())
 
 GAUSSIAN_DB = {
     **{"tcq1": 6.06, "tcq2": 12.01, "tcq3": 17.95, "tcq4": 23.95, "tcq5": 29.9},
@@ -34,13 +34,13 @@ GAUSSIAN_DB = {
 
 def decode(name: str, data: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Rows of bytes through the NumPy decoder."""
-    fmt = types.TCQ_FORMATS[name]
+    fmt = quant_types.TCQ_FORMATS[name]
     return tcq.dequantize(fmt, data.reshape(-1, fmt.type_size)).reshape(len(data), -1)
 
 
 def encode(name: str, rows: NDArray[np.float32], importance: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
     """Rows through the C encoder and the NumPy decoder."""
-    return decode(name, ggml.quantize(types.get(name).id, rows, importance, 2))
+    return decode(name, ggml.quantize(quant_types.get(name).id, rows, importance, 2))
 
 
 def db(x: NDArray[np.float32], y: NDArray[np.float32], w: NDArray[np.float32] | float = 1.0) -> float:
@@ -69,7 +69,7 @@ def cases() -> bytes:
         rows = rng.standard_t(3, (3, k)).astype(np.float32)
         x = rng.standard_normal((400, k)) @ rng.standard_normal((k, k)) / k**0.5
         answer = feedback.factor_hessian(x.T @ x / len(x), fmt.block_size)
-        parts.append(np.array([types.get(name).id, *rows.shape], np.int32).tobytes())
+        parts.append(np.array([quant_types.get(name).id, *rows.shape], np.int32).tobytes())
         parts += [rows.tobytes(), rng.gamma(0.3, 1.0, k).astype(np.float32).tobytes()]
         parts += [a.tobytes() for a in (answer.block_weights, answer.section_weights, answer.propagation)]
     return b"".join(parts)
@@ -90,7 +90,7 @@ def test_the_same_bytes_for_every_instruction_set(cases: bytes, tmp_path: Path) 
     assert set(arm.stderr.split()) == {b"0", b"1"}
 
 
-@pytest.mark.parametrize("name", types.TCQ_FORMATS)
+@pytest.mark.parametrize("name", quant_types.TCQ_FORMATS)
 def test_gaussian_rate_distortion(name: str) -> None:
     rows = np.random.default_rng(1).standard_normal((24, 1024)).astype(np.float32)
     assert db(rows, encode(name, rows)) > GAUSSIAN_DB[name]
@@ -101,7 +101,7 @@ def test_real_weights(name: str, tiny_dir: Path) -> None:
     by_name = {tensor.name: tensor for tensor in open_model(tiny_dir).tensors}
     for part in ("attn_v", "ffn_up"):
         rows = by_name[f"blk.1.{part}.weight"].load_rows(0, 24)
-        if rows.shape[1] % types.get(name).block_size == 0:
+        if rows.shape[1] % quant_types.get(name).block_size == 0:
             assert db(rows, encode(name, rows)) > GAUSSIAN_DB[name] - 0.5
 
 
@@ -123,10 +123,10 @@ def best_cycle_cost(rate: int, x: NDArray[np.float64], w: NDArray[np.float64]) -
 def test_paths_are_nearly_optimal(name: str, n_blocks: int, loss: float) -> None:
     """Given the scale and the slots that it chose, no path is much better than the encoder's."""
     rng = np.random.default_rng(2)
-    fmt = types.TCQ_FORMATS[name]
+    fmt = quant_types.TCQ_FORMATS[name]
     rows = rng.standard_normal((n_blocks, fmt.block_size)).astype(np.float32)
     importance = rng.gamma(2.0, 1.0, fmt.block_size).astype(np.float32)
-    data = ggml.quantize(types.get(name).id, rows, importance, 1)
+    data = ggml.quantize(quant_types.get(name).id, rows, importance, 1)
     order = tcq.chain_order(fmt.block_size)
     scale = tcq.block_scales(fmt, data).astype(float)[:, None]
     whole = tcq.integer_weights(fmt, data)
@@ -159,8 +159,8 @@ def test_slots_go_where_three_outliers_are() -> None:
     outliers[:20] = [0, 100, 200]
     outliers[20:40] = outliers[20:40, :1] + [0, 1, 128] & 255
     np.put_along_axis(rows, outliers, rng.choice(np.float32([-4, 4]), (200, 3)), axis=1)
-    fmt = types.TCQ_FORMATS["tcq3"]
-    data = ggml.quantize(types.get("tcq3").id, rows)
+    fmt = quant_types.TCQ_FORMATS["tcq3"]
+    data = ggml.quantize(quant_types.get("tcq3").id, rows)
     positions, _ = tcq.slot_fields(fmt, data)
     assert (np.sort(positions) == np.sort(outliers)).all(1).mean() > 0.98
     assert np.abs(tcq.dequantize(fmt, data) - rows).max() < 0.7
@@ -173,8 +173,8 @@ def test_two_slots_make_one_great_value(size: float) -> None:
     rows = rng.standard_normal((200, 256)).astype(np.float32)
     at, sign = rng.integers(0, 256, 200), rng.choice([-1, 1], 200)
     rows[np.arange(200), at] = size * sign
-    fmt = types.TCQ_FORMATS["tcq3"]
-    data = ggml.quantize(types.get("tcq3").id, rows)
+    fmt = quant_types.TCQ_FORMATS["tcq3"]
+    data = ggml.quantize(quant_types.get("tcq3").id, rows)
     positions, choice = tcq.slot_fields(fmt, data)
     values = tcq.slot_values(fmt)[choice]
     great = np.abs(values) > tcq.RATES[3].slot
@@ -205,7 +205,7 @@ def test_a_dominant_channel_does_not_ruin_its_block() -> None:
     assert db(rows[:, ~others], got[:, ~others]) > 35.0
 
 
-@pytest.mark.parametrize("name", types.TCQ_FORMATS)
+@pytest.mark.parametrize("name", quant_types.TCQ_FORMATS)
 def test_odd_rows(name: str) -> None:
     rng = np.random.default_rng(5)
     zero = np.zeros(256, np.float32)
@@ -226,7 +226,7 @@ FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 @settings(max_examples=60, deadline=None)
 @given(
-    name=st.sampled_from(list(types.TCQ_FORMATS)),
+    name=st.sampled_from(list(quant_types.TCQ_FORMATS)),
     rows=arrays.arrays(np.float32, (1, 256), elements=st.one_of(FLOATS, st.floats(-1, 1, width=32)), fill=FLOATS),
     importance=arrays.arrays(np.float32, 256, elements=st.floats(0, 2**20, width=32)),
 )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.runtime import source
 
 HERE = Path(__file__).parent
@@ -43,9 +43,9 @@ def test_the_bytes_of_the_cpus_encoder(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     parts: list[bytes] = []
     n_cases = 0
-    for name, fmt in types.TCQ_FORMATS.items():
+    for name, fmt in quant_types.TCQ_FORMATS.items():
         for rows in rows_of_every_kind(rng, 3 * fmt.block_size):
-            parts.append(np.array([types.get(name).id, *rows.shape], np.int32).tobytes())
+            parts.append(np.array([quant_types.get(name).id, *rows.shape], np.int32).tobytes())
             parts.append(rows.astype(np.float32).tobytes())
             parts.append(rng.gamma(0.3, 1.0, rows.shape[1]).astype(np.float32).tobytes())
             n_cases += 2  # without importance and with it

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gguf_golf.formats import tcq, types
+from gguf_golf.formats import quant_types, tcq
 from gguf_golf.runtime import source
 
 HERE = Path(__file__).parent
@@ -32,7 +32,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("kernels") / "cases"
     with path.open("wb") as file:
-        for name, fmt in types.TCQ_FORMATS.items():
+        for name, fmt in quant_types.TCQ_FORMATS.items():
             for i in range(CASES_PER_TYPE):
                 blocks = rng.integers(0, 256, (16, fmt.type_size), np.uint8)
                 blocks[:, fmt.scale_offset] &= (1 << fmt.scale_shift) - 1  # the sign of a 256-block's last slot stays
@@ -45,7 +45,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 if i % 8 == 0:  # the largest sums that an accumulator meets
                     q = np.where(q > 0, 127, -127).astype(np.int8)
                 sums = tcq.integer_weights(fmt, blocks) @ q.astype(np.int32).T
-                for part in (np.int32(types.TCQ[name].id), blocks, q, sums.astype("<i4")):
+                for part in (np.int32(quant_types.TCQ[name].id), blocks, q, sums.astype("<i4")):
                     file.write(part.tobytes())
     return path
 

@@ -11,7 +11,7 @@ from gguf_golf.container.layout import lay_out
 from gguf_golf.container.metadata import recipe_metadata
 from gguf_golf.container.tensors import tensor_infos
 from gguf_golf.errors import InputError
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.models import Model
 from gguf_golf.plan.budget import Budget, n_weights
 from gguf_golf.plan.candidates import tensor_damage
@@ -32,7 +32,7 @@ def make(model, sensitivity, source):
 
 
 def types_of(plan):
-    return {name: types.get(line.type) for name, line in plan.recipe.tensors.items()}
+    return {name: quant_types.get(line.type) for name, line in plan.recipe.tensors.items()}
 
 
 @pytest.mark.parametrize("budget", BUDGETS, ids=lambda budget: budget.text)
@@ -112,12 +112,12 @@ def test_super_weights_are_kept(make):
 
 @pytest.mark.parametrize("build", [4000, NEWEST])
 def test_stock(make, build):
-    assert not {t.name for t in types_of(make(BUDGETS[1], stock=build)).values()} & set(types.TCQ)
+    assert not {t.name for t in types_of(make(BUDGETS[1], stock=build)).values()} & set(quant_types.TCQ)
 
 
 def test_a_file_for_an_older_program_holds_no_type_that_came_later(model, sensitivity, source):
     """At every budget, and though the newer types are made to cost nothing here."""
-    newer = {t.name for t in types.MAINLINE.values() if t.since is None or t.since > 2000}
+    newer = {t.name for t in quant_types.MAINLINE.values() if t.since is None or t.since > 2000}
     assert {"mxfp4", "q1_0", "iq4_xs"} <= newer
     cheap = [
         replace(each, errors={name: 0.0 if name in newer else error for name, error in each.errors.items()})
@@ -157,14 +157,14 @@ def test_ties(make):
 
 
 def test_embedding_floor(make):
-    floor = types.get("q6_k").bpw
+    floor = quant_types.get("q6_k").bpw
     assert types_of(make(BUDGETS[1]))["token_embd.weight"].bpw < floor
     assert types_of(make(BUDGETS[1], embedding_floor="q6_k"))["token_embd.weight"].bpw >= floor
 
 
 def test_speed_floor(model, make):
     """Our types are made five times as slow: a floor that only few of them meet changes the plan, and is met."""
-    ns = {name: 5.0 if name in types.TCQ else 1.0 for name in types.ALL}
+    ns = {name: 5.0 if name in quant_types.TCQ else 1.0 for name in quant_types.ALL}
     weights = {tensor.name: int(np.prod(tensor.shape)) for tensor in model.tensors}
 
     def seconds(plan):

@@ -16,7 +16,7 @@ from gguf_golf.calibrate.hessian import Hessians
 from gguf_golf.cli import cli
 from gguf_golf.encode import Guide
 from gguf_golf.errors import InputError
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.models import open_model
 from gguf_golf.quantize.inspect import inspect
 from gguf_golf.quantize.job import made_from
@@ -34,7 +34,7 @@ def test_a_directory_becomes_a_gguf_of_one_type(tmp_path: Path, tiny_dir: Path) 
     code, output, _ = run("convert", tiny_dir, "-o", out, "--type", "tcq3", "--embedding-type", "q8_0")
     assert code == 0
     assert f"{out.stat().st_size / 1e6:.1f} MB" in output
-    types.register_with_gguf()
+    quant_types.register_with_gguf()
     reader = gguf.GGUFReader(out)
     kinds = {t.name: t.tensor_type.name for t in reader.tensors}
     assert kinds["token_embd.weight"] == "Q8_0"

@@ -7,7 +7,7 @@ from gguf_golf.calibrate import imatrix as imatrix_file
 from gguf_golf.calibrate.imatrix import Imatrix, ImatrixEntry
 from gguf_golf.encode.cpu import CpuEncoder
 from gguf_golf.errors import InputError
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.models import open_model
 from gguf_golf.models.fingerprint import fingerprint
 from gguf_golf.models.roles import is_quantizable
@@ -40,7 +40,7 @@ def planned(tiny, tmp_path_factory):
     imatrix_file.write(Imatrix(entries, ["random"], 1), imatrix)
     recipe = folder / "recipe.toml"
     with pytest.MonkeyPatch.context() as patch:
-        few = tuple(types.get(name) for name in ("tcq2", "tcq3", "q3_k", "q4_k", "q6_k"))
+        few = tuple(quant_types.get(name) for name in ("tcq2", "tcq3", "q3_k", "q4_k", "q6_k"))
         patch.setattr(distortion, "CANDIDATES", few)
         measure(base, folder / "tiny.json", imatrix_path=imatrix, quick=True, threads=THREADS)
     _, plan = make_recipe(base, "1.8MB", recipe, sensitivity_path=folder / "tiny.json")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gguf_golf.cli import cli
 from gguf_golf.errors import DataError
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.models import LazyTensor, Model, open_model
 from gguf_golf.quantize import lattice
 from gguf_golf.quantize.stored import stored_exactly
@@ -20,7 +20,7 @@ from tests.models.conftest import write_gguf
 
 E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
 LEVELS = {"q4_0": 7, "q5_0": 15, "q8_0": 127}
-F32 = types.get("f32")
+F32 = quant_types.get("f32")
 
 
 def rounded(values: NDArray[np.float32], precision: str) -> NDArray[np.float32]:
@@ -61,7 +61,7 @@ def test_weights_on_a_lattice_are_stored_in_the_smallest_type_that_gives_them_ba
     model = model_of({"blk.0.ffn_up_exps.weight": weights}, precision)
     found = lattice.find(model, {"blk.0.ffn_up_exps.weight": F32})
     assert [t.name for t in found.values()] == [name]
-    parts = list(stored_exactly(model.tensors[0], types.get(name)).parts())
+    parts = list(stored_exactly(model.tensors[0], quant_types.get(name)).parts())
     decoded = gguf.dequantize(np.concatenate(parts), gguf.GGMLQuantizationType[name.upper()])
     assert np.array_equal(rounded(np.asarray(decoded, np.float32), precision).reshape(weights.shape), weights)
 
@@ -71,7 +71,7 @@ def test_what_ggml_has_dequantized_is_found_again(name: str) -> None:
     member = gguf.GGMLQuantizationType[name.upper()]
     for precision in ("F32", "BF16"):
         weights = rounded(np.asarray(gguf.dequantize(gguf.quantize(ordinary((16, 96)), member), member)), precision)
-        assert lattice.encode(weights, types.get(name), precision) is not None, precision
+        assert lattice.encode(weights, quant_types.get(name), precision) is not None, precision
 
 
 @pytest.mark.parametrize("precision", ["F32", "BF16", "F16"])
@@ -99,7 +99,7 @@ def test_zeros_small_vectors_and_rows_of_other_lengths_are_left_alone() -> None:
 @pytest.mark.parametrize(("asked", "kept"), [("bf16", True), ("q8_0", True), ("q4_0", True), ("iq4_xs", False)])
 def test_a_smaller_type_is_respected(asked: str, kept: bool) -> None:
     model = model_of({"blk.0.ffn_up.weight": on_lattice("q4_0", (8, 256))})
-    found = lattice.find(model, {"blk.0.ffn_up.weight": types.get(asked)})
+    found = lattice.find(model, {"blk.0.ffn_up.weight": quant_types.get(asked)})
     assert {name: t.name for name, t in found.items()} == ({"blk.0.ffn_up.weight": "q4_0"} if kept else {})
 
 
@@ -113,7 +113,7 @@ def test_weights_of_any_magnitude_are_looked_at_without_a_warning(largest: float
 def test_a_source_that_changes_while_it_is_read_is_an_error() -> None:
     tensor = model_of({"blk.0.ffn_up.weight": ordinary((4, 64))}).tensors[0]
     with pytest.raises(DataError, match=r"blk\.0\.ffn_up\.weight changed while it was being read"):
-        list(stored_exactly(tensor, types.get("q4_0")).parts())
+        list(stored_exactly(tensor, quant_types.get("q4_0")).parts())
 
 
 def run(*args: object) -> tuple[int, str]:

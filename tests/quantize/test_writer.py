@@ -15,8 +15,8 @@ from gguf_golf.calibrate.imatrix import Imatrix, ImatrixEntry
 from gguf_golf.encode import Guide, shrunk
 from gguf_golf.encode.cpu import CpuEncoder
 from gguf_golf.errors import DataError, InputError
-from gguf_golf.formats import types
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats import quant_types
+from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models import LazyTensor, MetadataField, Model, open_model
 from gguf_golf.quantize import stored
 from gguf_golf.quantize.assignment import uniform
@@ -73,7 +73,7 @@ def write_model(
 
 
 def read(path: Path) -> dict[str, tuple[str, NDArray[np.uint8]]]:
-    types.register_with_gguf()
+    quant_types.register_with_gguf()
     return {
         t.name: (t.tensor_type.name.lower(), np.array(t.data).view(np.uint8).reshape(-1))
         for t in gguf.GGUFReader(path).tensors
@@ -286,7 +286,7 @@ def test_importance_moves_the_error_to_where_it_does_not_matter(tmp_path: Path, 
     tensor = open_model(tiny_dir).tensor("blk.1.ffn_up.weight")
     rows = tensor.load()
     importance = np.where(np.arange(rows.shape[1]) % 2, 100.0, 1.0).astype(np.float32)
-    quant_type = types.get("tcq2")
+    quant_type = quant_types.get("tcq2")
 
     def errors(weight: NDArray[np.float32] | None) -> tuple[float, float]:
         data = ggml.quantize(quant_type.id, rows, weight)

@@ -8,7 +8,7 @@ import gguf
 import pytest
 
 from gguf_golf.errors import InputError
-from gguf_golf.formats.types import register_with_gguf
+from gguf_golf.formats.quant_types import register_with_gguf
 from gguf_golf.runtime.header import GgufHeader
 
 

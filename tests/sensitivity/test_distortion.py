@@ -10,7 +10,7 @@ from gguf_golf.calibrate import hessian
 from gguf_golf.calibrate.imatrix import Imatrix, ImatrixEntry
 from gguf_golf.encode import Guide
 from gguf_golf.encode.cpu import CpuEncoder
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.models import LazyTensor
 from gguf_golf.sensitivity import distortion
 from gguf_golf.sensitivity.distortion import Judge, Rows
@@ -64,9 +64,9 @@ def test_samples_are_spaced_evenly(experts):
 def test_each_expert_is_coded_with_its_own_importance(experts):
     """Coding under the right importance leaves less weighted error than under the other expert's."""
     rows = distortion.whole(experts, GUIDE)
-    right = Judge(rows).error(distortion.decoded(rows, types.get("tcq2"), ENCODER))
+    right = Judge(rows).error(distortion.decoded(rows, quant_types.get("tcq2"), ENCODER))
     swapped = replace(rows, guide=guide_of(IMPORTANCE[::-1]))
-    wrong = Judge(rows).error(distortion.decoded(swapped, types.get("tcq2"), ENCODER))
+    wrong = Judge(rows).error(distortion.decoded(swapped, quant_types.get("tcq2"), ENCODER))
     assert right < 0.95 * wrong
 
 
@@ -77,7 +77,7 @@ def test_every_type_has_an_error_that_falls_with_its_bits(experts):
     rates = [errors[f"tcq{rate}"] for rate in range(1, 6)]
     assert all(after < 0.4 * before for before, after in pairwise(rates))
     without = errors_of(distortion.whole(experts, NOTHING_KNOWN))
-    assert set(errors) - set(without) == {t.name for t in types.ALL.values() if t.needs_imatrix}
+    assert set(errors) - set(without) == {t.name for t in quant_types.ALL.values() if t.needs_imatrix}
 
 
 def test_rows_that_blocks_do_not_divide():
@@ -93,7 +93,7 @@ def test_a_slot_holds_an_outlier():
     rows = Rows(NAME, row[None], np.zeros(1, np.int64), 1, NOTHING_KNOWN)
 
     def in_slot(name, channel):
-        return distortion.slot_holds(rows, types.get(name), channel, ENCODER)
+        return distortion.slot_holds(rows, quant_types.get(name), channel, ENCODER)
 
     assert in_slot("tcq2", 77) and in_slot("tcq2_64", 77)
     assert not in_slot("tcq2", 78)

@@ -12,7 +12,7 @@ from gguf_golf.calibrate.collect import collect
 from gguf_golf.encode import Guide
 from gguf_golf.encode.cpu import CpuEncoder
 from gguf_golf.errors import InputError
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.models import open_model
 from gguf_golf.models.roles import is_quantizable
 from gguf_golf.quantize.stored import stored_tensors
@@ -29,7 +29,7 @@ NAME = "blk.1.attn_v.weight"
 @pytest.fixture(scope="module", autouse=True)
 def few_types():
     """Every type is tried in test_distortion.py; here a few will do."""
-    few = tuple(types.get(name) for name in ("tcq1", "tcq2", "iq3_xxs", "tcq3", "tcq4", "q4_k", "q8_0", "bf16"))
+    few = tuple(quant_types.get(name) for name in ("tcq1", "tcq2", "iq3_xxs", "tcq3", "tcq4", "q4_k", "q8_0", "bf16"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(distortion, "CANDIDATES", few)
         yield
@@ -70,7 +70,7 @@ def test_disturbing_memory_is_like_writing_a_file(base, demo_text, tmp_path):
         model,
         tensors=[replace(t, read_rows=lambda a, b: noisy[a:b].copy()) if t.name == NAME else t for t in model.tensors],
     )
-    chosen = {t.name: types.get("bf16" if is_quantizable(t) else "f32") for t in model.tensors}
+    chosen = {t.name: quant_types.get("bf16" if is_quantizable(t) else "f32") for t in model.tensors}
     path = tmp_path / "changed.gguf"
     write(stored_tensors(changed, chosen, Guide(), CpuEncoder(1)), path, metadata=changed.metadata, made_from="")
     log_p, log_q = log_probabilities(base, demo_text), log_probabilities(path, demo_text)

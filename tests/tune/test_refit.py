@@ -7,7 +7,7 @@ pytest.importorskip("torch", reason="needs the [tune] extra")
 
 import torch
 
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.runtime import ggml
 from gguf_golf.tune.refit import CODEBOOKS, REFITS
 
@@ -31,7 +31,7 @@ def test_bytes_mean_what_is_computed_with_and_lie_nearer_than_ggml_s(name: str) 
     rng = np.random.default_rng(0)
     rows = rng.standard_t(5, (N, K)).astype(np.float32)
     importance = rng.gamma(2.0, 1.0, K).astype(np.float32)
-    quant_type = types.get(name)
+    quant_type = quant_types.get(name)
     data = ggml.quantize(quant_type.id, rows, importance, threads=1)
     before = error(ggml.dequantize(quant_type.id, data, N, K, 1), rows, importance)
     new, weights = refitted(name, data, rows, importance)
@@ -44,7 +44,7 @@ def test_bytes_mean_what_is_computed_with_and_lie_nearer_than_ggml_s(name: str) 
 def test_rows_that_moved_are_followed(name: str) -> None:
     rng = np.random.default_rng(1)
     rows = rng.standard_normal((N, K)).astype(np.float32)
-    quant_type = types.get(name)
+    quant_type = quant_types.get(name)
     data = ggml.quantize(quant_type.id, rows, np.ones(K, np.float32), threads=1)
     moved = rows + 0.3 * rng.standard_normal((N, K)).astype(np.float32)
     anew = ggml.dequantize(quant_type.id, ggml.quantize(quant_type.id, moved, np.ones(K, np.float32), 1), N, K, 1)
@@ -55,7 +55,7 @@ def test_rows_that_moved_are_followed(name: str) -> None:
 
 @pytest.mark.parametrize("name", REFITS)
 def test_rows_of_zeros_stay_zeros(name: str) -> None:
-    quant_type = types.get(name)
+    quant_type = quant_types.get(name)
     data = ggml.quantize(quant_type.id, np.zeros((2, K), np.float32), np.ones(K, np.float32), threads=1)
     _, weights = refitted(name, data, np.zeros((2, K), np.float32), np.ones(K, np.float32))
     assert not weights.any()
@@ -66,7 +66,7 @@ def test_from_nothing_it_is_as_near_as_ggml(name: str) -> None:
     rng = np.random.default_rng(2)
     rows = (rng.standard_t(5, (N, K)) * 0.02).astype(np.float32)
     importance = rng.gamma(2.0, 1.0, K).astype(np.float32)
-    quant_type = types.get(name)
+    quant_type = quant_types.get(name)
     blocks = torch.from_numpy(rows).view(-1, 256)
     ours = CODEBOOKS[name].anew(blocks, torch.from_numpy(importance).repeat(N, 1).view(-1, 256))
     theirs = ggml.quantize(quant_type.id, rows, importance, threads=1)

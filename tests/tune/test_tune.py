@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from gguf_golf.errors import InputError
 from gguf_golf.evaluate.file_result import file_result
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.quantize.cached import as_gguf
 from gguf_golf.quantize.convert import convert
 from gguf_golf.quantize.inspect import inspect
@@ -69,7 +69,7 @@ def short(tmp_path: Path, demo_text: Path) -> Settings:
 
 
 def tensors(path: Path) -> dict[str, bytes]:
-    types.register_with_gguf()
+    quant_types.register_with_gguf()
     return {tensor.name: tensor.data.tobytes() for tensor in gguf.GGUFReader(path).tensors}
 
 

@@ -9,7 +9,7 @@ import torch
 
 from gguf_golf.calibrate.imatrix import Imatrix, ImatrixEntry
 from gguf_golf.encode import Guide, open_encoder
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.models import LazyTensor
 from gguf_golf.tune.mapping import link_matrices
 from gguf_golf.tune.weights import Matrix
@@ -22,7 +22,7 @@ def test_an_expert_with_fewer_tokens_than_the_mean_takes_smaller_steps() -> None
     link = link_matrices([stack], {"experts": torch.from_numpy(values)})[stack.name]
     entry = ImatrixEntry(np.ones((3, 256), np.float32), np.array([0, 50, 250]))
     guide = Guide(Imatrix({stack.name: entry}))
-    matrix = Matrix(stack, types.get("q2_k"), link, "cpu")
+    matrix = Matrix(stack, quant_types.get("q2_k"), link, "cpu")
     matrix.begin(guide, open_encoder("cpu", 1), None)
     latents, errors = zip(*matrix.train(guide), strict=True)
     error = float(np.sqrt(np.mean(np.square(matrix.stored.numpy() - flat))))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 
 from .bench import BASES, Bench, Cell, Weights, resolve, size
 from .plans import Path
@@ -74,7 +74,7 @@ def _stored(bench: Bench, rate: int, how: Mapping[str, Any]) -> dict[str, Stored
 
 def _with_columns(bench: Bench, matrix: Matrix, rate: int, how: Mapping[str, Any]) -> Stored:
     n, k = matrix.original.shape
-    quant_type, _ = types.type_for_row(f"tcq{rate}", k)
+    quant_type, _ = quant_types.type_for_row(f"tcq{rate}", k)
     kept = _columns(matrix.hessian, max(1, round(how["share"] * k)), how["by"], bench.seed)
     others = torch.ones(k, dtype=torch.bool, device=kept.device)
     others[kept] = False

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.journal import Journal
 
 from .plans import Candidate, Curve, Path
@@ -227,7 +227,7 @@ class Bench:
 
 def _type_of(matrix: Matrix, rate: int) -> str:
     name = VOCABULARY_TYPES[rate] if matrix.name == VOCABULARY else f"tcq{rate}"
-    return types.type_for_row(name, matrix.original.shape[1])[0].name
+    return quant_types.type_for_row(name, matrix.original.shape[1])[0].name
 
 
 def resolve(plan: Mapping[str, Candidate]) -> dict[str, Stored]:

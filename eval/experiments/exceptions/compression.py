@@ -15,7 +15,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from gguf_golf.encode import Guidance, open_encoder
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.models import open_model
 from gguf_golf.runtime import ggml
 
@@ -36,7 +36,7 @@ def main(model: Path, layer: int, threads: int) -> None:
     matrices = [open_model(model).tensor(f"blk.{layer}.{name}.weight").load() for name in WEIGHTS]
     click.echo("| bytes of | zstd -19 |\n|---|---|")
     for rate in BASES:
-        quant_type = types.get(f"tcq{rate}")
+        quant_type = quant_types.get(f"tcq{rate}")
         coded = [encoder.encode(rows, quant_type, Guidance()) for rows in matrices]
         residuals = []
         for rows, data in zip(matrices, coded, strict=True):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 
 from .bench import Bench, Cell, Weights
 from .storage import Stored, plain
@@ -53,7 +53,7 @@ def _rotated(bench: Bench, rate: int, block: int, with_feedback: bool) -> Weight
 
 def _bits_saved(matrix: Matrix, rate: int, scale: str) -> int:
     n, k = matrix.original.shape
-    quant_type, _ = types.type_for_row(f"tcq{rate}", k)
+    quant_type, _ = quant_types.type_for_row(f"tcq{rate}", k)
     overhead: int = 8 * quant_type.type_size - rate * quant_type.block_size  # slots and scale of a block
     blocks: int = n * k // quant_type.block_size
     return blocks * overhead - (n if scale == "row" else blocks) * SCALE_BITS[scale]
@@ -73,7 +73,7 @@ def _stored(bench: Bench, matrix: Matrix, rate: int, block: int, with_feedback: 
     def turned_back(x: Tensor) -> Tensor:
         return (x.unflatten(1, (-1, block)) @ hadamard.T).flatten(1) * signs
 
-    quant_type, _ = types.type_for_row(f"tcq{rate}", k)
+    quant_type, _ = quant_types.type_for_row(f"tcq{rate}", k)
     hessian = turned(turned(matrix.hessian.double()).T).T
     what = (EXPERIMENT, block)
     guidance = bench.storage.fed(matrix, quant_type, what, lambda: hessian) if with_feedback else plain(hessian)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import torch
 
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 
 from .bench import BASES, Bench, Cell, Weights
 from .storage import Stored
@@ -38,7 +38,7 @@ def _with(bench: Bench, rate: int, outliers: int, paid: bool) -> Weights:
 
 def _stored(bench: Bench, matrix: Matrix, rate: int, outliers: int, paid: bool) -> Stored:
     coded = bench.storage.at(matrix, f"tcq{rate}", fed=False)
-    quant_type, _ = types.type_for_row(f"tcq{rate}", matrix.original.shape[1])
+    quant_type, _ = quant_types.type_for_row(f"tcq{rate}", matrix.original.shape[1])
     block = quant_type.block_size
     importance = matrix.hessian.diagonal().expand_as(matrix.original).reshape(-1, block)
     original, found = (x.reshape(-1, block) for x in (matrix.original, coded.weights))

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from gguf_golf.encode import Encoder, Guidance
 from gguf_golf.encode.feedback import Feedback, factor_hessian
-from gguf_golf.formats import types
-from gguf_golf.formats.types import QuantType
+from gguf_golf.formats import quant_types
+from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.tune.decode import decode
 
 from .subject import VOCABULARY, Matrix
@@ -60,7 +60,7 @@ class Storage:
 
     def at(self, matrix: Matrix, type_name: str, fed: bool) -> Stored:
         """The matrix in a type, TCQ types with error feedback if `fed` (the vocabulary never); kept."""
-        quant_type, _ = types.type_for_row(type_name, matrix.original.shape[1])
+        quant_type, _ = quant_types.type_for_row(type_name, matrix.original.shape[1])
         fed = fed and quant_type.tcq is not None and matrix.name != VOCABULARY
         key = (matrix.name, quant_type.name, fed)
         if key not in self._plain:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 
 from .bench import Bench, Cell, Weights
 from .storage import COMPANION_BYTES, INDEX_BYTES, Stored, grid, grid_bytes
@@ -48,7 +48,7 @@ def _rows_apart(bench: Bench, name: str, by: str, share: float) -> Stored:
     rows = _ranked(bench, matrix.original - whole.weights, by)[: round(share * n)]
     weights = whole.weights.clone()
     weights[rows] = grid(matrix.original[rows], 8)
-    quant_type, _ = types.type_for_row(name, k)
+    quant_type, _ = quant_types.type_for_row(name, k)
     each = grid_bytes(k, 8) + INDEX_BYTES - quant_type.row_bytes(k)
     return Stored(weights, whole.n_bytes + len(rows) * each + 2 * COMPANION_BYTES)
 

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gguf_golf.encode import feedback
-from gguf_golf.formats import tcq, types
+from gguf_golf.formats import quant_types, tcq
 from gguf_golf.runtime import ggml, source
 from tests.patches.blocks import any_blocks, small_blocks
 from tests.patches.cuda import cuda
@@ -57,27 +57,28 @@ def pointer(array: NDArray[np.generic] | None) -> ctypes.c_void_p | None:
 
 def golden_and_random(name: str, rng: np.random.Generator) -> NDArray[np.uint8]:
     """The golden blocks and some of random bits, scales included."""
-    fmt = types.TCQ_FORMATS[name]
+    fmt = quant_types.TCQ_FORMATS[name]
     golden = np.load(Path(__file__).parents[2] / "golden" / f"{name}.npz")["blocks"]
     return np.concatenate([golden.reshape(-1, fmt.type_size), any_blocks(name, 96, rng)])
 
 
-@pytest.mark.parametrize("name", types.TCQ_FORMATS)
+@pytest.mark.parametrize("name", quant_types.TCQ_FORMATS)
 def test_decoding_is_exact(kernels: ctypes.CDLL, name: str) -> None:
     blocks = golden_and_random(name, np.random.default_rng(0))
-    n, size = len(blocks), types.TCQ_FORMATS[name].block_size
-    expected = tcq.dequantize(types.TCQ_FORMATS[name], blocks)
+    n, size = len(blocks), quant_types.TCQ_FORMATS[name].block_size
+    expected = tcq.dequantize(quant_types.TCQ_FORMATS[name], blocks)
 
     found = np.full((n, size), np.nan, np.float32)
     assert (
-        kernels.emulated_dequantize(types.get(name).id, pointer(blocks), pointer(found), ctypes.c_int64(n * size)) == 0
+        kernels.emulated_dequantize(quant_types.get(name).id, pointer(blocks), pointer(found), ctypes.c_int64(n * size))
+        == 0
     )
     assert np.array_equal(found.view(np.uint32), expected.view(np.uint32))
 
     ids = np.random.default_rng(1).permutation(n).astype(np.int32)
     rows = np.full((n, size), np.nan, np.float32)
     arguments = [ctypes.c_int64(value) for value in (size, blocks.shape[1], n)]
-    kernels.emulated_get_rows(types.get(name).id, pointer(blocks), pointer(ids), pointer(rows), *arguments)
+    kernels.emulated_get_rows(quant_types.get(name).id, pointer(blocks), pointer(ids), pointer(rows), *arguments)
     assert np.array_equal(rows.view(np.uint32), expected[ids].view(np.uint32))
 
 
@@ -115,7 +116,7 @@ def check_product(
 ) -> None:
     """One call of the kernel against float64: the product of each column, or of each id with its column."""
     rng = np.random.default_rng(rows)
-    fmt = types.TCQ_FORMATS[name]
+    fmt = quant_types.TCQ_FORMATS[name]
     k = row_blocks * fmt.block_size
     products = columns if ids is None else len(ids)
     y = rng.standard_normal((columns, k)).astype(np.float32)
@@ -141,19 +142,19 @@ def check_product(
     found = np.full((products, rows), np.nan, np.float32)
     pointers = [pointer(array) for array in (x, gate, y, x_bias, gate_bias, chosen)]
     sizes = (k, rows, matrices, columns, products)
-    assert kernels.emulated_multiply(types.get(name).id, *pointers, gate_op, pointer(found), *sizes) == 0
+    assert kernels.emulated_multiply(quant_types.get(name).id, *pointers, gate_op, pointer(found), *sizes) == 0
     error = np.square(found - expected).sum() / np.square(expected).sum()
     assert error < 1e-10, (name, rows, row_blocks, error)
 
 
-@pytest.mark.parametrize("name", types.TCQ_FORMATS)
+@pytest.mark.parametrize("name", quant_types.TCQ_FORMATS)
 def test_products(kernels: ctypes.CDLL, name: str) -> None:
     """Rows that fill no thread block, row lengths that fill no warp or several, few rows and many."""
     for rows, row_blocks in ((1, 1), (7, 3), (10, 8), (5, 19), (2051, 1)):
         check_product(kernels, name, rows, row_blocks)
 
 
-@pytest.mark.parametrize("name", types.TCQ_FORMATS)
+@pytest.mark.parametrize("name", quant_types.TCQ_FORMATS)
 def test_gates_and_biases(kernels: ctypes.CDLL, name: str) -> None:
     for gate_op in (SWIGLU, GEGLU, OAI, CLAMP):
         check_product(kernels, name, 6, 3, gate_op=gate_op, bias=gate_op != GEGLU)
@@ -168,37 +169,40 @@ def test_experts_and_channels(kernels: ctypes.CDLL, name: str) -> None:
     check_product(kernels, name, 6, 3, matrices=2, columns=4, bias=True)
 
 
-@pytest.mark.parametrize("name", types.TCQ_FORMATS)
+@pytest.mark.parametrize("name", quant_types.TCQ_FORMATS)
 @pytest.mark.parametrize("reversed_order", [False, True])
 def test_encoding(kernels: ctypes.CDLL, name: str, reversed_order: bool) -> None:
     """The CPU encoder's bytes, whichever of a thread block's 128 threads comes first at any place."""
-    size = types.TCQ_FORMATS[name].block_size
+    size = quant_types.TCQ_FORMATS[name].block_size
     rng = np.random.default_rng(3)
     rows = rng.standard_t(3, (2, 2 * size)).astype(np.float32)
     rows[1, :size] = 0
     importance = rng.gamma(0.3, 1.0, 2 * size).astype(np.float32)
-    expected = ggml.quantize(types.get(name).id, rows, importance)
+    expected = ggml.quantize(quant_types.get(name).id, rows, importance)
     found = np.full_like(expected, 0xFF)
     sizes = (ctypes.c_int64(4), ctypes.c_int64(2), int(reversed_order))
-    assert kernels.emulated_encode(types.get(name).id, pointer(rows), pointer(importance), pointer(found), *sizes) == 0
+    assert (
+        kernels.emulated_encode(quant_types.get(name).id, pointer(rows), pointer(importance), pointer(found), *sizes)
+        == 0
+    )
     assert np.array_equal(found, expected)
 
 
-@pytest.mark.parametrize("name", types.TCQ_FORMATS)
+@pytest.mark.parametrize("name", quant_types.TCQ_FORMATS)
 def test_encoding_with_feedback(kernels: ctypes.CDLL, name: str) -> None:
     """Likewise with a Hessian of correlated columns, and a block of zeros that gets errors from the one before."""
-    size = types.TCQ_FORMATS[name].block_size
+    size = quant_types.TCQ_FORMATS[name].block_size
     k = 3 * size
     rng = np.random.default_rng(4)
     rows = rng.standard_t(3, (2, k)).astype(np.float32)
     rows[1, :size] = 0
     x = rng.standard_normal((400, k)) @ rng.standard_normal((k, k)) / k**0.5
     answer = feedback.factor_hessian(x.T @ x / len(x), size)
-    expected = feedback.encode(types.get(name), rows, answer)
+    expected = feedback.encode(quant_types.get(name), rows, answer)
     tables = [pointer(table) for table in (answer.block_weights, answer.section_weights, answer.propagation)]
     for reversed_order in (False, True):
         found = np.full_like(expected, 0xFF)
         sizes = (ctypes.c_int64(2), ctypes.c_int64(k), feedback.SECTION, feedback.LOOK_AHEAD, int(reversed_order))
         arguments = (pointer(rows), *tables, pointer(found), *sizes)
-        assert kernels.emulated_encode_with_feedback(types.get(name).id, *arguments) == 0
+        assert kernels.emulated_encode_with_feedback(quant_types.get(name).id, *arguments) == 0
         assert np.array_equal(found, expected)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gguf_golf.formats import tcq, types
+from gguf_golf.formats import quant_types, tcq
 from gguf_golf.runtime import source
 from tests.patches.blocks import any_blocks, small_blocks
 from tests.patches.metal import msl
@@ -61,13 +61,13 @@ def random_rows(
 ) -> tuple[Blocks, NDArray[np.float32]]:
     """Random blocks as (rows, row bytes), and their weights (rows, row length)."""
     blocks = small_blocks(name, rows * blocks_per_row, rng)
-    weights = tcq.dequantize(types.TCQ_FORMATS[name], blocks)
+    weights = tcq.dequantize(quant_types.TCQ_FORMATS[name], blocks)
     return blocks.reshape(rows, -1), weights.reshape(rows, -1)
 
 
-@pytest.mark.parametrize("name", types.TCQ)
+@pytest.mark.parametrize("name", quant_types.TCQ)
 def test_get_rows_is_bit_equal_to_numpy(metal: ctypes.CDLL, name: str) -> None:
-    fmt = types.TCQ_FORMATS[name]
+    fmt = quant_types.TCQ_FORMATS[name]
     rng = np.random.default_rng(1)
     blocks = any_blocks(name, 120, rng).reshape(40, -1)  # every scale, too
     ids = rng.permutation(40).astype(np.int32)
@@ -77,7 +77,7 @@ def test_get_rows_is_bit_equal_to_numpy(metal: ctypes.CDLL, name: str) -> None:
     assert np.array_equal(got.view(np.uint32), want.view(np.uint32))
 
 
-@pytest.mark.parametrize("name", types.TCQ)
+@pytest.mark.parametrize("name", quant_types.TCQ)
 def test_golden_blocks(metal: ctypes.CDLL, name: str) -> None:
     golden = np.load(HERE.parents[1] / "golden" / f"{name}.npz")
     blocks, want = golden["blocks"], golden["weights"]
@@ -86,7 +86,7 @@ def test_golden_blocks(metal: ctypes.CDLL, name: str) -> None:
     assert np.array_equal(got.view(np.uint32), want.view(np.uint32))
 
 
-@pytest.mark.parametrize("name", types.TCQ)
+@pytest.mark.parametrize("name", quant_types.TCQ)
 def test_copy_to_half(metal: ctypes.CDLL, name: str) -> None:
     blocks, weights = random_rows(name, 5, 2, np.random.default_rng(2))
     got = np.full(weights.shape, np.nan, np.float16)
@@ -114,7 +114,7 @@ def relative_error(got: NDArray[np.float32], want: NDArray[np.float64], sizes: N
 
 
 @pytest.mark.parametrize(("rows", "n_blocks", "matrices", "tokens", "batches"), SHAPES)
-@pytest.mark.parametrize("name", types.TCQ)
+@pytest.mark.parametrize("name", quant_types.TCQ)
 @pytest.mark.parametrize(("kernel", "tolerance"), [("mul_mv", 1e-6), ("mul_mm", 2**-12)])  # mul_mm rounds to half
 def test_products(
     metal: ctypes.CDLL, kernel: str, tolerance: float, name: str,
@@ -130,7 +130,7 @@ def test_products(
     assert relative_error(got, product(weights, x), product(np.abs(weights), np.abs(x))) < tolerance
 
 
-@pytest.mark.parametrize("name", types.TCQ)
+@pytest.mark.parametrize("name", quant_types.TCQ)
 @pytest.mark.parametrize(("kernel", "tolerance"), [("mul_mv_id", 1e-6), ("mul_mm_id", 1e-4)])
 def test_products_of_experts(metal: ctypes.CDLL, kernel: str, tolerance: float, name: str) -> None:
     rng = np.random.default_rng(4)
