@@ -3,22 +3,22 @@
 For each model: calibrates on the beginning of wiki.valid (for error feedback, mixed with as much of the text that comes
 with gguf-golf), ranks and controls on other passages of it, plans every budget on its own as `gguf-golf fit` does,
 without and with error feedback, and measures the planned files and llama-quantize's mixes on wiki.test. Steps run side
-by side, one thread each but for the first ones; whatever is in OUT is not made again.
+by side, as many as have a core for each of their threads; whatever is in OUT is not made again.
 
-    python eval/experiments/ladder.py run OUT ../shared/data/wikitext-2 ../shared/models/golf-88m smollm2 --jobs 2
+    python eval/experiments/ladder.py run OUT ../shared/data/wikitext-2 ../shared/models/golf-88m smollm2 --cores 2
     python eval/experiments/ladder.py table OUT
 
 MODEL is a folder, a GGUF, or smollm2, which is fetched. A GGUF that is quantized stands for the weights that come back
 from it; types that give those back exactly or nearly (GIVEN_BACK) are left out, in plans and in mixes.
 """
 
-import heapq
 import json
 import math
 import os
 import subprocess
 import sys
 import time
+from bisect import insort
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
@@ -88,6 +88,11 @@ class Case:
         return replace(made, imatrix=self.mixed, hessian=self.hessian) if kind == "feedback" else made
 
     @property
+    def valid(self) -> Path:
+        """The text that calibration, ranking and control share."""
+        return Path(self.settings.wikitext) / "wiki.valid.raw"
+
+    @property
     def test(self) -> TextSettings:
         """What files are measured on."""
         return TextSettings(Path(self.settings.wikitext) / "wiki.test.raw", N_CTX, self.settings.chunks)
@@ -97,8 +102,8 @@ class Case:
         """What plans are controlled on."""
         return TextSettings(self.control, N_CTX, self.settings.control_chunks)
 
-    def calibrate(self, model: str) -> None:
-        """The baseline, the texts, imatrix and Hessians, the baseline's own measures, and llama-quantize's mixes."""
+    def prepare(self, model: str) -> None:
+        """The baseline, the texts, and llama-quantize's mixes."""
         if (self.folder / "case.json").exists():
             return
         source = fetched(self.folder) if model == "smollm2" else Path(model)
@@ -111,17 +116,10 @@ class Case:
                 type_name="f32" if requantized else None,
                 job=Job(allow_requantize=requantized, keep_lattice=False, progress=False),
             )
-        valid = Path(self.settings.wikitext) / "wiki.valid.raw"
-        parts = split(self.base, valid, N_CTX, CALIBRATION_CHUNKS, RANKING_CHUNKS + 3, self.settings.control_chunks)
+        chunks = self.settings.control_chunks
+        parts = split(self.base, self.valid, N_CTX, CALIBRATION_CHUNKS, RANKING_CHUNKS + 3, chunks)
         self.ranking.write_bytes(parts.ranking)
         self.control.write_bytes(parts.control)
-        options = {"n_chunks": CALIBRATION_CHUNKS, "threads": self.threads, "process_output": True}
-        if not self.imatrix.exists():
-            collect(self.base, valid, out=self.imatrix, **options)
-        if "feedback" in self.settings.kinds and not self.mixed.exists():
-            collect(self.base, [valid, CALIBRATION], out=self.mixed, hessian_path=self.hessian, **options)
-        for text in (self.controlled, self.test):
-            evaluate(self.base, [], text, threads=self.threads)
         bans = GIVEN_BACK if requantized else ()
         found = {
             name: {tensor: quant_type.name for tensor, quant_type in chosen.items()}
@@ -130,8 +128,27 @@ class Case:
         }
         write_text(self.folder / "case.json", json.dumps({"bans": bans, "mixes": found}))
 
+    def original(self, text: str) -> None:
+        """The baseline's own measures on the control text or on the test text."""
+        evaluate(self.base, [], self.controlled if text == "control" else self.test, threads=self.threads)
+
+    def calibrate(self, kind: str) -> None:
+        """The imatrix, and for error feedback the Hessians."""
+        job = self.job(kind)
+        assert job.imatrix is not None
+        if not job.imatrix.exists():
+            collect(
+                self.base,
+                [self.valid, CALIBRATION] if kind == "feedback" else self.valid,
+                n_chunks=CALIBRATION_CHUNKS,
+                threads=self.threads,
+                process_output=True,
+                out=job.imatrix,
+                hessian_path=job.hessian,
+            )
+
     def case(self) -> dict:
-        """What `calibrate` found: the types that are left out, and the types of each mix."""
+        """What `prepare` found: the types that are left out, and the types of each mix."""
         return json.loads((self.folder / "case.json").read_text(encoding="utf-8"))
 
     def rank(self, kind: str) -> None:
@@ -228,43 +245,51 @@ class Step:
 
 
 class Run:
-    """All steps of all models, as many at a time as there are jobs."""
+    """All steps of all models, as many at a time as their threads have cores."""
 
-    def __init__(self, out: Path, settings: Settings, models: Sequence[str], jobs: int) -> None:
-        self._out, self._settings, self._jobs, self._serial = out, settings, jobs, count()
+    def __init__(self, out: Path, settings: Settings, models: Sequence[str], cores: int) -> None:
+        self._out, self._settings, self._cores, self._serial = out, settings, cores, count()
         self._started = time.monotonic()
-        self._todo = [self._step(0, max(1, jobs // len(models)), model, "calibrate", model) for model in models]
+        self._todo = [self._step(0, 1, model, "prepare", model) for model in models]
 
     def run(self) -> list[str]:
         """Run everything; returns the steps that failed."""
         running: dict[Future[bool], Step] = {}
         failed = []
-        with ThreadPoolExecutor(self._jobs) as pool:
+        with ThreadPoolExecutor(self._cores) as pool:
             while self._todo or running:
-                while self._todo and len(running) < self._jobs:
-                    step = heapq.heappop(self._todo)
+                free = self._cores - sum(step.threads for step in running.values())
+                if (step := next((step for step in self._todo if step.threads <= free), None)) is not None:
+                    self._todo.remove(step)
                     running[pool.submit(self._execute, step)] = step
+                    continue
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     step = running.pop(future)
                     if future.result():
                         for each in self._following(step):
-                            heapq.heappush(self._todo, each)
+                            insort(self._todo, each)
                     else:
                         failed.append(f"{name_of(step.model)} {' '.join(step.words)}")
         return failed
 
     def _step(self, rank: int, threads: int, model: str, *words: str) -> Step:
-        return Step(rank, next(self._serial), threads, model, words)
+        return Step(rank, next(self._serial), min(threads, self._cores), model, words)
 
     def _following(self, step: Step) -> list[Step]:
-        if step.words[0] == "calibrate":
-            ranks = [
-                self._step(1, max(1, step.threads // 2), step.model, "rank", kind) for kind in self._settings.kinds
-            ]
-            case = Case(self._out / name_of(step.model), self._settings, 1)
-            return ranks + [self._step(3, 1, step.model, "mix", name) for name in case.worth_measuring()]
-        if step.words[0] == "rank":
-            return [self._step(2, 1, step.model, "plan", step.words[1], f"{bpw:g}") for bpw in self._settings.bits]
+        match step.words:
+            case ("prepare", _):
+                calibrations = [
+                    self._step(1, 4, step.model, "calibrate", kind) for kind in reversed(self._settings.kinds)
+                ]
+                return calibrations + [self._step(1, 2, step.model, "original", text) for text in ("control", "test")]
+            case ("calibrate", kind):
+                following = [self._step(2, 2, step.model, "rank", kind)]
+                if kind == "plain":
+                    case = Case(self._out / name_of(step.model), self._settings, 1)
+                    following += [self._step(4, 1, step.model, "mix", name) for name in case.worth_measuring()]
+                return following
+            case ("rank", kind):
+                return [self._step(3, 1, step.model, "plan", kind, f"{bpw:g}") for bpw in self._settings.bits]
         return []
 
     def _execute(self, step: Step) -> bool:
@@ -355,7 +380,7 @@ def main() -> None:
 @click.option("--control-chunks", default=16, show_default=True)
 @click.option("--chunks", default=40, show_default=True, help="Chunks of wiki.test.")
 @click.option("--device", default="cpu", show_default=True, help="Where TCQ types are encoded.")
-@click.option("--jobs", default=1, show_default=True, help="Processes at a time.")
+@click.option("--cores", default=1, show_default=True, help="Threads at a time, of all steps together.")
 def run_command(
     out: Path,
     wikitext: Path,
@@ -365,7 +390,7 @@ def run_command(
     control_chunks: int,
     chunks: int,
     device: str,
-    jobs: int,
+    cores: int,
 ) -> None:
     """Make everything that OUT lacks, and print the table."""
     out.mkdir(parents=True, exist_ok=True)
@@ -378,7 +403,7 @@ def run_command(
         device,
     )
     write_text(out / "settings.json", json.dumps(asdict(settings)))
-    failed = Run(out, settings, models, jobs).run()
+    failed = Run(out, settings, models, cores).run()
     click.echo(table(collected(out)))
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")
@@ -396,10 +421,9 @@ def step_command(out: Path, name: str, words: tuple[str, ...], threads: int) -> 
     case = Case(out / name, settings, threads)
     case.rows.mkdir(parents=True, exist_ok=True)
     step, *arguments = words
-    if step == "calibrate":
-        case.calibrate(*arguments)
-    elif step == "rank":
-        case.rank(*arguments)
+    together = {"prepare": case.prepare, "original": case.original, "calibrate": case.calibrate, "rank": case.rank}
+    if step in together:
+        together[step](*arguments)
     else:
         done = case.rows / f"{'-'.join(words)}.json"
         if not done.exists():
