@@ -46,6 +46,7 @@ EXPERIMENTS = {
 @click.option("--second", default=8, show_default=True, help="Chunks of the second domain to judge on.")
 @click.option("--minutes", default=1e6, help="Stop after so many.")
 @click.option("--limit", default=10**6, help="The first so many cells of each experiment.")
+@click.option("--priority", default=2, show_default=True, help="The last that is made: 0 is a row for each mechanism.")
 @click.option("--seed", default=0, show_default=True, help="Of random choices and of the calibration text.")
 def main(
     model: Path,
@@ -60,6 +61,7 @@ def main(
     second: int,
     minutes: float,
     limit: int,
+    priority: int,
     seed: int,
 ) -> None:
     """Run experiments on one model, a transformers folder or a GGUF of a type that transformers dequantizes."""
@@ -89,6 +91,8 @@ def main(
         wanted = only.split(",")
         cells = [cell for name in wanted for cell in itertools.islice(EXPERIMENTS[name].cells(), limit)]
         for cell in sorted(cells, key=lambda cell: cell.priority):
+            if cell.priority > priority:
+                break
             if time.monotonic() > ends:
                 click.echo("out of time")
                 break

@@ -41,13 +41,13 @@ def cells() -> Iterator[Cell]:
     for rate in (2, 3, 1, 4):
         for i, variant in enumerate(VARIANTS):
             how = {**DEFAULTS, **variant}
-            priority = 0 if i == 0 else {2: 1, 1: 3, 3: 3}.get(rate, 4)
+            priority = 0 if i == 0 else 1 if rate == 2 else 2
             yield Cell(EXPERIMENT, {"base": "uniform", "rate": rate, **how}, _everywhere, (rate, how), priority)
     found: list[Path] = []
     for rate in BASES:
         for larger in (1.0, 1.01, 1.05):
             key = {"plan": "with columns", "rate": rate, "fed": True, "larger": larger}
-            yield Cell(EXPERIMENT, key, _planned, (found, rate, larger), 1)
+            yield Cell(EXPERIMENT, key, _planned, (found, rate, larger))
 
 
 def _everywhere(bench: Bench, rate: int, how: Mapping[str, Any]) -> Weights:

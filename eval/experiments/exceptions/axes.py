@@ -12,7 +12,7 @@ TYPES = ("16 bit", "q8_0", "q6_k", "tcq5", "q4_k", "tcq4", "tcq3", "tcq2")
 def cells() -> Iterator[Cell]:
     """All matrices in one type, TCQ with feedback."""
     for name in TYPES:
-        yield Cell(EXPERIMENT, {"type": name}, _all_in, (name,), 2)
+        yield Cell(EXPERIMENT, {"type": name}, _all_in, (name,), 1)
 
 
 def _all_in(bench: Bench, name: str) -> Weights:

@@ -32,7 +32,10 @@ PLANNED = 1.1
 
 @dataclass(frozen=True)
 class Cell:
-    """make(bench, *args) is a way to store the whole model; `key` says which. Cells of priority 0 are made first."""
+    """make(bench, *args) is a way to store the whole model; `key` says which.
+
+    Those of priority 0, a row for each mechanism on each base, are made first, those of 1 and 2 after them.
+    """
 
     experiment: str
     key: Mapping[str, Any]

@@ -59,7 +59,7 @@ def cells() -> Iterator[Cell]:
     """Every codebook on all linear layers."""
     for book in BOOKS:
         key = {"rate": book.rate, "fed": False, "group": book.group, "bits": book.bits, "books": book.n_books}
-        yield Cell(EXPERIMENT, {**key, "shared": book.shared}, _coded, (book,), 1)
+        yield Cell(EXPERIMENT, {**key, "shared": book.shared}, _coded, (book,))
 
 
 def _coded(bench: Bench, book: Book) -> Weights:

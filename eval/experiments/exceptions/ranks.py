@@ -26,7 +26,7 @@ def cells() -> Iterator[Cell]:
     yield Cell(EXPERIMENT, {"ranks": "tcq2"}, _ranks, (), 1)
     found: list[tuple[Matrix, int, int, float]] = []
     for i in range(REMOVED):
-        yield Cell(EXPERIMENT, {"removed": i}, _without, (found, i), 2)
+        yield Cell(EXPERIMENT, {"removed": i}, _without, (found, i), 1)
 
 
 def _without(bench: Bench, found: list[tuple[Matrix, int, int, float]], i: int) -> Weights:

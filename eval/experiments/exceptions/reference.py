@@ -16,13 +16,15 @@ def cells() -> Iterator[Cell]:
     for fed in (True, False):
         for rate in RATES:
             key: dict[str, Any] = {"base": "uniform", "rate": rate, "fed": fed}
-            yield Cell(EXPERIMENT, key, _uniform, (rate, fed), 0 if fed else 1)
+            yield Cell(EXPERIMENT, key, _uniform, (rate, fed))
     for fed in (True, False):
         for rate in BASES:
             for kind in ("planned", "uniform"):
                 for larger in LARGER:
                     key = {"plan": kind, "rate": rate, "fed": fed, "larger": larger}
-                    yield Cell(EXPERIMENT, key, _planned, (kind, rate, fed, larger), 0 if fed else 1)
+                    yield Cell(
+                        EXPERIMENT, key, _planned, (kind, rate, fed, larger), 0 if fed or kind == "uniform" else 2
+                    )
 
 
 def _uniform(bench: Bench, rate: int, fed: bool) -> Weights:

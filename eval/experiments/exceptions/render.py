@@ -221,7 +221,7 @@ def _codebooks(found: Results) -> Lines:
 def _vocabulary(found: Results) -> Lines:
     yield from _head("model", "base", "rows chosen by", *(f"{100 * share:g}%" for share in vocabulary.SHARES))
     for model in found.models:
-        for name in ("tcq1", "tcq2", "tcq3"):
+        for name in vocabulary.BASES:
             for by in ("gain", "frequency", "head", "lookup"):
                 cells = [
                     found.ratio(

@@ -26,15 +26,15 @@ def cells() -> Iterator[Cell]:
     """Blocks of 256 at every rate, then 64 and 128 at 2 bits, then without feedback."""
     for rate, block, with_feedback, priority in (
         (2, 256, True, 0),
-        (3, 256, True, 1),
-        (1, 256, True, 1),
-        (4, 256, True, 1),
+        (3, 256, True, 0),
+        (1, 256, True, 0),
+        (4, 256, True, 0),
         (2, 64, True, 1),
         (2, 128, True, 1),
         (2, 256, False, 2),
-        (1, 64, True, 3),
-        (3, 64, True, 3),
-        (4, 64, True, 3),
+        (1, 64, True, 2),
+        (3, 64, True, 2),
+        (4, 64, True, 2),
     ):
         key = {"base": "uniform", "rate": rate, "fed": with_feedback, "block": block}
         yield Cell(EXPERIMENT, key, _rotated, (rate, block, with_feedback), priority)

@@ -28,7 +28,7 @@ def cells() -> Iterator[Cell]:
         for outliers in (1, 2, 4):
             for paid in (True, False):
                 key = {"base": "uniform", "rate": rate, "fed": False, "outliers": outliers, "paid": paid}
-                yield Cell(EXPERIMENT, key, _with, (rate, outliers, paid), 2)
+                yield Cell(EXPERIMENT, key, _with, (rate, outliers, paid), 0 if outliers == 1 else 1)
 
 
 def _with(bench: Bench, rate: int, outliers: int, paid: bool) -> Weights:

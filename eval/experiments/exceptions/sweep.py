@@ -33,16 +33,12 @@ def cells() -> Iterator[Cell]:
                 for share in shares:
                     for bits in (8, 4) if share == 0.01 else (8,):
                         first = share in (0.01, 0.05) and fed and bits == 8
-                        if name != "low rank" or first:
-                            key = {
-                                "exception": name,
-                                "base": kind,
-                                "rate": rate,
-                                "fed": fed,
-                                "share": share,
-                                "bits": bits,
-                            }
-                            yield Cell(EXPERIMENT, key, _with, (name, kind, rate, fed, share, bits), 0 if first else 2)
+                        if name == "low rank" and not first:
+                            continue
+                        about = {"base": kind, "rate": rate, "fed": fed, "share": share, "bits": bits}
+                        priority = 0 if first and kind == "planned" else 1 if fed else 2
+                        args = (name, kind, rate, fed, share, bits)
+                        yield Cell(EXPERIMENT, {"exception": name, **about}, _with, args, priority)
 
 
 def _with(bench: Bench, name: str, kind: str, rate: int, fed: bool, share: float, bits: int) -> Weights:

@@ -23,10 +23,10 @@ def cells() -> Iterator[Cell]:
     for rate in (1, 2):
         for larger in (1.0, 1.05, 1.1):
             key = {"plan": "planned", "rate": rate, "fed": True, "larger": larger}
-            yield Cell(EXPERIMENT, key, _plan, (rate, larger), 4)
+            yield Cell(EXPERIMENT, key, _plan, (rate, larger), 1)
         for name in ("weights", "rows", "columns", "low rank"):
             key = {"exception": name, "base": "planned", "rate": rate, "fed": True, "share": SHARE, "bits": 8}
-            yield Cell(EXPERIMENT, key, _with, (name, rate), 4)
+            yield Cell(EXPERIMENT, key, _with, (name, rate), 1)
 
 
 def _plan(bench: Bench, rate: int, larger: float) -> Weights:

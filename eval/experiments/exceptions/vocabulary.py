@@ -17,18 +17,19 @@ EXPERIMENT = "vocabulary"
 LINEAR = 3
 """The rate of all linear layers here."""
 
+BASES = ("tcq1", "tcq2", "tcq3", "tcq4")
 SHARES = (0.01, 0.03, 0.1)
 
 
 def cells() -> Iterator[Cell]:
-    """The whole vocabulary in each type, then rows of it on bases of 2, 3 and 1 bits."""
+    """The whole vocabulary in each type, then rows of it on bases of 1 to 4 bits."""
     for name in ("tcq1", "tcq2", "tcq3", "tcq4", "tcq5", "q6_k", "q8_0"):
-        yield Cell(EXPERIMENT, {"type": name}, _with, (_whole, name), 1)
-    for name in ("tcq2", "tcq3", "tcq1"):
+        yield Cell(EXPERIMENT, {"type": name}, _with, (_whole, name))
+    for name in BASES:
         for by in ("gain", "frequency", "head", "lookup"):
             for share in SHARES:
                 key: dict[str, Any] = {"type": name, "by": by, "share": share}
-                priority = 1 if name == "tcq2" and by in ("gain", "frequency") else 3
+                priority = 0 if by == "gain" else 1 if by == "frequency" else 2
                 yield Cell(EXPERIMENT, key, _with, (_rows_apart, name, by, share), priority)
 
 
