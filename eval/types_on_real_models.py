@@ -65,7 +65,9 @@ def smollm2(wikitext: Path, out: Path, chunks: int) -> None:
 def smollm2_files(wikitext: Path, out: Path, threads: int | None = None) -> tuple[Path, list[Path]]:
     """The baseline and the files below 4 bits: ours of one type, with the embedding in Q8_0 or tcq4, and the mixes."""
     source = fetched(out)
-    base = converted(source, out / "base-f32.gguf", type_name="f32", job=Job(threads=threads, allow_requantize=True))
+    # llama-quantize reads F32 alone, so the embedding does not stay on the source's Q8_0
+    plain = Job(threads=threads, allow_requantize=True, keep_lattice=False)
+    base = converted(source, out / "base-f32.gguf", type_name="f32", job=plain)
     importance = calibrated(base, wikitext, out, threads=threads)
     job = Job(imatrix=importance, threads=threads, allow_requantize=True)
     quants = [
