@@ -16,7 +16,7 @@ from gguf_golf.models.gguf_header import check_values
 from gguf_golf.models.model import LazyTensor, Model, fields_of
 from gguf_golf.models.model_name import harmless_name
 from gguf_golf.models.pooling import pooling_type
-from gguf_golf.models.tokens import add_tokenizer, tokenizer_fields
+from gguf_golf.models.tokens import add_tokenizer, note_losses, tokenizer_fields
 from gguf_golf.models.unsupported import UnsupportedError
 from gguf_golf.models.upstream import convert_upstream
 from gguf_golf.models.upstream_config import corrected_metadata
@@ -61,6 +61,8 @@ def _open_upstream(config: Config, reason: str, trust_remote_code: bool) -> Mode
         rows = next((tensor.shape[0] for tensor in model.tensors if tensor.name == "token_embd.weight"), vocab_size)
         kept = [field for field in metadata if not field.key.startswith("tokenizer.")]
         metadata = [*kept, *(tokenizer_fields(config, rows) or [])]
+    else:
+        note_losses(config)
     return Model(model.architecture, harmless_name(metadata, config), model.tensors, config.notes)
 
 

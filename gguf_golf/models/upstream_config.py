@@ -87,8 +87,9 @@ def _check_assumptions(config: Config) -> None:
     }
     for key, value in assumed.items():
         if (given := text.values.get(key, value)) != value:
+            computed_as = f"without {key}" if value is None else f"with {value}"
             raise InputError(
-                f"{config.directory}/config.json: {key} is {given}; llama.cpp computes {name} with {value}, "
+                f"{config.directory}/config.json: {key} is {given}; llama.cpp computes {name} {computed_as}, "
                 "which would be another model"
             )
 

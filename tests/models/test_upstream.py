@@ -179,6 +179,18 @@ def test_the_converters_warnings_are_notes(checkpoint: Callable[[str], Path], co
         assert notes[1] == "llama.cpp's converter: odd scale"
 
 
+def test_what_llama_cpp_drops_of_a_tokenizer_is_a_note_though_its_converter_writes_it(
+    checkpoint: Callable[[str], Path], converter: Path
+) -> None:
+    path = checkpoint("llama-biases")
+    tokenizer = json.loads((path / "tokenizer.json").read_text(encoding="utf-8"))
+    added = {"id": 300, "content": "<mask>", "special": True, "lstrip": True}
+    changed = {"pre_tokenizer": {"type": "Whitespace"}, "normalizer": {"type": "NFC"}, "added_tokens": [added]}
+    (path / "tokenizer.json").write_text(json.dumps(tokenizer | changed))
+    notes = "\n".join(open_model(path).notes)
+    assert "<mask> (lstrip)" in notes and "NFC" in notes
+
+
 @pytest.mark.parametrize(
     ("log", "reason"),
     [
@@ -221,8 +233,10 @@ def test_settings_that_llama_cpp_does_not_read_are_refused(
     path = checkpoint("llama-biases")
     config = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps(config | {"architectures": [class_name]} | settings))
-    with pytest.raises(InputError, match=rf"config.json: {next(iter(settings))} is .*llama.cpp computes {class_name}"):
+    key = next(iter(settings))
+    with pytest.raises(InputError, match=rf"config.json: {key} is .*llama.cpp computes {class_name} with") as raised:
         open_model(path)
+    assert "None" not in str(raised.value)
 
 
 def test_what_a_class_implies_is_said_to_the_converter(checkpoint: Callable[[str], Path]) -> None:

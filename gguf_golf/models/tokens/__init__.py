@@ -10,14 +10,15 @@ from gguf_golf.models.config import Config
 from gguf_golf.models.model import MetadataField, fields_of
 from gguf_golf.models.tokens.byte_level import byte_level_vocabulary
 from gguf_golf.models.tokens.files import TokenizerFiles
+from gguf_golf.models.tokens.pretokenizer import NOT_NFC, normalizes_to_nfc
 from gguf_golf.models.tokens.sentencepiece_model import describes_the_same, read_model, sentencepiece_vocabulary
 from gguf_golf.models.tokens.sentencepiece_style import sentencepiece_style_vocabulary
 from gguf_golf.models.tokens.special import add_special_tokens
 from gguf_golf.models.tokens.template import chat_template
-from gguf_golf.models.tokens.vocabulary import Vocabulary
+from gguf_golf.models.tokens.vocabulary import Vocabulary, flag_notes
 from gguf_golf.models.unsupported import UnsupportedError
 
-__all__ = ["add_tokenizer", "tokenizer_fields"]
+__all__ = ["add_tokenizer", "note_losses", "tokenizer_fields"]
 
 OTHER_FILES = ("vocab.json", "vocab.txt", "tekken.json", "tokenizer.tiktoken", "qwen.tiktoken", "spiece.model")
 
@@ -56,6 +57,15 @@ def tokenizer_fields(config: Config, vocab_size: int) -> list[MetadataField] | N
     except UnsupportedError:
         return None
     return [field for field in fields_of(writer) if field.key.startswith("tokenizer.")]
+
+
+def note_losses(config: Config) -> None:
+    """Note what no GGUF file can say of a tokenizer, where llama.cpp's converter writes it and not `add_tokenizer`."""
+    files = TokenizerFiles.read(config)
+    for note in flag_notes(files.added_tokens, normalized=bool(files.tokenizer.get("normalizer"))):
+        config.note(note)
+    if normalizes_to_nfc(files):
+        config.note(NOT_NFC)
 
 
 def _add_vocabulary(writer: GGUFWriter, files: TokenizerFiles, vocab_size: int) -> Vocabulary:

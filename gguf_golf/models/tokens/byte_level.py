@@ -7,7 +7,7 @@ from gguf_golf.models.tokens.files import TokenizerFiles
 from gguf_golf.models.tokens.merges import merges_of
 from gguf_golf.models.tokens.pretokenizer import choose_pretokenizer
 from gguf_golf.models.tokens.special import missing_special_tokens
-from gguf_golf.models.tokens.vocabulary import Vocabulary, note_flags
+from gguf_golf.models.tokens.vocabulary import Vocabulary, flag_notes
 
 NEVER_IN_UTF8 = frozenset({0xC0, 0xC1, *range(0xF5, 0x100)})
 
@@ -34,7 +34,7 @@ def byte_level_vocabulary(writer: GGUFWriter, files: TokenizerFiles, vocab_size:
         vocabulary.notes.append(
             "transformers 5 gives qwen2 checkpoints Qwen2's own pre-tokenizer, this file the one of tokenizer.json"
         )
-    note_flags(vocabulary, files.added_tokens, normalized=False)
+    vocabulary.notes += flag_notes(files.added_tokens, normalized=False)
     vocabulary.add([*files.added_tokens, *missing_special_tokens(files, vocabulary)])
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pretokenizer.name)

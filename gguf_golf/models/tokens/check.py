@@ -4,7 +4,6 @@ Without transformers, what the checkpoint's files say is asked of tokenizers (wh
 """
 
 import importlib.util
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from sentencepiece import SentencePieceProcessor
 
 from gguf_golf.models.config import read_config
 from gguf_golf.models.tokens.files import TokenizerFiles
+from gguf_golf.models.tokens.pretokenizer import normalizes_to_nfc
 from gguf_golf.runtime.session import LoadedModel
 
 AWKWARD = [
@@ -31,7 +31,7 @@ AWKWARD = [
     "!!! ??? ...(x) [y]{z} $5 #tag @me <0x41>",
     "a" * 30 + " " * 9 + "=" * 20,
 ]
-DECOMPOSED = "e\u0301a\u0308"  # llama.cpp does not normalize; a note says so
+DECOMPOSED = "e\u0301a\u0308"  # llama.cpp does not normalize to NFC; a note says so
 
 SHOWN = 6  # tokens of a difference
 
@@ -68,13 +68,13 @@ def _differences(files: TokenizerFiles, model: LoadedModel, references: list[Enc
 
 def _texts(files: TokenizerFiles) -> Iterator[tuple[str, bool]]:
     """(text, whether BOS and EOS are put around it)."""
-    normalizes = "NFC" in json.dumps(files.tokenizer.get("normalizer"))
-    for text in [*AWKWARD, *([] if normalizes else [DECOMPOSED])]:
+    for text in [*AWKWARD, *([] if normalizes_to_nfc(files) else [DECOMPOSED])]:
         yield text, False
     yield "plain words", True
     n_tokens = int(files.config.get("vocab_size") or 0)
     fill = files.token_text("fill") or "<FILL_ME>"  # CodeLlama's class splits a text there
     for token in files.added_tokens[:50]:
+        # what the other flags change is a note of every conversion
         if token.id < n_tokens and not token.flags - {"normalized"} and token.text != fill:
             yield f"word{token.text}word {token.text} {token.text}{token.text}\n", False
 

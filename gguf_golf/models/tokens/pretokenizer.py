@@ -109,6 +109,9 @@ INEXACT = {
 }
 
 
+NOT_NFC = "llama.cpp does not bring text into Unicode's form NFC: text that is not gets other tokens"
+
+
 class Pretokenizer(NamedTuple):
     """The value of tokenizer.ggml.pre, and what it does differently from the original."""
 
@@ -127,7 +130,7 @@ def choose_pretokenizer(files: TokenizerFiles) -> Pretokenizer:
         # llama.cpp does not normalize: of all normalizers NFC, which leaves almost all text as it is, is let through
         if step != {"type": "NFC"}:
             raise InputError(f"{files.path}: llama.cpp has no match for the normalizer {step!r:.120}")
-        notes = ["llama.cpp does not bring text into Unicode's form NFC: text that is not gets other tokens"]
+        notes = [NOT_NFC]
     steps = _expressions(files)
     ignore_merges = bool(files.tokenizer["model"].get("ignore_merges", False))
     name, other = _known(steps, ignore_merges), _known(steps, not ignore_merges)
@@ -142,6 +145,11 @@ def choose_pretokenizer(files: TokenizerFiles) -> Pretokenizer:
     if name in INEXACT:
         notes.append(f"llama.cpp's pre-tokenizer {name} is not exact for {' and '.join(INEXACT[name])}")
     return Pretokenizer(name, notes)
+
+
+def normalizes_to_nfc(files: TokenizerFiles) -> bool:
+    """Whether NFC is among the normalizers of tokenizer.json."""
+    return any(step.get("type") == "NFC" for step in sequence(files.tokenizer.get("normalizer"), "normalizers"))
 
 
 def _known(steps: tuple[str, ...], ignore_merges: bool) -> str | None:

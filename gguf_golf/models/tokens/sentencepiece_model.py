@@ -9,7 +9,7 @@ from gguf_golf.models.tokens.sentencepiece_proto import ModelType, PieceType, Se
 from gguf_golf.models.tokens.sentencepiece_style import check_bytes, note_class, rules_of
 from gguf_golf.models.tokens.space_prefix import SpacePrefix, add_space_prefix
 from gguf_golf.models.tokens.special import missing_special_tokens
-from gguf_golf.models.tokens.vocabulary import ADDED_SCORE, Vocabulary, note_flags
+from gguf_golf.models.tokens.vocabulary import ADDED_SCORE, Vocabulary, flag_notes
 
 TYPES = {
     PieceType.NORMAL: TokenType.NORMAL,
@@ -61,7 +61,7 @@ def sentencepiece_vocabulary(
             f"{files.model_path} has user-defined symbols and puts a space in front of a text: llama.cpp would put one "
             "after each of these symbols too, so no GGUF file can hold this tokenizer"
         )
-    note_flags(vocabulary, files.added_tokens, normalized=normalizes)
+    vocabulary.notes += flag_notes(files.added_tokens, normalized=normalizes)
     vocabulary.add([*files.added_tokens, *missing_special_tokens(files, vocabulary)])
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")

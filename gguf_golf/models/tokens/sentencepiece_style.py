@@ -15,7 +15,7 @@ from gguf_golf.models.tokens.merges import Pair, bpe, merges_of, splits
 from gguf_golf.models.tokens.sequence import sequence
 from gguf_golf.models.tokens.space_prefix import SpacePrefix, add_space_prefix
 from gguf_golf.models.tokens.special import missing_special_tokens
-from gguf_golf.models.tokens.vocabulary import SPACE, Vocabulary, note_flags
+from gguf_golf.models.tokens.vocabulary import SPACE, Vocabulary, flag_notes
 
 BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 
@@ -41,7 +41,7 @@ def sentencepiece_style_vocabulary(writer: GGUFWriter, files: TokenizerFiles, vo
     for text, i in vocab.items():
         type_ = TokenType.BYTE if BYTE_TOKEN.fullmatch(text) else TokenType.NORMAL
         vocabulary.set(i, text, type_, scores[text])
-    note_flags(vocabulary, files.added_tokens, normalized=rules.normalizes)
+    vocabulary.notes += flag_notes(files.added_tokens, normalized=rules.normalizes)
     vocabulary.add([*files.added_tokens, *missing_special_tokens(files, vocabulary)])
     if odd is None:
         writer.add_tokenizer_model("llama")

@@ -96,16 +96,16 @@ class Vocabulary:
             )
 
 
-def note_flags(vocabulary: Vocabulary, added: Iterable[AddedToken], *, normalized: bool) -> None:
-    """Note the added tokens whose flags llama.cpp does not know; `normalized` says whether that flag matters here."""
+def flag_notes(added: Iterable[AddedToken], *, normalized: bool) -> list[str]:
+    """A note on the added tokens whose flags llama.cpp does not know; `normalized` says whether that one matters."""
     known = {"normalized"} if not normalized else set()
     odd = {token.text: token.flags - known for token in added if token.flags - known}
-    if odd:
-        shown = [f"{text} ({', '.join(sorted(flags))})" for text, flags in odd.items()]
-        vocabulary.notes.append(
-            f"llama.cpp cuts added tokens out of a text as they are; beside {_some(shown)} it keeps spaces that the "
-            "original tokenizer takes away, or finds the token where the original does not"
-        )
+    shown = [f"{text} ({', '.join(sorted(flags))})" for text, flags in odd.items()]
+    note = (
+        f"llama.cpp cuts added tokens out of a text as they are; beside {_some(shown)} it keeps spaces that the "
+        "original tokenizer takes away, or finds the token where the original does not"
+    )
+    return [note] if odd else []
 
 
 def _some(texts: list[str]) -> str:
