@@ -13,11 +13,13 @@ import torch
 from transformers import Qwen3MoeConfig
 from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBlock
 
-from eval.experiments.exceptions import absorbing, chosen, codebooks, rotation
+from eval.experiments.exceptions import absorbing, chosen, codebooks, rotation, trained
 from eval.experiments.exceptions.comparison import Results
 from eval.experiments.exceptions.plans import Candidate, Curve, Path
 from eval.experiments.exceptions.storage import grid, sparse_index_bytes
 from eval.experiments.exceptions.subject import Matrix, Source, _Experts
+from gguf_golf.encode import open_encoder
+from gguf_golf.formats import quant_types
 
 N, K = 6, 16
 
@@ -109,6 +111,64 @@ def test_hadamard_matrices_are_orthonormal() -> None:
     hadamard = rotation._hadamard(64)
     assert torch.allclose(hadamard @ hadamard.T, torch.eye(64, dtype=torch.float64))
     assert torch.allclose(hadamard.abs(), torch.full((64, 64), 1 / 8, dtype=torch.float64))
+
+
+def test_a_rotated_basis_keeps_weights_and_the_size_of_errors(matrix: Matrix) -> None:
+    basis = rotation.Basis(matrix.original, 64, seed=0)  # of 16 inputs, so blocks of 16
+    turned = basis.turned(matrix.original)
+    assert not torch.allclose(turned, matrix.original, atol=0.1)
+    assert torch.allclose(basis.back(turned), matrix.original, atol=1e-5)
+    sizes = [
+        torch.sum((e @ h) * e) for e, h in ((matrix.original, matrix.hessian), (turned, basis.hessian(matrix.hessian)))
+    ]
+    assert float(sizes[1]) == pytest.approx(float(sizes[0]), rel=1e-4)
+
+
+def _latent(matrix: Matrix, mechanism: str) -> trained._Latent:
+    subject = SimpleNamespace(put=lambda matrix, content: matrix.module.weight.data.copy_(content))
+    storage = SimpleNamespace(encoder=open_encoder("cpu", 1), device="cpu")
+    bench = SimpleNamespace(seed=0, subject=subject, storage=storage)
+    return trained._Latent(bench, matrix, quant_types.get("tcq1_64"), mechanism)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mechanism", ["none", "rotation", "branch"])
+def test_training_moves_what_the_model_computes_with_along_the_gradient(mechanism: str) -> None:
+    """The gradient of what is trained says how much any small change of it changes a linear loss."""
+    generator = torch.Generator().manual_seed(4)
+    original, slope = torch.randn(2, 8, 64, generator=generator)
+    halves = torch.eye(64).double().expand(2, 64, 64) / 2
+    module = torch.nn.Linear(64, 8, bias=False)
+    matrix = Matrix("mlp.up_proj", "mlp.up_proj", module, original, Source(halves), torch.ones(2, 8))
+    latent = _latent(matrix, mechanism)
+    assert torch.equal(module.weight.data, latent.weights())
+    module.weight.grad = slope.clone()
+    latent.pass_gradient()
+    change = torch.randn(8, 64, generator=generator)
+    moved = latent._basis.back(change) if mechanism == "rotation" else change
+    assert float((latent.trunk.grad * change).sum()) == pytest.approx(float((slope * moved).sum()), rel=1e-4)
+    if mechanism == "branch":
+        parts = [part.requires_grad_(True) for part in latent._rounded()]
+        (slope * (parts[0] @ parts[1])).sum().backward()
+        for factor, part in zip(latent.factors, parts, strict=True):
+            assert torch.allclose(factor.grad, part.grad, atol=1e-5)
+
+
+def test_a_branch_makes_up_for_some_of_what_the_trunk_lost() -> None:
+    generator = torch.Generator().manual_seed(5)
+    spikes = torch.zeros(8, 64)
+    spikes[3] = 5 * torch.randn(64, generator=generator)
+    original = torch.randn(8, 64, generator=generator) + spikes
+    halves = torch.eye(64).double().expand(2, 64, 64) / 2
+    matrix = Matrix("mlp.up_proj", "mlp.up_proj", torch.nn.Linear(64, 8), original, Source(halves), torch.ones(2, 8))
+    branch, none = (_latent(matrix, each).weights() - original for each in ("branch", "none"))
+    assert float(branch.square().sum()) < 0.8 * float(none.square().sum())
+
+
+def test_a_norm_begins_by_leaving_inputs_of_the_usual_size(matrix: Matrix) -> None:
+    x = torch.randn(5, K, generator=torch.Generator().manual_seed(6))
+    usual = x * (matrix.hessian.diagonal().mean() / x.square().mean(-1, keepdim=True)).sqrt()
+    assert torch.allclose(trained._Norm(matrix)(usual), usual, rtol=1e-4)
+    assert torch.allclose(trained._Norm(matrix)(3 * x), usual, rtol=1e-4)
 
 
 def test_codebooks_find_points_that_they_contain() -> None:

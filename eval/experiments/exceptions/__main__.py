@@ -21,16 +21,18 @@ from gguf_golf.errors import BuildError
 from gguf_golf.journal import open_journal
 from gguf_golf.threads import resolve
 
-from . import absorbing, axes, codebooks, ranks, reference, rotation, slots, sweep, tuned, vocabulary
+from . import absorbing, axes, codebooks, ranks, reference, rotation, slots, sweep, trained, tuned, vocabulary
 from .bench import Bench, Judge
 from .storage import Storage
 from .subject import Texts, load
 
 EXPERIMENTS = {
     module.EXPERIMENT: module
-    for module in (reference, absorbing, sweep, codebooks, rotation, vocabulary, slots, ranks, axes, tuned)
+    for module in (reference, absorbing, sweep, codebooks, rotation, vocabulary, slots, ranks, axes, tuned, trained)
 }
 """Each declares its `cells`."""
+
+ALL_CHUNKS = 10**6
 
 
 @click.command()
@@ -84,9 +86,10 @@ def main(
         "second": Judge(subject, texts.chunks_of(_passages(data), second)),
     }
     ranked = Judge(subject, texts.chunks(valid, ranking, first + calibration))
+    corpus = torch.cat([training, texts.chunks(valid, ALL_CHUNKS, first + calibration + ranking)])
     out.mkdir(parents=True, exist_ok=True)
     with open_journal(out / f"{name}-{seed}.jsonl", {"model": name, **settings}) as journal:
-        bench = Bench(name, subject, Storage(encoder, device), judges, ranked, journal, training, seed)
+        bench = Bench(name, subject, Storage(encoder, device), judges, ranked, journal, training, corpus, seed)
         failed = 0
         wanted = only.split(",")
         cells = [cell for name in wanted for cell in itertools.islice(EXPERIMENTS[name].cells(), limit)]

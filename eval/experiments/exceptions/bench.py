@@ -84,18 +84,20 @@ def _means(x: Tensor) -> list[float]:
 
 @dataclass
 class Weights:
-    """A whole model in some storage: weights by matrix, bytes of all tensors, what else to note, and tuned norms."""
+    """A whole model in some storage: weights by matrix, bytes of all tensors, what else to note, tuned norms, and what
+    is done to what enters a matrix."""
 
     weights: dict[str, Tensor]
     n_bytes: int
     facts: dict[str, Any] = field(default_factory=dict)
     norms: dict[str, Tensor] = field(default_factory=dict)
+    inputs: Mapping[str, torch.nn.Module] = field(default_factory=dict)
 
 
 @dataclass
 class Bench:
     """See above. `judges` by name; `ranking` judges single tensors on text that neither calibrates nor judges files;
-    `training` are the chunks that calibrate;
+    `training` are the chunks that calibrate, `corpus` all that neither rank nor judge;
     `directions` keeps the low-rank approximations of what is missing, by the id of what is stored."""
 
     name: str
@@ -105,6 +107,7 @@ class Bench:
     ranking: Judge
     journal: Journal
     training: Tensor
+    corpus: Tensor
     seed: int
     directions: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
     _curves: dict[str, Curve] = field(default_factory=dict)
@@ -117,7 +120,7 @@ class Bench:
             return
         started = time.monotonic()
         made = cell.make(self, *cell.args)
-        self.subject.fill(made.weights, made.norms)
+        self.subject.fill(made.weights, made.norms, made.inputs)
         found = {name: judge() for name, judge in self.judges.items()}
         seconds = round(time.monotonic() - started, 2)
         about = {"model": self.name, "seed": self.seed, "seconds": seconds, "bytes": made.n_bytes}

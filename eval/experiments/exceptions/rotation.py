@@ -60,25 +60,38 @@ def _bits_saved(matrix: Matrix, rate: int, scale: str) -> int:
 
 
 def _stored(bench: Bench, matrix: Matrix, rate: int, block: int, with_feedback: bool) -> Stored:
-    k = matrix.original.shape[1]
-    while k % block:
-        block //= 2
-    signs = torch.randint(0, 2, (k,), generator=torch.Generator().manual_seed(bench.seed)).mul(2).sub(1)
-    signs = signs.to(matrix.original)
-    hadamard = _hadamard(block).to(matrix.original)
-
-    def turned(x: Tensor) -> Tensor:
-        return ((x * signs.to(x)).unflatten(1, (-1, block)) @ hadamard.to(x)).flatten(1)
-
-    def turned_back(x: Tensor) -> Tensor:
-        return (x.unflatten(1, (-1, block)) @ hadamard.T).flatten(1) * signs
-
-    quant_type, _ = quant_types.type_for_row(f"tcq{rate}", k)
-    hessian = turned(turned(matrix.hessian.double()).T).T
+    basis = Basis(matrix.original, block, bench.seed)
+    quant_type, _ = quant_types.type_for_row(f"tcq{rate}", matrix.original.shape[1])
+    hessian = basis.hessian(matrix.hessian.double())
     what = (EXPERIMENT, block)
     guidance = bench.storage.fed(matrix, quant_type, what, lambda: hessian) if with_feedback else plain(hessian)
-    coded = bench.storage.encode(turned(matrix.original), quant_type, guidance)
-    return Stored(turned_back(coded.weights), coded.n_bytes)
+    coded = bench.storage.encode(basis.turned(matrix.original), quant_type, guidance)
+    return Stored(basis.back(coded.weights), coded.n_bytes)
+
+
+class Basis:
+    """Random signs and a Hadamard matrix for each `block` input channels, or the largest half of it that divides the
+    channels of `weights` [n, k]; a block of 1 is the basis that there is."""
+
+    def __init__(self, weights: Tensor, block: int, seed: int) -> None:
+        k = weights.shape[1]
+        while k % block:
+            block //= 2
+        self._block, self._hadamard = block, _hadamard(block).to(weights)
+        signs = torch.randint(0, 2, (k,), generator=torch.Generator().manual_seed(seed)).mul(2).sub(1)
+        self._signs = signs.to(weights) if block > 1 else torch.ones_like(signs).to(weights)
+
+    def turned(self, x: Tensor) -> Tensor:
+        """Rows [n, k] in this basis."""
+        return ((x * self._signs.to(x)).unflatten(1, (-1, self._block)) @ self._hadamard.to(x)).flatten(1)
+
+    def back(self, x: Tensor) -> Tensor:
+        """The inverse."""
+        return (x.unflatten(1, (-1, self._block)) @ self._hadamard.to(x).T).flatten(1) * self._signs.to(x)
+
+    def hessian(self, hessian: Tensor) -> Tensor:
+        """[k, k] of inputs in this basis."""
+        return self.turned(self.turned(hessian).T).T
 
 
 def _hadamard(n: int) -> Tensor:

@@ -135,29 +135,49 @@ class Subject:
     token_counts: Tensor
     original_norms: dict[str, Tensor] = field(default_factory=dict)
     _content: dict[str, Tensor] = field(default_factory=dict)
+    _hooks: list[Any] = field(default_factory=list)
 
     @property
     def norms(self) -> dict[str, nn.Parameter]:
         """The norms' weights, by name."""
         return {name: p for name, p in self.model.named_parameters() if p.ndim == 1}
 
-    def fill(self, weights: Mapping[str, Tensor], norms: Mapping[str, Tensor] | None = None) -> None:
-        """Put these weights and norms into the model, and the original ones wherever there are none."""
+    def fill(
+        self,
+        weights: Mapping[str, Tensor],
+        norms: Mapping[str, Tensor] | None = None,
+        inputs: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        """Put these weights and norms into the model, and the original ones wherever there are none; `inputs` says what
+        is done to what enters a matrix."""
         for name, norm in self.norms.items():
             norm.data.copy_((norms or {}).get(name, self.original_norms[name]))
         for name, matrix in self.matrices.items():
-            content = weights.get(name, matrix.original)
-            if self._content.get(name) is not content:
-                matrix.module.weight.data.copy_(content)
-                self._content[name] = content
+            self.put(matrix, weights.get(name, matrix.original))
+        while self._hooks:
+            self._hooks.pop().remove()
+        for name, change in (inputs or {}).items():
+            hook = self.matrices[name].module.register_forward_pre_hook(lambda _, x, change=change: change(*x))
+            self._hooks.append(hook)
+
+    def put(self, matrix: Matrix, content: Tensor) -> None:
+        """Let the model compute with this content of a matrix, f32 [n, k]."""
+        if self._content.get(matrix.name) is not content:
+            matrix.module.weight.data.copy_(content)
+            self._content[matrix.name] = content
 
     def __post_init__(self) -> None:
         self.original_norms = {name: norm.detach().clone() for name, norm in self.norms.items()}
 
     def log_probabilities(self, tokens: Tensor) -> Tensor:
         """f32 [n, n_ctx / 2 - 1, n_vocab] for the second half of each chunk, as llama-perplexity judges."""
-        hidden = self.model.model(tokens).last_hidden_state[:, tokens.shape[1] // 2 : -1]
-        return torch.log_softmax(self.model.lm_head(hidden).float(), -1)
+        return log_probabilities(self.model, tokens)
+
+
+def log_probabilities(model: Any, tokens: Tensor) -> Tensor:
+    """See `Subject.log_probabilities`."""
+    hidden = model.model(tokens).last_hidden_state[:, tokens.shape[1] // 2 : -1]
+    return torch.log_softmax(model.lm_head(hidden).float(), -1)
 
 
 class Texts:
