@@ -151,6 +151,17 @@ class Results:
     def noise_floor(self) -> Model | None:
         return self.of("noise-floor")
 
+    def as_stored(self, model: Model) -> Model | None:
+        """The row of a file that llama.cpp repacked, measured once more as it is stored."""
+        stored = (row for row in self.models if row.role == "noise-floor" and row is not self.noise_floor)
+        return next((row for row in stored if row.sha256 == model.sha256), None)
+
+    def badge(self, model: Model) -> str:
+        """What a table says beside the name of a row that is no quantized file as it is used, else nothing."""
+        if model.role == "noise-floor":
+            return "noise floor" if model is self.noise_floor else "as stored"
+        return "original" if model.role == "base" else ""
+
     @property
     def quants(self) -> list[Model]:
         return [model for model in self.models if model.role == "quant"]

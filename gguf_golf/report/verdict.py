@@ -315,9 +315,27 @@ def _noise(results: Results, axis: Axis) -> list[str]:
     if results.noise_floor is None:
         return ["The noise floor was not measured (--noise-floor), so the smallest differences may be rounding."]
     level = _noise_level(results, axis)
-    return [
+    floor = (
         f"Noise floor: the original against itself through another path differs by up to {words.number(level, 2)};"
         " what is less than that is rounding, not quality."
+    )
+    return [floor, *_repacked(results, axis)]
+
+
+def _repacked(results: Results, axis: Axis) -> list[str]:
+    """By how much the files that this processor repacks differ from what is stored."""
+    moved: dict[str, float] = {}
+    for model in results.quants:
+        stored = results.as_stored(model)
+        here, there = axis.of(model), axis.of(stored) if stored else None
+        if here and there:
+            moved[model.label] = abs(here.value - there.value)
+    if not moved:
+        return []
+    named, most = words.listing(list(moved)), words.number(max(moved.values()), 2)
+    return [
+        f"{named} {'is' if len(moved) == 1 else 'are'} repacked for this processor when loaded, which moves the KL "
+        f"divergence by up to {most}; other processors repack other types."
     ]
 
 

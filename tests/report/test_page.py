@@ -237,3 +237,16 @@ def test_speed_shows_medians_and_their_spread(tmp_path: Path) -> None:
     }
     page = page_of(tmp_path, document(base(), quant("q4", 3000, 0.02, speed=speed), speed={"threads": 2}))
     assert "12.5 12.0 to 13.0" in page.text and "90.0 to" not in page.text and "threads: 2" in page.text
+
+
+def test_a_row_as_stored_is_not_called_the_noise_floor(tmp_path: Path) -> None:
+    floor, stored = ({**quant(name, 4_000_000, 0.01), "role": "noise-floor"} for name in ("floor", "q4"))
+    path, card = tmp_path / "r.json", tmp_path / "card.md"
+    path.write_text(json.dumps(document(base(), floor, stored, *ladder()[1:])))
+    write_report(path, tmp_path / "page.html", markdown=card)
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    badges = re.findall(r'>(\S+)\.gguf <span class="badge">(.*?)<', page)
+    assert badges == [("golf-bf16", "original"), ("golf-floor", "noise floor"), ("golf-q4", "as stored")]
+    rows = card.read_text(encoding="utf-8")
+    assert "| golf-floor.gguf (noise floor) |" in rows and "| golf-q4.gguf (as stored) |" in rows
+    assert "| golf-q4.gguf |" in rows

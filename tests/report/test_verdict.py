@@ -103,6 +103,15 @@ def test_what_is_below_the_noise_floor_is_the_original() -> None:
     assert any(sentence.startswith("Noise floor:") for sentence in verdict.evidence)
 
 
+def test_files_that_are_repacked_are_named_with_how_much_that_moves_them() -> None:
+    floor = {**quant("floor", 16_000_000, 0.001), "role": "noise-floor"}
+    moved, other = quant("q4", 2000, 0.0425), quant("tcq3", 1000, 0.09)
+    stored = {**quant("q4", 2000, 0.0420), "role": "noise-floor"}
+    (said,) = [line for line in verdict_of(base(), floor, stored, moved, other).evidence if "repacked" in line]
+    assert said.startswith("q4 is repacked for this processor") and "by up to 0.00050;" in said
+    assert not any("repacked" in line for line in verdict_of(base(), floor, moved, other).evidence)
+
+
 def test_when_no_file_is_close_it_says_so() -> None:
     verdict = verdict_of(base(), quant("a", 1000, 0.9), quant("b", 2000, 0.4))
     assert verdict.headline.startswith("No file here stays close to the original; the least damaged is golf-b.gguf")
