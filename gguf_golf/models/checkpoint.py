@@ -7,6 +7,7 @@ header (bounds, overlaps, overflow) and gguf-py's reader says where the bytes ar
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,9 @@ INDEX_NAME = "model.safetensors.index.json"
 
 FLOAT_DTYPES = {"BF16": np.uint16, "F16": np.float16, "F32": np.float32, "F64": np.float64}
 """NumPy has no BF16: its raw bits. F64 is read as F32."""
+
+INTEGER_DTYPES = {"U8": np.uint8, "I8": np.int8, "I16": np.int16, "I32": np.int32}
+"""Of codes, and of MXFP4's bytes."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +56,10 @@ class StoredTensor:
         data = np.memmap(self.path, FLOAT_DTYPES[self.stored_dtype], "r", self.offset, self.shape)
         return to_float32(data[matrix][:, columns], self.stored_dtype)
 
-    def read_bytes(self, rows: slice | np.ndarray) -> npt.NDArray[np.uint8]:
-        """The given rows of a tensor of bytes, rows being counted over the first two axes: u8 (n, *shape[2:])."""
-        flat = (int(np.prod(self.shape[:2], dtype=np.int64)), *self.shape[2:])
-        return np.array(np.memmap(self.path, np.uint8, "r", self.offset, flat)[rows])
+    def read_integers(self, rows: slice | np.ndarray, leading: int = 1) -> npt.NDArray[Any]:
+        """The given rows of a tensor of integers, counted over the first `leading` axes: (n, *shape[leading:])."""
+        flat = (int(np.prod(self.shape[:leading], dtype=np.int64)), *self.shape[leading:])
+        return np.array(np.memmap(self.path, INTEGER_DTYPES[self.stored_dtype], "r", self.offset, flat)[rows])
 
 
 def to_float32(data: np.ndarray, dtype: str) -> FloatArray:

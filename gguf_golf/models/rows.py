@@ -196,8 +196,8 @@ class _Mxfp4:
         return "BF16"  # which holds every one of these values exactly
 
     def read_rows(self, rows: Index) -> FloatArray:
-        codes = self.blocks.read_bytes(rows)  # (n, groups, 16)
-        scales = np.ldexp(np.float32(1), self.scales.read_bytes(rows).astype(np.int32) - 127)  # (n, groups)
+        codes = self.blocks.read_integers(rows, 2)  # (n, groups, 16)
+        scales = np.ldexp(np.float32(1), self.scales.read_integers(rows, 2).astype(np.int32) - 127)  # (n, groups)
         nibbles = np.stack([codes & 15, codes >> 4], axis=-1).reshape(*codes.shape[:-1], 32)
         values = np.concatenate([E2M1, -E2M1])[nibbles] * scales[..., np.newaxis]
         return values.reshape(len(values), -1)

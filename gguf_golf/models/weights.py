@@ -16,7 +16,7 @@ class Weights:
     """What a checkpoint stores, by Hugging Face name; each tensor is taken once."""
 
     def __init__(self, config: Config) -> None:
-        self._config = config
+        self.config = config
         stored = stored_tensors(config)
         self.is_base = "embed_tokens.weight" in stored
         """Saved without its head, as embedding models are: names lack the prefix "model."."""
@@ -33,6 +33,10 @@ class Weights:
         """The tensor of this name. Raises InputError if it is missing, of another shape, or of no plain float type."""
         return self._take(name, shape, FLOAT_DTYPES, "start from full precision (BF16, F16 or F32 weights)")
 
+    def take_codes(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
+        """The tensor of signed integers of this name. Raises InputError if it is missing, of another shape or type."""
+        return self._take(name, shape, ("I8", "I16"), "codes of 8 or 16 bits are expected here; download it again")
+
     def take_bytes(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
         """The tensor of bytes of this name. Raises InputError if it is missing, of another shape or type."""
         return self._take(name, shape, ("U8",), "bytes are expected here; download it again")
@@ -41,7 +45,7 @@ class Weights:
         tensor = self._left.pop(name, None)
         if tensor is None:
             raise InputError(
-                f"{self._config.directory}: tensor {name} is missing from the checkpoint; a shard was not downloaded, "
+                f"{self.config.directory}: tensor {name} is missing from the checkpoint; a shard was not downloaded, "
                 "or config.json belongs to another model"
             )
         if tensor.stored_dtype not in dtypes:
@@ -57,7 +61,7 @@ class Weights:
         """Raises UnsupportedError if tensors are left over: the model is not what config.json says."""
         if self._left:
             raise UnsupportedError(
-                f"{self._config.directory}: {len(self._left)} tensors do not belong to {self._config.architecture} "
+                f"{self.config.directory}: {len(self._left)} tensors do not belong to {self.config.architecture} "
                 f"({min(self._left)}, ...)"
             )
 

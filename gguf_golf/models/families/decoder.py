@@ -13,7 +13,7 @@ import numpy.typing as npt
 from gguf import GGUFWriter
 
 from gguf_golf.errors import InputError
-from gguf_golf.models import rope
+from gguf_golf.models import aqlm, rope
 from gguf_golf.models.checkpoint import StoredTensor
 from gguf_golf.models.config import Config
 from gguf_golf.models.model import LazyTensor
@@ -87,7 +87,7 @@ class Decoder:
     """llama.cpp reads rope_freqs.weight for this architecture."""
     writes_head_dim: ClassVar[bool] = True
     """Whether the length of a head is written where config.json does not name it."""
-    quantizations: ClassVar[tuple[str, ...]] = ()
+    quantizations: ClassVar[tuple[str, ...]] = (aqlm.METHOD,)
     """Values of quantization_config.quant_method that this class reads."""
     defaults: ClassVar[Mapping[str, object]] = {}
     """What transformers takes for keys that config.json lacks, where it differs between families."""
@@ -255,7 +255,7 @@ class Decoder:
 
 def linear(weights: Weights, name: str, shape: tuple[int, int], *, bias: bool) -> Iterator[tuple[str, Rows]]:
     """("weight", matrix), and ("bias", vector) if it has one."""
-    yield "weight", weights.take(f"{name}.weight", shape)
+    yield "weight", aqlm.matrix(weights, name, shape)
     if bias:
         yield "bias", weights.take(f"{name}.bias", shape[:1])
 

@@ -7,6 +7,7 @@ import numpy as np
 from gguf import GGUFWriter
 
 from gguf_golf.errors import InputError
+from gguf_golf.models.aqlm import matrix
 from gguf_golf.models.config import Config
 from gguf_golf.models.families.decoder import Window
 from gguf_golf.models.families.llama import Llama
@@ -124,7 +125,7 @@ def experts(
         )
     shapes = (hidden, width), (hidden, width), (width, hidden)
     gate, up, down = (
-        stacked([weights.take(f"{source}.{i}.{name}.weight", shape) for i in range(n)])
+        stacked([matrix(weights, f"{source}.{i}.{name}", shape) for i in range(n)])
         for name, shape in zip(names, shapes, strict=True)
     )
     return gate, up, down
