@@ -52,7 +52,7 @@ def cells() -> Iterator[Cell]:
             yield Cell(EXPERIMENT, key, _uniform, (mechanism, rate), 1)
         for larger in LARGER:
             key = {"mechanism": "none", "base": "planned", "rate": rate, "larger": larger}
-            yield Cell(EXPERIMENT, key, _planned, (rate, larger), 2)
+            yield Cell(EXPERIMENT, key, _planned, (rate, larger), 1)
 
 
 def _uniform(bench: Bench, mechanism: str, rate: int) -> Weights:
