@@ -8,6 +8,7 @@ Codebooks of 2^16 vectors are as large as a tensor of such a model: these are sh
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,8 +59,13 @@ ROUNDS, LLOYD = 3, 10
 def cells() -> Iterator[Cell]:
     """Every codebook on all linear layers."""
     for book in BOOKS:
-        key = {"rate": book.rate, "fed": False, "group": book.group, "bits": book.bits, "books": book.n_books}
-        yield Cell(EXPERIMENT, {**key, "shared": book.shared}, _coded, (book,))
+        yield Cell(EXPERIMENT, key_of(book), _coded, (book,))
+
+
+def key_of(book: Book) -> dict[str, Any]:
+    """Of its cell."""
+    about = {"rate": book.rate, "fed": False, "group": book.group, "bits": book.bits, "books": book.n_books}
+    return {**about, "shared": book.shared}
 
 
 def _coded(bench: Bench, book: Book) -> Weights:

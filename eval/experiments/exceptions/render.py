@@ -8,17 +8,17 @@ A table stands between <!-- NAME --> and <!-- /NAME -->, and is replaced.
 import math
 import re
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from . import absorbing, axes, codebooks, ranks, reference, rotation, slots, sweep, tuned, vocabulary
+from . import absorbing, axes, codebooks, ranks, reference, rotation, slots, sweep, trained, tuned, vocabulary
 from .bench import BASES, RATES
 from .comparison import Results
+from .markdown import Lines, head, row
 from .plot import plot
-
-Lines = Iterator[str]
+from .summary import TEXTS, summary
 
 
 @click.command()
@@ -46,30 +46,21 @@ def main(results: Path, page: Path) -> None:
             (folder / f"{model}.svg").write_text(plot(found, model), encoding="utf-8")
 
 
-def _head(*columns: str) -> Lines:
-    yield "| " + " | ".join(columns) + " |"
-    yield "|" + "---|" * len(columns)
-
-
-def _row(*cells: object) -> str:
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"
-
-
 def _references(found: Results) -> Lines:
-    yield from _head("model", "bits", "MB", "KLD", "of a plan of these bytes")
+    yield from head("model", "bits", "MB", "KLD", "of a plan of these bytes")
     for model in found.models:
         for rate in RATES:
             if cells := found.find(reference.EXPERIMENT, model, base="uniform", rate=rate, fed=True):
                 over = found.ratio(cells, {"plan": "planned", "fed": True})
                 planned = f"{found.mean(cells) / float(over.split()[0]):.4f}" if over else ""
-                yield _row(model, rate, f"{cells[0]['bytes'] / 1e6:.2f}", f"{found.mean(cells):.4f}", planned)
+                yield row(model, rate, f"{cells[0]['bytes'] / 1e6:.2f}", f"{found.mean(cells):.4f}", planned)
 
 
 def _steepness(found: Results) -> Lines:
     """By how many percent KLD falls for one more percent of bytes."""
     sizes = {"uniform": (1.01, 1.05, 1.1), "planned": (1.01, 1.05, 1.3)}
     columns = [f"{kind}, {100 * (size - 1):.0f}%" for kind, each in sizes.items() for size in each]
-    yield from _head("model", "bits", "one more bit for all", *columns)
+    yield from head("model", "bits", "one more bit for all", *columns)
     for model in found.models:
         for rate in BASES:
             lower, upper = ({"base": "uniform", "rate": r, "fed": True} for r in (rate, rate + 1))
@@ -79,7 +70,7 @@ def _steepness(found: Results) -> Lines:
                 steps += [(start, {**start, "larger": larger}) for larger in each]
             cells = [_slope(found, model, *step) for step in steps]
             if any(cells):
-                yield _row(model, rate, *cells)
+                yield row(model, rate, *cells)
 
 
 def _slope(found: Results, model: str, before: dict[str, object], after: dict[str, object]) -> str:
@@ -95,7 +86,7 @@ def _slope(found: Results, model: str, before: dict[str, object], after: dict[st
 
 
 def _sweep(found: Results, base: str, fed: bool) -> Lines:
-    yield from _head("model", "exception", "bits", *(f"{100 * share:g}%" for share in sweep.SHARES))
+    yield from head("model", "exception", "bits", *(f"{100 * share:g}%" for share in sweep.SHARES))
     for model in found.models:
         for name in sweep.KINDS:
             for rate in BASES:
@@ -106,11 +97,11 @@ def _sweep(found: Results, base: str, fed: bool) -> Lines:
                     for share in sweep.SHARES
                 ]
                 if any(cells):
-                    yield _row(model, name, rate, *cells)
+                    yield row(model, name, rate, *cells)
 
 
 def _bits(found: Results) -> Lines:
-    yield from _head("model", "exception", *(f"{rate} bits, {bits}-bit residual" for rate in BASES for bits in (8, 4)))
+    yield from head("model", "exception", *(f"{rate} bits, {bits}-bit residual" for rate in BASES for bits in (8, 4)))
     for model in found.models:
         for name in list(sweep.KINDS)[:3]:
             cells = [
@@ -124,13 +115,13 @@ def _bits(found: Results) -> Lines:
                 for b in (8, 4)
             ]
             if any(cells):
-                yield _row(model, name, *cells)
+                yield row(model, name, *cells)
 
 
 def _where(found: Results) -> Lines:
     """Where a sweep's bytes went."""
     kinds = ("vocabulary", "attention", "mlp")
-    yield from _head("model", "exception", *(f"{rate} bits: {', '.join(kinds)}" for rate in BASES))
+    yield from head("model", "exception", *(f"{rate} bits: {', '.join(kinds)}" for rate in BASES))
     for model in found.models:
         for name in sweep.KINDS:
             cells = []
@@ -140,11 +131,11 @@ def _where(found: Results) -> Lines:
                 total = sum(sum(each.values()) for each in spent) or 1
                 shares = [100 * sum(each.get(kind, 0) for each in spent) / total for kind in kinds]
                 cells.append(" / ".join(f"{share:.0f}%" for share in shares) if spent else "")
-            yield _row(model, name, *cells)
+            yield row(model, name, *cells)
 
 
 def _absorbing(found: Results) -> Lines:
-    yield from _head("model", "variant", "base", *(f"{r} bits, over the plan" for r in BASES))
+    yield from head("model", "variant", "base", *(f"{r} bits, over the plan" for r in BASES))
     for model in found.models:
         for variant in absorbing.VARIANTS:
             how = {**absorbing.DEFAULTS, **variant}
@@ -157,7 +148,7 @@ def _absorbing(found: Results) -> Lines:
             ]
             if any(cells):
                 words = ", ".join(f"{k} {v}" for k, v in variant.items()) or "0.25% by energy, 8 bits, absorbing"
-                yield _row(model, words, "uniform", *cells)
+                yield row(model, words, "uniform", *cells)
         for larger in (1.0, 1.01, 1.05):
             cells = [
                 found.ratio(
@@ -167,22 +158,22 @@ def _absorbing(found: Results) -> Lines:
                 for rate in BASES
             ]
             if any(cells):
-                yield _row(model, "as candidates of the plan", f"planned, {larger:g} of its size", *cells)
+                yield row(model, "as candidates of the plan", f"planned, {larger:g} of its size", *cells)
 
 
 def _rotation(found: Results) -> Lines:
-    yield from _head("model", "bits", "block", "feedback", "over uniform", "slots free to drop", "scales as well")
+    yield from head("model", "bits", "block", "feedback", "over uniform", "slots free to drop", "scales as well")
     for model in found.models:
         for cell in _once(found, rotation.EXPERIMENT, model):
             key = cell["key"]
             cells = found.find(rotation.EXPERIMENT, model, **key)
             line = {"base": "uniform", "fed": key["fed"]}
             ratios = [found.ratio(cells, line, size) for size in ("bytes", "bytes_without_slots", "bytes_by_row")]
-            yield _row(model, key["rate"], key["block"], "yes" if key["fed"] else "no", *ratios)
+            yield row(model, key["rate"], key["block"], "yes" if key["fed"] else "no", *ratios)
 
 
 def _slots(found: Results) -> Lines:
-    yield from _head("model", "bits", *(f"{n}, {word}" for n in (1, 2, 4) for word in ("paid", "added")))
+    yield from head("model", "bits", *(f"{n}, {word}" for n in (1, 2, 4) for word in ("paid", "added")))
     for model in found.models:
         for rate in BASES:
             cells = [
@@ -194,11 +185,11 @@ def _slots(found: Results) -> Lines:
                 for paid in (True, False)
             ]
             if any(cells):
-                yield _row(model, rate, *cells)
+                yield row(model, rate, *cells)
 
 
 def _codebooks(found: Results) -> Lines:
-    yield from _head("model", "codebook", "bits", "of them codebooks", "MB", "KLD", "over uniform TCQ, plain", "fed")
+    yield from head("model", "codebook", "bits", "of them codebooks", "MB", "KLD", "over uniform TCQ, plain", "fed")
     for model in found.models:
         for cell in sorted(_once(found, codebooks.EXPERIMENT, model), key=lambda c: (c["key"]["rate"], c["bytes"])):
             key = cell["key"]
@@ -207,7 +198,7 @@ def _codebooks(found: Results) -> Lines:
             name = f"{kind} {key['books']}x{key['bits']}, groups of {key['group']}{', shared' * key['shared']}"
             ratios = [found.ratio(cells, {"base": "uniform", "fed": fed}) for fed in (False, True)]
             share = f"{100 * cell['codebooks'] / cell['bytes']:.1f}%"
-            yield _row(
+            yield row(
                 model,
                 name,
                 f"{key['rate']:g}",
@@ -219,7 +210,7 @@ def _codebooks(found: Results) -> Lines:
 
 
 def _vocabulary(found: Results) -> Lines:
-    yield from _head("model", "base", "rows chosen by", *(f"{100 * share:g}%" for share in vocabulary.SHARES))
+    yield from head("model", "base", "rows chosen by", *(f"{100 * share:g}%" for share in vocabulary.SHARES))
     for model in found.models:
         for name in vocabulary.BASES:
             for by in ("gain", "frequency", "head", "lookup"):
@@ -231,47 +222,46 @@ def _vocabulary(found: Results) -> Lines:
                     for share in vocabulary.SHARES
                 ]
                 if any(cells):
-                    yield _row(model, name, by, *cells)
+                    yield row(model, name, by, *cells)
 
 
 def _ranks(found: Results) -> Lines:
     tails = [f"damage in the worst {100 * tail:g}%" for tail in ranks.TAILS]
-    yield from _head("model", "level", "items", *tails, "Spearman between halves", "top 1% in both halves")
+    yield from head("model", "level", "items", *tails, "Spearman between halves", "top 1% in both halves")
     for model in found.models:
         for cell in found.find(ranks.EXPERIMENT, model, ranks="tcq2")[:1]:
             for level in ("tensor", "row", "channel", "weight"):
                 about = cell["ranks"][level]
                 shares = [f"{100 * share:.0f}%" for share in about["share of damage"].values()]
                 overlap = f"{100 * about['overlap of the top 1%']:.0f}%"
-                yield _row(model, level, about["items"], *shares, f"{about['spearman']:.2f}", overlap)
+                yield row(model, level, about["items"], *shares, f"{about['spearman']:.2f}", overlap)
 
 
 def _removed(found: Results) -> Lines:
-    yield from _head("model", "weight", "KLD without it, predicted", "measured")
+    yield from head("model", "weight", "KLD without it, predicted", "measured")
     for model in found.models:
         cells = [c for c in _once(found, ranks.EXPERIMENT, model) if "removed" in c["key"] and c["seed"] == 0]
         for cell in sorted(cells, key=lambda c: -found.mean([c]))[:4]:
             where = f"{cell['matrix']} [{cell['row']}, {cell['channel']}]"
-            yield _row(model, where, f"{cell['predicted']:.2g}", f"{found.mean([cell]):.2g}")
+            yield row(model, where, f"{cell['predicted']:.2g}", f"{found.mean([cell]):.2g}")
 
 
 def _axes(found: Results) -> Lines:
-    texts = {"wiki": "wiki.test", "second": "LAMBADA"}
-    columns = [f"{text}: {what}" for text in texts.values() for what in ("KLD", "same top token", "loss added")]
-    yield from _head("model", "type", "MB", *columns)
+    columns = [f"{text}: {what}" for text in TEXTS.values() for what in ("KLD", "same top token", "loss added")]
+    yield from head("model", "type", "MB", *columns)
     for model in found.models:
         exact = found.find(axes.EXPERIMENT, model, type="16 bit")
         for name in axes.TYPES[1:]:
             for cell in found.find(axes.EXPERIMENT, model, type=name)[:1] if exact else ():
                 values = []
-                for text in texts:
+                for text in TEXTS:
                     added = cell[text]["loss"] - exact[0][text]["loss"]
                     values += [f"{found.mean([cell], text):.4f}", f"{100 * cell[text]['top']:.1f}%", f"{added:.4f}"]
-                yield _row(model, name, f"{cell['bytes'] / 1e6:.2f}", *values)
+                yield row(model, name, f"{cell['bytes'] / 1e6:.2f}", *values)
 
 
 def _tuned(found: Results) -> Lines:
-    yield from _head(
+    yield from head(
         "model", "bits", "file", "KLD untuned", "KLD tuned", "over the plan, untuned", "over the tuned plan"
     )
     for model in found.models:
@@ -290,7 +280,22 @@ def _tuned(found: Results) -> Lines:
                 ]
             )
             kld = f"{found.mean(before):.4f}" if before else ""
-            yield _row(model, rate, name, kld, f"{found.mean(cells):.4f}", *ratios)
+            yield row(model, rate, name, kld, f"{found.mean(cells):.4f}", *ratios)
+
+
+def _trained(found: Results) -> Lines:
+    """Mechanisms trained with the weights, over equally trained plain files of the same bytes."""
+    yield from head("model", "bits", "trained", "MB", "KLD", "over trained plain files, wiki.test", "LAMBADA")
+    plain = {"experiment": trained.EXPERIMENT, "mechanism": "none"}
+    for model in found.models:
+        for cell in sorted(_once(found, trained.EXPERIMENT, model), key=lambda c: (c["key"]["rate"], c["bytes"])):
+            key = cell["key"]
+            cells = found.find(trained.EXPERIMENT, model, **key)
+            names = {"none": "plain", "norm": "norm before each layer", "branch": "8-bit branch"}
+            name = names.get(key["mechanism"], key["mechanism"])
+            name += f", plan of {key['larger']:g} times the bytes" if "larger" in key else ""
+            ratios = ["", ""] if key["mechanism"] == "none" else [found.ratio(cells, plain, text=t) for t in TEXTS]
+            yield row(model, key["rate"], name, f"{cell['bytes'] / 1e6:.2f}", f"{found.mean(cells):.4f}", *ratios)
 
 
 def _once(found: Results, experiment: str, model: str) -> list:  # type: ignore[type-arg]
@@ -299,6 +304,8 @@ def _once(found: Results, experiment: str, model: str) -> list:  # type: ignore[
 
 
 TABLES: dict[str, Callable[[Results], Lines]] = {
+    "summary": lambda found: summary(found, "wiki"),
+    "second domain": lambda found: summary(found, "second"),
     "references": _references,
     "steepness": _steepness,
     "planned sweep": lambda found: _sweep(found, "planned", True),
@@ -315,6 +322,7 @@ TABLES: dict[str, Callable[[Results], Lines]] = {
     "removed": _removed,
     "axes": _axes,
     "tuned": _tuned,
+    "trained": _trained,
 }
 
 
