@@ -6,6 +6,7 @@ say where a gain comes from: the bits of P, the absorption, or which columns the
 the plan as further candidates, layer by layer.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -35,6 +36,12 @@ VARIANTS: tuple[dict[str, Any], ...] = (
     {"share": 0.03, "by": "explained"},
 )
 
+OFFERS: Mapping[str, tuple[dict[str, Any], ...]] = {
+    "with columns": ({},),
+    "with columns of any kind": ({}, {"bits": 4}, {"by": "explained"}, {"share": 0.01, "by": "explained"}),
+}
+"""What plans may choose from, at each rate, beside plain types."""
+
 
 def cells() -> Iterator[Cell]:
     """The default at all rates, the plans that may use it, and at 2 bits the variants; then these at other rates."""
@@ -43,27 +50,28 @@ def cells() -> Iterator[Cell]:
             how = {**DEFAULTS, **variant}
             priority = 0 if i == 0 else 1 if rate == 2 else 2
             yield Cell(EXPERIMENT, {"base": "uniform", "rate": rate, **how}, _everywhere, (rate, how), priority)
-    found: list[Path] = []
-    for rate in BASES:
-        for larger in (1.0, 1.01, 1.05):
-            key = {"plan": "with columns", "rate": rate, "fed": True, "larger": larger}
-            yield Cell(EXPERIMENT, key, _planned, (found, rate, larger))
+    found: dict[str, Path] = {}
+    for offer in OFFERS:
+        for rate in BASES:
+            for larger in (1.0, 1.01, 1.05):
+                key = {"plan": offer, "rate": rate, "fed": True, "larger": larger}
+                yield Cell(EXPERIMENT, key, _planned, (found, offer, rate, larger), 0 if offer == "with columns" else 1)
 
 
 def _everywhere(bench: Bench, rate: int, how: Mapping[str, Any]) -> Weights:
     return bench.assembled({**bench.uniform(rate, True), **_stored(bench, rate, how)})
 
 
-def _planned(bench: Bench, found: list[Path], rate: int, larger: float) -> Weights:
-    if not found:
+def _planned(bench: Bench, found: dict[str, Path], offer: str, rate: int, larger: float) -> Weights:
+    if offer not in found:
         candidates = bench.candidates(fed=True)
-        for each in BASES:
-            stored = _stored(bench, each, DEFAULTS)
+        for each, variant in itertools.product(BASES, OFFERS[offer]):
+            stored = _stored(bench, each, {**DEFAULTS, **variant})
             for tensor, matrices in bench.tensors().items():
                 if matrices[0].name in stored:
                     candidates[tensor].append(bench.candidate_of(tensor, {m.name: stored[m.name] for m in matrices}))
-        found.append(Path(candidates))
-    plan = resolve(found[0].at(larger * size(bench.base("planned", rate, True))))
+        found[offer] = Path(candidates)
+    plan = resolve(found[offer].at(larger * size(bench.base("planned", rate, True))))
     kept = {id(s) for s in bench.storage.kept()}
     return bench.assembled(plan, used=sorted(name for name, s in plan.items() if id(s) not in kept))
 

@@ -8,7 +8,7 @@ from . import reference, sweep
 from .bench import BASES
 from .comparison import Results
 
-WIDTH, HEIGHT, LEFT, TOP, GAP = 200, 220, 46, 34, 14
+WIDTH, HEIGHT, LEFT, TOP, GAP = 200, 220, 46, 34, 30
 COLOURS = {"plan": "#222", "columns": "#1f77b4", "rows": "#2ca02c", "weights": "#d62728", "low rank": "#9467bd"}
 MOST = 0.105
 """The right end, as a share of the base's bytes."""
@@ -37,7 +37,7 @@ def plot(found: Results, model: str) -> str:
     for i, (rate, lines) in enumerate(panels.items()):
         x0 = LEFT + i * (WIDTH + GAP)
         parts.append(f'<rect x="{x0}" y="{TOP}" width="{WIDTH}" height="{HEIGHT}" fill="none" stroke="#bbb"/>')
-        parts.append(f'<text x="{x0 + 6}" y="{TOP + 14}">{model}, base of {rate} bits</text>')
+        parts.append(f'<text x="{x0 + 6}" y="{TOP + HEIGHT - 8}">{model}, {rate}-bit base</text>')
         for share in (0, 0.05, 0.1):
             x = x0 + WIDTH * share / MOST
             parts.append(f'<text x="{x:.1f}" y="{TOP + HEIGHT + 14}" text-anchor="middle">+{100 * share:g}%</text>')

@@ -5,6 +5,7 @@
 A table stands between <!-- NAME --> and <!-- /NAME -->, and is replaced.
 """
 
+import itertools
 import math
 import re
 import statistics
@@ -149,16 +150,16 @@ def _absorbing(found: Results) -> Lines:
             if any(cells):
                 words = ", ".join(f"{k} {v}" for k, v in variant.items()) or "0.25% by energy, 8 bits, absorbing"
                 yield row(model, words, "uniform", *cells)
-        for larger in (1.0, 1.01, 1.05):
+        for offer, larger in itertools.product(absorbing.OFFERS, (1.0, 1.01, 1.05)):
             cells = [
                 found.ratio(
-                    found.find(absorbing.EXPERIMENT, model, plan="with columns", rate=rate, larger=larger),
+                    found.find(absorbing.EXPERIMENT, model, plan=offer, rate=rate, larger=larger),
                     {"plan": "planned", "fed": True},
                 )
                 for rate in BASES
             ]
             if any(cells):
-                yield row(model, "as candidates of the plan", f"planned, {larger:g} of its size", *cells)
+                yield row(model, f"plan {offer}", f"planned, {larger:g} of its size", *cells)
 
 
 def _rotation(found: Results) -> Lines:
