@@ -9,6 +9,7 @@ import secrets
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import wraps
 from pathlib import Path
@@ -61,6 +62,44 @@ KEEP_LATTICE = click.option(
     show_default=True,
     help="Store a tensor exactly if its weights are those of a quantized type of no more bits.",
 )
+
+STORE = "gguf-golf-work/steps"
+
+
+def executor_options(command: Callable[..., None]) -> Callable[..., None]:
+    """--executor, --cores and --store: the command's work goes to the executor that they name."""
+
+    @click.option(
+        "--executor",
+        default="local",
+        show_default=True,
+        metavar="EXECUTOR",
+        help="Where to work: local, joblib[:WORKERS], dask://HOST:8786, ray, ray://HOST:10001.",
+    )
+    @click.option(
+        "--cores",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Cores of each step of an executor.",
+    )
+    @click.option(
+        "--store",
+        default=STORE,
+        show_default=True,
+        metavar="FOLDER|URL",
+        help="Where workers leave their results: a folder that all of them see, or a URL such as s3://bucket/prefix.",
+    )
+    @wraps(command)
+    def wrapper(*, executor: str, cores: int, store: str, **others: object) -> None:
+        from gguf_golf.steps import executing, open_executor
+
+        with open_executor(executor, store, cores) or nullcontext() as opened, executing(opened):
+            command(**others)
+
+    return wrapper
+
 
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Say types, bytes and time; write nothing.")
 VRAM = click.option(
@@ -387,6 +426,7 @@ def imatrix_command(
     metavar="ENGINE:PATH",
     help="Also judge a model in another engine: transformers, or a Python module.",
 )
+@executor_options
 def eval_command(
     base: Path,
     quants: tuple[Path, ...],
@@ -597,6 +637,7 @@ def tool_command(name: str, arguments: tuple[str, ...]) -> None:
 @click.option("--quick", is_flag=True, help="Run no text: only the importance-weighted squared error.")
 @click.option("-o", "--out", type=PATH, help="The file to write.  [default: MODEL.sensitivity.json beside MODEL]")
 @THREADS
+@executor_options
 def sensitivity_command(
     model: Path,
     imatrix: Path | None,
@@ -800,6 +841,7 @@ def _forecast(made: "Prepared") -> None:
 @KEEP_LATTICE
 @DRY_RUN
 @encoding_options
+@executor_options
 def quantize_command(*, model: Path, recipe: Path, out: Path, keep_lattice: bool, dry_run: bool, job: "Job") -> None:
     """Write the GGUF of MODEL that a recipe describes.
 
@@ -993,6 +1035,7 @@ def fit_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("-o", "--out", type=PATH, required=True, help="The GGUF to write; its report is written next to it.")
 @fit_options
 @constraint_options
+@executor_options
 def fit_command(
     *, model: Path, budget: str, out: Path, dry_run: bool, settings: "Settings", constraints: "Constraints"
 ) -> None:
@@ -1010,6 +1053,7 @@ def fit_command(
 @click.option("-o", "--out", type=PATH, required=True, help="Folder for the files, the results and the report.")
 @fit_options
 @constraint_options
+@executor_options
 def sweep_command(
     *, model: Path, budgets: str, out: Path, dry_run: bool, settings: "Settings", constraints: "Constraints"
 ) -> None:

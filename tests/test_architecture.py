@@ -13,6 +13,7 @@ LAYERS = (
     ("formats",),
     ("runtime",),
     ("models",),
+    ("steps",),
     ("calibrate",),
     ("encode",),
     ("container",),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gguf_golf.calibrate.chunks import Tokenizer, read_text, text_chunks
 from gguf_golf.errors import InputError
-from gguf_golf.evaluate import engine, perplexity
+from gguf_golf.evaluate import engine, perplexity, steps
 from gguf_golf.evaluate.engine import Peer, WithBos
 from gguf_golf.evaluate.logits_file import LogitsFile, is_logits_file
 from gguf_golf.files import locked
@@ -91,9 +91,10 @@ class BaseOnText:
         differently from the base's.
         """
         cached = self.folder / f"{file_sha256(path)}-{n_ubatch}{'-stored' if as_stored else ''}.scores"
-        with locked(cached, wait=True), LoadedModel(path, in_place=as_stored) as model:
+        with locked(cached, wait=True), steps.opened(path, in_place=as_stored) as model:
             self._check_tokens(model)
-            scores = perplexity.score(model, self.logits, cached, threads, n_ubatch)
+            run = steps.scores_run(model, self.logits, threads, n_ubatch, as_stored=as_stored)
+            scores = perplexity.score(model, self.logits, cached, run)
         scores["nll_base"] = self.nll
         return scores
 
@@ -109,9 +110,9 @@ class BaseOnText:
         with locked(path, wait=True):
             if not _is_whole(path, nll_path):
                 path.unlink(missing_ok=True)
-                with LoadedModel(base) as model:
+                with steps.opened(base) as model:
                     chunks = text_chunks(model, self.text.file, self.text.n_ctx, self.text.n_chunks)
-                    perplexity.write_base(model, chunks, path, nll_path, threads)
+                    perplexity.write_base(model, chunks, path, nll_path, steps.base_run(model, chunks, threads))
                 make_room()
             mark_used(path)
             self.logits = LogitsFile(path)

@@ -5,7 +5,7 @@ same numbers. The first half of each chunk is context only; BOS replaces its fir
 scored half is decoded in one batch, or in several where the vocabulary is so large that its logits would fill memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,41 +23,55 @@ UBATCH = 512  # llama-perplexity's own
 LOGITS_PER_BATCH = 1 << 24  # 64 MiB; up to 65,000 tokens of vocabulary, a chunk of 512 tokens is one batch
 ROWS = 64  # tokens from which on a batch's rounding does not depend on its size
 
+BaseRows = tuple[NDArray[np.uint16], NDArray[np.float32]]
+RunBase = Callable[[range], Iterator[BaseRows]]
+RunScores = Callable[[range], Iterator[NDArray[np.void]]]
 
-def write_base(model: LoadedModel, chunks: NDArray[np.int32], path: Path, nll_path: Path, threads: int) -> None:
+
+def write_base(model: LoadedModel, chunks: NDArray[np.int32], path: Path, nll_path: Path, run: RunBase) -> None:
     """Write the base's log-probabilities over chunks int32 [n_chunk, n_ctx], or finish a file that was begun.
 
-    `nll_path` receives the exact -log p of the targets, f32 [n_chunk, n_scored].
+    `nll_path` receives the exact -log p of the targets, f32 [n_chunk, n_scored]. `run` makes the rows of a range of
+    chunks, as `base_rows` does.
     """
     shape = LogitsShape(chunks.shape[1], model.n_vocab, len(chunks))
     nll_bytes = 4 * shape.n_scored
     nll_done = nll_path.stat().st_size // nll_bytes if nll_path.exists() else 0
     writer = LogitsWriter(path, shape, chunks, n_trusted=nll_done)
     try:
-        with (
-            nll_path.open("r+b" if nll_path.exists() else "wb") as nll_file,
-            _context(model, shape, UBATCH, threads) as context,
-            Scorer(threads) as scorer,
-        ):
+        with nll_path.open("r+b" if nll_path.exists() else "wb") as nll_file:
             nll_file.truncate(writer.n_done * nll_bytes)
             nll_file.seek(writer.n_done * nll_bytes)
-            for chunk in _progress(range(writer.n_done, shape.n_chunk), shape.n_chunk, model):
-                for part, logits in _chunk_logits(context, chunks[chunk], shape):
-                    with _naming(model, chunk):
-                        rows, nll = scorer.encode(logits, chunks[chunk, shape.first + 1 :][part])
+            todo = range(writer.n_done, shape.n_chunk)
+            with _progress(todo, shape.n_chunk, model) as bar:
+                for rows, nll in run(todo):
                     nll_file.write(nll.tobytes())
                     nll_file.flush()
                     writer.append(rows)
+                    bar.update(len(nll) / shape.n_scored)
         writer.finish()
     finally:
         writer.close()
 
 
-def score(model: LoadedModel, base: LogitsFile, path: Path, threads: int, n_ubatch: int = UBATCH) -> NDArray[np.void]:
+def base_rows(model: LoadedModel, chunks: NDArray[np.int32], todo: range, threads: int) -> Iterator[BaseRows]:
+    """Rows uint16 [n, n_row] of a `LogitsFile` and -log p of the targets f32 [n], chunk by chunk or part of a chunk.
+
+    `chunks` int32 [n_chunk, n_ctx] are all of the text's. Raises DataError on logits that are NaN or Inf.
+    """
+    shape = LogitsShape(chunks.shape[1], model.n_vocab, len(chunks))
+    with _context(model, shape, UBATCH, threads) as context, Scorer(threads) as scorer:
+        for chunk in todo:
+            for part, logits in _chunk_logits(context, chunks[chunk], shape):
+                with _naming(model, chunk):
+                    yield scorer.encode(logits, chunks[chunk, shape.first + 1 :][part])
+
+
+def score(model: LoadedModel, base: LogitsFile, path: Path, run: RunScores) -> NDArray[np.void]:
     """TOKEN_SCORE [n_chunk, n_scored] of a model against the base.
 
-    `path` keeps the scores of finished chunks; chunks that it holds already are not run again. Raises InputError if the
-    vocabularies differ in size, DataError on logits that are NaN or Inf.
+    `path` keeps the scores of finished chunks; chunks that it holds already are not run again. `run` makes those of a
+    range of chunks, as `token_scores` does. Raises InputError if the vocabularies differ in size.
     """
     shape = base.shape
     if model.n_vocab != shape.n_vocab:
@@ -68,20 +82,26 @@ def score(model: LoadedModel, base: LogitsFile, path: Path, threads: int, n_ubat
     chunk_bytes = shape.n_scored * TOKEN_SCORE.itemsize
     n_done = path.stat().st_size // chunk_bytes if path.exists() else 0
     if n_done < shape.n_chunk:
-        with (
-            path.open("r+b" if path.exists() else "wb") as file,
-            _context(model, shape, n_ubatch, threads) as context,
-            Scorer(threads) as scorer,
-        ):
+        todo = range(n_done, shape.n_chunk)
+        with path.open("r+b" if path.exists() else "wb") as file, _progress(todo, shape.n_chunk, model) as bar:
             file.truncate(n_done * chunk_bytes)
             file.seek(n_done * chunk_bytes)
-            for chunk in _progress(range(n_done, shape.n_chunk), shape.n_chunk, model):
-                for part, logits in _chunk_logits(context, base.tokens[chunk], shape):
-                    with _naming(model, chunk):
-                        scores = scorer.compare(logits, base.targets(chunk)[part], base.rows(chunk, part))
-                    file.write(scores.tobytes())
-                    file.flush()
+            for scores in run(todo):
+                file.write(scores.tobytes())
+                file.flush()
+                bar.update(len(scores) / shape.n_scored)
     return np.fromfile(path, TOKEN_SCORE, shape.n_chunk * shape.n_scored).reshape(shape.n_chunk, shape.n_scored)
+
+
+def token_scores(
+    model: LoadedModel, base: LogitsFile, todo: range, threads: int, n_ubatch: int = UBATCH
+) -> Iterator[NDArray[np.void]]:
+    """TOKEN_SCORE [n], chunk by chunk or part of a chunk. Raises DataError on logits that are NaN or Inf."""
+    with _context(model, base.shape, n_ubatch, threads) as context, Scorer(threads) as scorer:
+        for chunk in todo:
+            for part, logits in _chunk_logits(context, base.tokens[chunk], base.shape):
+                with _naming(model, chunk):
+                    yield scorer.compare(logits, base.targets(chunk)[part], base.rows(chunk, part))
 
 
 def scored_bytes(model: LoadedModel, base: LogitsFile) -> int:
@@ -123,7 +143,7 @@ def _chunk_logits(
 
 
 def _progress(todo: range, n_chunk: int, model: LoadedModel) -> ProgressBar:
-    return ProgressBar(todo, initial=todo.start, total=n_chunk, desc=model.path.name, unit="chunk")
+    return ProgressBar(initial=todo.start, total=n_chunk, desc=model.path.name, unit="chunk")
 
 
 @contextmanager

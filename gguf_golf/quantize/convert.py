@@ -10,6 +10,7 @@ from gguf_golf.quantize.assignment import AUTO, Assignment
 from gguf_golf.quantize.job import DEFAULT_JOB, Job
 from gguf_golf.quantize.load_check import check_loads
 from gguf_golf.quantize.prepare import by_type
+from gguf_golf.quantize.steps import producer
 from gguf_golf.quantize.stored import OutOfRange, stored_tensors, widened
 from gguf_golf.quantize.writer import Written, write
 
@@ -43,6 +44,7 @@ def convert(
             metadata=output_metadata(made.model, chosen, made.guide.imatrix, job.imatrix, made.kept),
             made_from=made.made_from,
             inputs=made.inputs,
+            produce=producer(made),
             force=job.force,
             progress=job.progress,
         )

@@ -8,6 +8,7 @@ from gguf_golf.plan.recipe import Recipe
 from gguf_golf.quantize.job import DEFAULT_JOB, Job
 from gguf_golf.quantize.load_check import check_loads
 from gguf_golf.quantize.prepare import by_recipe
+from gguf_golf.quantize.steps import producer
 from gguf_golf.quantize.stored import stored_tensors
 from gguf_golf.quantize.writer import Written, write
 
@@ -35,6 +36,7 @@ def quantize(source: Path, recipe_path: Path, out: Path, *, job: Job = DEFAULT_J
         metadata=made.metadata,
         made_from=made.made_from,
         inputs=made.inputs,
+        produce=producer(made),
         force=job.force,
         progress=job.progress,
     )

@@ -25,8 +25,10 @@ from gguf_golf.quantize.job import Job, made_from
 @dataclass(frozen=True)
 class Prepared:
     """All that is decided before the first weight is read; `kept` are the tensors that are stored on their lattice,
-    and `inputs` the files that the output must not replace."""
+    `inputs` the files that the output must not replace, and `job` has the paths that were found."""
 
+    source: Path
+    job: Job
     model: Model
     types: dict[str, QuantType]
     kept: dict[str, QuantType]
@@ -108,7 +110,8 @@ def _prepared(
     source = inputs[0]
     assert source is not None
     notes = [*notes, *guide.notes(chosen)]
-    return Prepared(model, chosen, kept, guide, job.encoder(), metadata, made_from(source, model, guide), inputs, notes)
+    made = made_from(source, model, guide)
+    return Prepared(source, job, model, chosen, kept, guide, job.encoder(), metadata, made, inputs, notes)
 
 
 def _input(recipe: Recipe, what: str, recipe_path: Path, given: Path | None) -> tuple[Path | None, str]:

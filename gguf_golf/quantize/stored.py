@@ -1,6 +1,7 @@
 """A model's weights as the tensors of a file: read, encoded and handed on a slab of rows at a time."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,10 @@ class OutOfRange(InputError):
         )
         self.name, self.quant_type, self.peak = name, quant_type, peak
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """From a worker's process to this one."""
+        return OutOfRange, (self.name, self.quant_type, self.peak)
+
 
 def stored_tensors(
     model: Model, chosen: Mapping[str, QuantType], guide: Guide, encoder: Encoder, kept: Collection[str] = ()
@@ -54,19 +59,29 @@ def stored(tensor: LazyTensor, quant_type: QuantType, guide: Guide, encoder: Enc
     weights that the type cannot hold, and DataError for weights that are not finite."""
 
     def parts() -> Iterator[NDArray[np.uint8]]:
-        k, n_experts = tensor.shape[-1], tensor.n_experts
-        rows_each, step = tensor.n_rows // n_experts, max(1, SLAB_WEIGHTS // k)
-        for expert in range(n_experts):
-            guidance = guide.of(tensor.name, quant_type, k, expert, n_experts)
-            end = (expert + 1) * rows_each
-            for first in range(expert * rows_each, end, step):
-                rows = tensor.load_rows(first, min(first + step, end))
-                try:
-                    yield encode_in_range(encoder, rows, quant_type, guidance)
-                except OutOfRangeError as error:
-                    raise OutOfRange(tensor.name, quant_type, error.peak) from error
+        return encoded(tensor, slabs(tensor), quant_type, guide, encoder)
 
     return Stored(tensor.name, tensor.shape, quant_type, parts)
+
+
+def slabs(tensor: LazyTensor) -> list[tuple[int, int]]:
+    """The rows [first, last) that are encoded at a time: of one expert each."""
+    rows_each, step = tensor.n_rows // tensor.n_experts, max(1, SLAB_WEIGHTS // tensor.shape[-1])
+    ends = range(rows_each, tensor.n_rows + 1, rows_each)
+    return [(first, min(first + step, end)) for end in ends for first in range(end - rows_each, end, step)]
+
+
+def encoded(
+    tensor: LazyTensor, wanted: Iterable[tuple[int, int]], quant_type: QuantType, guide: Guide, encoder: Encoder
+) -> Iterator[NDArray[np.uint8]]:
+    """The bytes of some slabs of a weight. Raises as `stored` says."""
+    rows_each = tensor.n_rows // tensor.n_experts
+    for first, last in wanted:
+        guidance = guide.of(tensor.name, quant_type, tensor.shape[-1], first // rows_each, tensor.n_experts)
+        try:
+            yield encode_in_range(encoder, tensor.load_rows(first, last), quant_type, guidance)
+        except OutOfRangeError as error:
+            raise OutOfRange(tensor.name, quant_type, error.peak) from error
 
 
 def stored_exactly(tensor: LazyTensor, quant_type: QuantType) -> Stored:

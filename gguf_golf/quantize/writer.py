@@ -7,12 +7,14 @@ it is whole. An interrupted run resumes if the job is the same; tensors that the
 import hashlib
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
+from numpy.typing import NDArray
 
 from gguf_golf import files
 from gguf_golf.container.layout import Layout, lay_out
@@ -23,7 +25,14 @@ from gguf_golf.journal import Journal, open_journal
 from gguf_golf.models import MetadataField
 from gguf_golf.progress import ProgressBar
 
+Produce = Callable[[Sequence[Stored]], Iterator[tuple[Stored, Iterator[NDArray[np.uint8]]]]]
+
 _BLOCK = 1 << 24  # bytes read at a time to check a finished tensor
+
+
+def here(tensors: Sequence[Stored]) -> Iterator[tuple[Stored, Iterator[NDArray[np.uint8]]]]:
+    """Each tensor with its parts, made by this process when they are asked for."""
+    return ((tensor, tensor.parts()) for tensor in tensors)
 
 
 @dataclass(frozen=True)
@@ -42,10 +51,13 @@ def write(
     metadata: Sequence[MetadataField],
     made_from: Any,
     inputs: Sequence[Path | None] = (),
+    produce: Produce = here,
     force: bool = False,
     progress: bool = True,
 ) -> Written:
     """Write `out` with these tensors and this metadata; `inputs` are the files that it must not replace.
+
+    `produce` hands over each tensor with its parts, and is asked for the next when one is on disk.
 
     `made_from`, plain JSON data, says what the tensors are made of: an interrupted run with the same header and the
     same `made_from` resumes. Raises InputError for a file that cannot be written, as `files.check_output` does, and
@@ -62,7 +74,7 @@ def write(
                 journal_path.unlink(missing_ok=True)
             with open_journal(journal_path, job) as journal:
                 with files.replace_file(out, inputs, mark=MARK, force=force, resumable=True) as partial:
-                    _fill(partial, layout, journal, tensors, progress=progress)
+                    _fill(partial, layout, journal, tensors, produce, progress=progress)
                 journal.remove()
     except InputError as error:
         if not isinstance(error.__cause__, OSError):
@@ -85,7 +97,15 @@ def _begins_with(partial: Path, layout: Layout) -> bool:
         return file.read(len(layout.header)) == layout.header
 
 
-def _fill(partial: Path, layout: Layout, journal: Journal, tensors: Sequence[Stored], *, progress: bool) -> None:
+def _fill(
+    partial: Path,
+    layout: Layout,
+    journal: Journal,
+    tensors: Sequence[Stored],
+    produce: Produce,
+    *,
+    progress: bool,
+) -> None:
     """Write the header and every tensor that is not in the journal. A record is a tensor's name and its CRC-32."""
     with partial.open("r+b" if journal.records else "w+b") as file:
         if not journal.records:
@@ -103,11 +123,11 @@ def _fill(partial: Path, layout: Layout, journal: Journal, tensors: Sequence[Sto
             total=total, initial=total - left, unit="B", unit_scale=True, desc="quantizing", disable=not progress
         )
         with bar:
-            for tensor in todo:
+            for tensor, parts in produce(todo):
                 bar.set_postfix_str(f"{tensor.name} {tensor.type.name}", refresh=False)
                 file.seek(layout.offsets[tensor.name])
                 checksum = 0
-                for part in tensor.parts():
+                for part in parts:
                     file.write(part.data)
                     checksum = zlib.crc32(part.data, checksum)
                     bar.update(part.nbytes)

@@ -7,7 +7,7 @@ tensor has none (`quick`, or an embedding that is only looked up), x is taken as
 E[x^2]: E = sum h (w - w')^2 / sum h w^2.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -148,10 +148,10 @@ class Judge:
         return total
 
 
-def errors(rows: Rows, encoder: Encoder, judge: Judge) -> dict[str, float]:
-    """E of every type that the rows divide into, by name. Without importance, types that need one are left out."""
+def errors(rows: Rows, encoder: Encoder, judge: Judge, candidates: Sequence[QuantType]) -> dict[str, float]:
+    """E of every candidate that the rows divide into, by name. Without importance, types that need one are left out."""
     by_type = {}
-    for quant_type in CANDIDATES:
+    for quant_type in candidates:
         if not quant_type.divides(rows.values.shape[1]):
             continue
         if quant_type.needs_imatrix and rows.importance is None:

@@ -34,7 +34,7 @@ GUIDE, NOTHING_KNOWN = guide_of(IMPORTANCE), Guide()
 
 
 def errors_of(rows):
-    return distortion.errors(rows, ENCODER, Judge(rows))
+    return distortion.errors(rows, ENCODER, Judge(rows), distortion.CANDIDATES)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from gguf_golf.models.roles import is_quantizable
 from gguf_golf.quantize.stored import stored_tensors
 from gguf_golf.quantize.writer import write
 from gguf_golf.runtime.session import LoadedModel
-from gguf_golf.sensitivity import distortion, measure, result
+from gguf_golf.sensitivity import distortion, measure, measuring, result
 from gguf_golf.sensitivity.probe import Probe
 from gguf_golf.sensitivity.table import render
 
@@ -136,7 +136,7 @@ def test_exponents_are_measured_on_a_part_of_the_same_text(measured):
     for kind in ("attn_v", "ffn_down"):
         alike = [tensor for tensor in sensitivity.tensors if kind in tensor.name]
         beyond = [tensor for tensor in alike if len(tensor.measured) == 2]
-        assert 0 < len(beyond) <= measure.PER_KIND
+        assert 0 < len(beyond) <= measuring.PER_KIND
         for tensor in beyond:
             anchor, rough = tensor.measured
             assert rough.error > anchor.error
@@ -159,7 +159,7 @@ def test_stability_and_concentration(measured):
 
 def test_an_interrupted_run_resumes(measured, base, tmp_path, monkeypatch):
     sensitivity, out, options = measured
-    real, calls = measure._judged, []
+    real, calls = measuring.judged, []
 
     def failing(tensor, *rest):
         calls.append(tensor.name)
@@ -167,7 +167,7 @@ def test_an_interrupted_run_resumes(measured, base, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(tensor, *rest)
 
-    monkeypatch.setattr(measure, "_judged", failing)
+    monkeypatch.setattr(measuring, "judged", failing)
     again = tmp_path / out.name
     with pytest.raises(KeyboardInterrupt):
         measure.measure(base, again, **options)
@@ -189,7 +189,9 @@ def test_quick_measures_nothing(base, imatrix, tmp_path):
     expected = float((h * tensor.load().astype(np.float64) ** 2).sum())
     assert sensitivity.of(NAME).coefficient == pytest.approx(expected, rel=1e-3)
     rows = distortion.sample(tensor, Guide.open(imatrix, None))
-    assert sensitivity.of(NAME).errors == distortion.errors(rows, CpuEncoder(2), distortion.Judge(rows))
+    assert sensitivity.of(NAME).errors == distortion.errors(
+        rows, CpuEncoder(2), distortion.Judge(rows), distortion.CANDIDATES
+    )
     assert "arbitrary units" in render(sensitivity)
 
 

@@ -1,0 +1,127 @@
+"""The engines that run steps: joblib's loky, Dask, Ray. Each is a few lines: submit, and how a lost worker looks."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+from gguf_golf.errors import InputError
+from gguf_golf.steps.step import Needs
+from gguf_golf.threads import available
+
+Function = Callable[..., Any]
+Lost = tuple[type[BaseException], ...]
+
+KNOWN = "local, joblib, joblib:WORKERS, dask://host:8786, ray, ray://host:10001"
+
+
+class Pool(Protocol):
+    """Workers that call functions. `lost` are the exceptions of a call whose worker or whose connection was lost."""
+
+    lost: Lost
+
+    def submit(self, needs: Needs, function: Function, *arguments: Any) -> "Future[Any]":
+        """Have a worker call an importable function of picklable arguments."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the workers."""
+        ...
+
+
+def open_pool(spec: str, cores: int) -> Pool:
+    """The pool that `--executor` names; each call is to take `cores` cores.
+
+    Raises InputError for a name that is not known, an extra that is not installed, or an address without an answer.
+    """
+    scheme, _, rest = spec.partition(":")
+    try:
+        if scheme == "joblib" and (not rest or rest.isdigit()):
+            return JoblibPool(int(rest) if rest else max(1, available() // cores), cores)
+        if scheme == "dask" and rest.startswith("//"):
+            return DaskPool(f"tcp:{rest}")
+        if scheme == "ray":
+            return RayPool(spec if rest else None)
+    except ImportError:
+        raise InputError(f"--executor {spec} takes an extra: pip install 'gguf-golf[{scheme}]'") from None
+    raise InputError(f"there is no executor {spec!r}; known are {KNOWN}")
+
+
+class JoblibPool:
+    """Processes of this machine, by joblib's loky. When one is killed, loky ends the others too: they start again."""
+
+    def __init__(self, workers: int, cores: int) -> None:
+        from joblib.externals.loky import get_reusable_executor
+        from joblib.externals.loky.process_executor import BrokenProcessPool, ShutdownExecutorError
+
+        self.lost: Lost = (BrokenProcessPool, ShutdownExecutorError)
+        # a worker that waits for its next step keeps its model; and its BLAS takes no more than its cores
+        blas = {name: str(cores) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+        self._workers: Callable[[], Any] = lambda: get_reusable_executor(workers, timeout=3600, env=blas)
+
+    def submit(self, needs: Needs, function: Function, *arguments: Any) -> "Future[Any]":
+        """See `Pool.submit`."""
+        future: Future[Any] = self._workers().submit(function, *arguments)
+        return future
+
+    def close(self) -> None:
+        """See `Pool.close`."""
+        self._workers().shutdown(wait=True, kill_workers=True)
+
+
+class DaskPool:
+    """A Dask cluster, by the address of its scheduler. Start workers with --nthreads 1: a step is a process's whole."""
+
+    def __init__(self, address: str) -> None:
+        from concurrent.futures import CancelledError
+
+        from distributed import Client
+        from distributed.comm import CommClosedError
+        from distributed.scheduler import KilledWorker
+
+        self.lost: Lost = (KilledWorker, CommClosedError, CancelledError)
+        try:
+            self._client = Client(address, timeout=30, set_as_default=False)
+        except OSError as error:
+            raise InputError(f"no Dask scheduler answers at {address} ({error})") from None
+        self._executor = self._client.get_executor(pure=False)
+
+    def submit(self, needs: Needs, function: Function, *arguments: Any) -> "Future[Any]":
+        """See `Pool.submit`. Workers that offer GPUs do so as Dask's resource GPU."""
+        options = {"resources": {"GPU": 1}} if needs.gpu else {}
+        future: Future[Any] = self._executor.submit(function, *arguments, **options)
+        return future
+
+    def close(self) -> None:
+        """See `Pool.close`."""
+        self._client.close()
+
+
+class RayPool:
+    """A Ray cluster, by its client address; without one, the cluster of this machine, which is started if need be."""
+
+    def __init__(self, address: str | None) -> None:
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # steps without a GPU may still see it
+        import ray
+
+        self.lost: Lost = (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ConnectionError)
+        self._ray = ray
+        try:
+            ray.init(address, log_to_driver=False, logging_level="ERROR", include_dashboard=False, **self._own(address))
+        except ConnectionError as error:
+            raise InputError(f"no Ray cluster answers at {address} ({error})") from None
+
+    @staticmethod
+    def _own(address: str | None) -> dict[str, Any]:
+        return {"num_cpus": available()} if address is None else {}
+
+    def submit(self, needs: Needs, function: Function, *arguments: Any) -> "Future[Any]":
+        """See `Pool.submit`."""
+        wanted = {"num_cpus": needs.cores, "num_gpus": int(needs.gpu), "memory": needs.memory or None}
+        remote = self._ray.remote(**wanted, max_retries=3)(function)
+        future: Future[Any] = remote.remote(*arguments).future()
+        return future
+
+    def close(self) -> None:
+        """See `Pool.close`."""
+        self._ray.shutdown()
