@@ -39,6 +39,7 @@ class Guide:
     def __init__(self, imatrix: Imatrix | None = None, hessians: Hessians | None = None) -> None:
         self.imatrix, self.hessians = imatrix, hessians
         self._factored: dict[tuple[str, int, int], Feedback] = {}  # the last two: layers share inputs
+        self._latest: tuple[str, NDArray[np.float32]] | None = None  # the importance that was asked for last
 
     @classmethod
     def open(cls, imatrix: Path | None, hessians: Path | None) -> "Guide":
@@ -67,7 +68,11 @@ class Guide:
         self.check(weight, k, n_experts)
         if self.imatrix is None or weight not in self.imatrix.entries:
             return None
-        return np.ascontiguousarray(shrunk.importance(self.imatrix, weight), np.float32)
+        latest = self._latest  # other threads may replace it
+        if latest is None or latest[0] != weight:
+            latest = weight, np.ascontiguousarray(shrunk.importance(self.imatrix, weight), np.float32)
+            self._latest = latest
+        return latest[1]
 
     def routed(self, weight: str, n_experts: int) -> NDArray[np.float64]:
         """How many tokens each expert got, f64 [n_experts], relative to their mean; ones where nothing is known."""

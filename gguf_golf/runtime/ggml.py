@@ -82,7 +82,12 @@ def _over_slabs(work: Callable[[int, int], None], n: int, k: int, threads: int |
     """Call work(start, stop) for slabs that cover rows 0 to n. ctypes gives up the GIL, so threads run at once."""
     step = max(1, _SLAB // max(1, k))
     starts = range(0, n, step)
-    with ThreadPoolExecutor(resolve(threads)) as pool:
+    n_threads = min(len(starts), resolve(threads))
+    if n_threads < 2:  # a thread costs more than a small slab
+        for start in starts:
+            work(start, min(n, start + step))
+        return
+    with ThreadPoolExecutor(n_threads) as pool:
         for _ in pool.map(lambda start: work(start, min(n, start + step)), starts):
             pass
 
