@@ -7,7 +7,6 @@ plan that turns out too slow is made again with all types as much slower.
 """
 
 import hashlib
-import math
 import mmap
 import shutil
 import tempfile
@@ -50,22 +49,12 @@ THREAT = 1.3
 
 @dataclass(frozen=True)
 class Trial:
-    """One measured file: `kld` with its standard error, nats, on the control text, and the original's own mean negative
-    log-likelihood there."""
+    """One measured file: `kld` with its standard error, nats, on the control text."""
 
     name: str
     plan: Plan
     kld: float
     kld_se: float
-    base_nll: float
-
-    def kld_at(self, base_nll: float) -> float:
-        """What to expect on a text for which the original's negative log-likelihood is this instead.
-
-        For small errors a KL divergence is half the variance of the logits' errors under the model's distribution, and
-        so grows with how uncertain the model is: it is taken as proportional (docs/planning.md).
-        """
-        return self.kld * base_nll / self.base_nll
 
 
 @dataclass(frozen=True)
@@ -94,7 +83,6 @@ class _Measured:
     name: str
     kld: float
     kld_se: float
-    base_nll: float
 
 
 class Control:
@@ -189,14 +177,14 @@ class Control:
         key = _key(plan)
         if key not in self._known:
             results = evaluate(self._base, [self._written(plan)], self._text, threads=self._job.threads)
-            original, measures = results[0].measures, results[-1].measures
-            assert original is not None and measures is not None and measures.kld_mean is not None
-            found = _Measured(key, name, measures.kld_mean, measures.kld_se or 0.0, math.log(original.ppl))
+            measures = results[-1].measures
+            assert measures is not None and measures.kld_mean is not None
+            found = _Measured(key, name, measures.kld_mean, measures.kld_se or 0.0)
             self._known[key] = found
             self._journal.add(asdict(found))
         known = self._known[key]
         self._observed[key] = Observation(self.planner.parts(plan), known.kld, known.kld_se)
-        return Trial(name, plan, known.kld, known.kld_se, known.base_nll)
+        return Trial(name, plan, known.kld, known.kld_se)
 
     def _written(self, plan: Plan) -> Path:
         path = self._path(plan)

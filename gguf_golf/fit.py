@@ -6,7 +6,6 @@ Steps whose output exists are skipped; long steps resume.
 
 import hashlib
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -22,6 +21,7 @@ from gguf_golf.container.metadata import KEY_RECIPE, tuned_words
 from gguf_golf.control import Control, Verdict
 from gguf_golf.errors import InputError
 from gguf_golf.evaluate.evaluate import evaluate
+from gguf_golf.evaluate.impurity import transfer
 from gguf_golf.evaluate.on_text import TextSettings
 from gguf_golf.evaluate.results import ModelResult, document, write_json
 from gguf_golf.files import check_output, write_text
@@ -157,9 +157,8 @@ def fit(
         clock.done()
     measured = [result for result in results if result.role == "quant"]
     offloads = _offloads(model, [verdict.best.plan for verdict in verdicts], settings)
-    original = results[0].measures
-    assert original is not None
-    predicted = [verdict.best.kld_at(math.log(original.ppl)) for verdict in verdicts]
+    factor = transfer(base, controlled, scored, settings.threads)
+    predicted = [factor * verdict.best.kld for verdict in verdicts]
     return [Fitted(*each) for each in zip(outs, verdicts, measured, predicted, offloads, strict=True)]
 
 

@@ -31,6 +31,7 @@ from gguf_golf.calibrate.collect import collect
 from gguf_golf.calibrate.split import split
 from gguf_golf.control import Control
 from gguf_golf.evaluate.evaluate import evaluate
+from gguf_golf.evaluate.impurity import transfer
 from gguf_golf.evaluate.on_text import TextSettings
 from gguf_golf.files import write_text
 from gguf_golf.formats import quant_types
@@ -178,13 +179,13 @@ class Case:
         with open_journal(folder / "measured", self.controlled.to_json()) as journal:
             control = Control(self.base, planner, self.controlled, folder, journal, job)
             verdict = control.best(parse(str(size), inputs.model), path, lambda words: click.echo(words, err=True))
-        kld, kld_se, base_nll = self._kld(path)
+        kld, kld_se = self._kld(path)
         row = {
             "bpw": float(bpw),
             "bytes": path.stat().st_size,
             "planned": verdict.trials[0].plan.recipe.predicted_kld,
             "controlled": verdict.best.kld,
-            "predicted": verdict.best.kld_at(base_nll),
+            "predicted": verdict.best.kld * transfer(self.base, self.controlled, self.test, self.threads),
             "kld": kld,
             "kld_se": kld_se,
             "best": verdict.best.name,
@@ -202,30 +203,30 @@ class Case:
         recipe, path = self.folder / f"{name}.toml", self.folder / f"{name}.gguf"
         write_text(recipe, to_toml(Recipe(lines)))
         quantize(self.base, recipe, path, job=self.job("plain"))
-        kld, kld_se, _ = self._kld(path)
+        kld, kld_se = self._kld(path)
         row = {"name": name, "bytes": path.stat().st_size, "kld": kld, "kld_se": kld_se}
         path.unlink()
         return row
 
     def worth_measuring(self) -> list[str]:
-        """The mixes that lie between the budgets or next to them, the largest first."""
+        """The mixes that lie between the budgets or next to them, the nearest to a budget first."""
         tensors = [tensor for tensor in open_model(self.base).tensors if is_quantizable(tensor)]
         weights = sum(math.prod(tensor.shape) for tensor in tensors)
         bpw = {
             name: sum(math.prod(t.shape) * quant_types.get(chosen[t.name]).bpw for t in tensors) / weights
             for name, chosen in self.case()["mixes"].items()
         }
-        return sorted((name for name in bpw if bpw[name] <= 1.15 * max(self.settings.bits)), key=lambda n: -bpw[n])
+        near = [name for name in bpw if bpw[name] <= 1.15 * max(self.settings.bits)]
+        return sorted(near, key=lambda name: min(abs(bpw[name] - bits) for bits in self.settings.bits))
 
     def _sensitivity(self, kind: str) -> Path:
         return self.folder / f"sensitivity-{kind}.json"
 
-    def _kld(self, path: Path) -> tuple[float, float, float]:
-        """KLD on the test text and its standard error, and the baseline's negative log-likelihood there, nats."""
-        results = evaluate(self.base, [path], self.test, threads=self.threads)
-        original, measures = results[0].measures, results[-1].measures
-        assert original is not None and measures is not None and measures.kld_mean is not None
-        return measures.kld_mean, measures.kld_se or 0.0, math.log(original.ppl)
+    def _kld(self, path: Path) -> tuple[float, float]:
+        """KLD on the test text and its standard error, nats."""
+        measures = evaluate(self.base, [path], self.test, threads=self.threads)[-1].measures
+        assert measures is not None and measures.kld_mean is not None
+        return measures.kld_mean, measures.kld_se or 0.0
 
 
 def name_of(model: str) -> str:
@@ -283,7 +284,7 @@ class Run:
                 ]
                 return calibrations + [self._step(1, 2, step.model, "original", text) for text in ("control", "test")]
             case ("calibrate", kind):
-                following = [self._step(2, 2, step.model, "rank", kind)]
+                following = [self._step(2, 4, step.model, "rank", kind)]
                 if kind == "plain":
                     case = Case(self._out / name_of(step.model), self._settings, 1)
                     following += [self._step(4, 1, step.model, "mix", name) for name in case.worth_measuring()]
