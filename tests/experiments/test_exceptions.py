@@ -3,6 +3,7 @@
 import itertools
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,10 @@ import torch
 from transformers import Qwen3MoeConfig
 from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBlock
 
-from eval.experiments.exceptions import absorbing, chosen, codebooks, rotation, trained
+from eval.experiments.exceptions import absorbing, chosen, codebooks, rotation, rows, trained
 from eval.experiments.exceptions.comparison import Results
 from eval.experiments.exceptions.plans import Candidate, Curve, Path
-from eval.experiments.exceptions.storage import grid, sparse_index_bytes
+from eval.experiments.exceptions.storage import Storage, Stored, grid, sparse_index_bytes
 from eval.experiments.exceptions.subject import Matrix, Source, _Experts
 from gguf_golf.encode import open_encoder
 from gguf_golf.formats import quant_types
@@ -223,3 +224,25 @@ def test_experts_taken_apart_compute_the_same() -> None:
         expected = block(x)
         block.experts = _Experts(block.experts)
         assert torch.allclose(block(x), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("residual", ["tcq3", "q8"])
+def test_protected_rows_are_the_worst_and_cost_what_they_take(residual: str) -> None:
+    generator = torch.Generator().manual_seed(7)
+    halves = torch.eye(64).double().expand(2, 64, 64) / 2
+    weights = torch.randn(N, 64, generator=generator)
+    matrix = Matrix("mlp.up_proj", "mlp.up_proj", SimpleNamespace(), weights, Source(halves), torch.ones(2, N).double())  # type: ignore
+    size_of_errors = torch.tensor([0.1, 2.0, 0.1, 0.1, 1.0, 0.1])[:, None]
+    base = {matrix.name: Stored(weights + size_of_errors * torch.randn(N, 64, generator=generator), 1000)}
+    bench: Any = SimpleNamespace(
+        subject=SimpleNamespace(matrices={matrix.name: matrix}, fixed_bytes=10),
+        storage=Storage(open_encoder("cpu", 1), "cpu"),
+        scale=lambda _: 1.0,
+        companion_bytes=lambda names, n: 100 * n * len(names),
+    )
+    each = rows._row_bytes(residual, 64) + 2
+    made = rows._with_rows(bench, base, 2.5 * each, "everywhere", residual)
+    assert made.n_bytes == 10 + 1000 + 2 * each + 200
+    before, after = ((weights - w).square().sum(1) for w in (base[matrix.name].weights, made.weights[matrix.name]))
+    assert [bool(x) for x in after < before / 10] == [False, True, False, False, True, False]
+    assert torch.equal(after[[0, 2, 3, 5]], before[[0, 2, 3, 5]])

@@ -21,14 +21,27 @@ from gguf_golf.errors import BuildError
 from gguf_golf.journal import open_journal
 from gguf_golf.threads import resolve
 
-from . import absorbing, axes, codebooks, ranks, reference, rotation, slots, sweep, trained, tuned, vocabulary
+from . import absorbing, axes, codebooks, ranks, reference, rotation, rows, slots, sweep, trained, tuned, vocabulary
 from .bench import Bench, Judge
 from .storage import Storage
 from .subject import Texts, load
 
 EXPERIMENTS = {
     module.EXPERIMENT: module
-    for module in (reference, absorbing, sweep, codebooks, rotation, vocabulary, slots, ranks, axes, tuned, trained)
+    for module in (
+        reference,
+        rows,
+        absorbing,
+        sweep,
+        codebooks,
+        rotation,
+        vocabulary,
+        slots,
+        ranks,
+        axes,
+        tuned,
+        trained,
+    )
 }
 """Each declares its `cells`."""
 

@@ -55,7 +55,7 @@ def cells() -> Iterator[Cell]:
         for rate in BASES:
             for larger in (1.0, 1.01, 1.05):
                 key = {"plan": offer, "rate": rate, "fed": True, "larger": larger}
-                yield Cell(EXPERIMENT, key, _planned, (found, offer, rate, larger), 0 if offer == "with columns" else 1)
+                yield Cell(EXPERIMENT, key, _planned, (found, offer, rate, larger), 0 if offer == "with columns" else 2)
 
 
 def _everywhere(bench: Bench, rate: int, how: Mapping[str, Any]) -> Weights:

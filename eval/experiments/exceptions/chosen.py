@@ -18,33 +18,33 @@ MOST_RANK = 24
 
 def with_lines(bench: Bench, base: Mapping[str, Stored], budget: float, *, bits: int, dim: int) -> Weights:
     """The residual of whole rows (dim 0) or columns (dim 1), `budget` bytes of them, on a grid of `bits` bits."""
-    errors = _errors(bench, base)
-    gains = {name: _line_gains(bench, name, error, dim) for name, error in errors.items()}
-    cost = {name: grid_bytes(error.shape[1 - dim], bits) + INDEX_BYTES for name, error in errors.items()}
-    picked = _best(gains, cost, budget)
+    missing = errors(bench, base)
+    gains = {name: _line_gains(bench, name, error, dim) for name, error in missing.items()}
+    cost = {name: grid_bytes(error.shape[1 - dim], bits) + INDEX_BYTES for name, error in missing.items()}
+    picked = best(gains, cost, budget)
     weights, spent = {name: s.weights for name, s in base.items()}, {}
     for name, items in picked.items():
-        residual = errors[name].index_select(dim, items)
+        residual = missing[name].index_select(dim, items)
         weights[name] = weights[name].index_add(dim, items, grid(residual, bits, 1 - dim))
         spent[name] = len(items) * cost[name]
-    return _finished(bench, base, weights, spent)
+    return finished(bench, base, weights, spent)
 
 
 def with_weights(bench: Bench, base: Mapping[str, Stored], budget: float, *, bits: int) -> Weights:
     """The residual of single weights, on a grid of `bits` bits with one scale for each matrix."""
-    errors = _errors(bench, base)
-    gains = {name: _gains(bench, name, error).flatten() for name, error in errors.items()}
+    missing = errors(bench, base)
+    gains = {name: _gains(bench, name, error).flatten() for name, error in missing.items()}
     expected = 10.0 / 8 + bits / 8  # bytes of one, its index included; what is stored is counted exactly
-    picked = _best(gains, dict.fromkeys(errors, expected), budget)
+    picked = best(gains, dict.fromkeys(missing, expected), budget)
     weights, spent = {name: s.weights for name, s in base.items()}, {}
     for name, items in picked.items():
-        values = errors[name].flatten()[items]
+        values = missing[name].flatten()[items]
         scale = (values.abs().max() / (2 ** (bits - 1) - 1)).clamp(min=1e-12)
         restored = weights[name].flatten().clone()
         restored[items] += torch.round(values / scale) * scale
         weights[name] = restored.view_as(weights[name])
         spent[name] = sparse_index_bytes(restored.numel(), len(items)) + len(items) * bits // 8 + 2
-    return _finished(bench, base, weights, spent)
+    return finished(bench, base, weights, spent)
 
 
 def with_low_rank(bench: Bench, base: Mapping[str, Stored], budget: float, *, bits: int) -> Weights:
@@ -52,20 +52,20 @@ def with_low_rank(bench: Bench, base: Mapping[str, Stored], budget: float, *, bi
     factors: dict[str, list[Tensor]] = {}
     gains: dict[str, Tensor] = {}
     cost: dict[str, float] = {}
-    for name, error in _errors(bench, base).items():
+    for name, error in errors(bench, base).items():
         matrix = bench.subject.matrices[name]
         if id(base[name]) not in bench.directions:
             bench.directions[id(base[name])] = _directions(matrix.row_weights, matrix.hessian, error, bench.seed)
         *factors[name], strengths = bench.directions[id(base[name])]
         gains[name] = strengths.square() / 2 * bench.scale(matrix)
         cost[name] = grid_bytes(sum(error.shape), bits)
-    picked = _best(gains, cost, budget)
+    picked = best(gains, cost, budget)
     weights = {name: s.weights for name, s in base.items()}
     for name, items in picked.items():
         left, right = factors[name]
         weights[name] = weights[name] + grid(left[:, items], bits, 0) @ grid(right[items], bits)
     spent = {name: len(items) * cost[name] for name, items in picked.items()}
-    return _finished(bench, base, weights, spent)
+    return finished(bench, base, weights, spent)
 
 
 def _directions(row_weights: Tensor, hessian: Tensor, error: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -82,7 +82,8 @@ def _directions(row_weights: Tensor, hessian: Tensor, error: Tensor, seed: int) 
     return left * balance, right / balance.clamp(min=1e-30)[:, None], s
 
 
-def _errors(bench: Bench, base: Mapping[str, Stored]) -> dict[str, Tensor]:
+def errors(bench: Bench, base: Mapping[str, Stored]) -> dict[str, Tensor]:
+    """What is missing in each matrix, f32 [n, k]."""
     return {name: bench.subject.matrices[name].original - s.weights for name, s in base.items()}
 
 
@@ -98,7 +99,7 @@ def _line_gains(bench: Bench, name: str, error: Tensor, dim: int) -> Tensor:
     return matrix.row_damages(error) * bench.scale(matrix)
 
 
-def _best(gains: Mapping[str, Tensor], cost: Mapping[str, float], budget: float) -> dict[str, Tensor]:
+def best(gains: Mapping[str, Tensor], cost: Mapping[str, float], budget: float) -> dict[str, Tensor]:
     """Indices by matrix of the items with the highest gain per byte, as many as `budget` bytes hold."""
     names = list(gains)
     per_byte = torch.cat([gains[name] / cost[name] for name in names])
@@ -113,7 +114,7 @@ def _best(gains: Mapping[str, Tensor], cost: Mapping[str, float], budget: float)
     return {name: order[owner == i] - starts[i] for i, name in enumerate(names) if bool((owner == i).any())}
 
 
-def _finished(
+def finished(
     bench: Bench, base: Mapping[str, Stored], weights: dict[str, Tensor], spent: Mapping[str, float]
 ) -> Weights:
     """`spent`: bytes of companions by matrix, without their headers."""
