@@ -28,6 +28,8 @@ Callback = Callable[[Progress], object]
 _callback: ContextVar[Callback | None] = ContextVar("callback", default=None)
 _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
+_WIDEST = 32
+
 
 class ProgressBar(tqdm):  # type: ignore[type-arg]  # not subscriptable when it runs
     """A tqdm bar that is drawn on a terminal only, and tells the callback, if there is one, instead."""
@@ -36,6 +38,7 @@ class ProgressBar(tqdm):  # type: ignore[type-arg]  # not subscriptable when it 
         silent = _quiet.get() or _callback.get() is not None
         options["disable"] = True if silent or options.get("disable") else None
         self._what, self._unit = str(options.get("desc") or ""), str(options.get("unit", "it"))
+        options["desc"] = _shortened(self._what) or None
         super().__init__(*arguments, **{"dynamic_ncols": True, **options})
 
     def update(self, n: float | None = 1) -> bool | None:
@@ -53,6 +56,11 @@ class ProgressBar(tqdm):  # type: ignore[type-arg]  # not subscriptable when it 
         for item in self.iterable:
             yield item
             self.update()
+
+
+def _shortened(what: str) -> str:
+    """What a bar says in front, so that 80 columns also hold how far it is: file names end in what tells them apart."""
+    return what if len(what) <= _WIDEST else f"{what[: _WIDEST // 2 - 1]}…{what[-_WIDEST // 2 :]}"
 
 
 def announce(what: str) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -41,6 +42,25 @@ def test_every_command_has_help() -> None:
         result = CliRunner().invoke(cli.cli, [name, "--help"])
         assert result.exit_code == 0, name
         assert cli.cli.commands[name].help, name
+
+
+def test_every_command_that_takes_arguments_shows_one_in_use() -> None:
+    without = {name for name, command in leaves(cli.cli) if f"gguf-golf {name}" not in (command.help or "")}
+    assert without == {"runtime build", "runtime info", "cache show", "data list", "demo"}
+
+
+def test_no_text_is_required_where_one_comes_along() -> None:
+    takes = {name: param for name, command in leaves(cli.cli) for param in command.params if "--text" in param.opts}
+    assert {"imatrix", "sensitivity", "eval", "fit", "sweep"} <= takes.keys()
+    assert not [name for name, param in takes.items() if param.required]
+
+
+def leaves(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from leaves(command, f"{name} ")
+        else:
+            yield before + name, command
 
 
 def test_version_and_help_wait_for_no_large_library() -> None:

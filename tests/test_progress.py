@@ -1,7 +1,12 @@
 """Progress is drawn on a terminal, told to a callback, and otherwise not shown."""
 
+import fcntl
 import io
+import os
+import pty
+import struct
 import sys
+import termios
 
 import pytest
 
@@ -18,6 +23,26 @@ def test_a_bar_is_drawn_on_a_terminal_only(stream: io.StringIO, monkeypatch: pyt
     monkeypatch.setattr(sys, "stderr", stream)
     assert list(ProgressBar([1, 2], desc="counting")) == [1, 2]
     assert ("counting" in stream.getvalue()) == stream.isatty()
+
+
+def test_a_bar_keeps_within_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    with open(theirs, "w", encoding="utf-8") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        list(
+            ProgressBar(
+                range(3), desc="measuring a-model-with-quite-a-long-name-tcq3.gguf", unit="chunk", mininterval=0
+            )
+        )
+        written = ""
+        while "\n" not in written:
+            written += os.read(ours, 10_000).decode()
+        monkeypatch.undo()
+    os.close(ours)
+    drawn = written.replace("\n", "\r").split("\r")
+    assert any("-name-tcq3.gguf" in line and "3/3" in line and line.endswith("chunk/s]") for line in drawn)
+    assert max(map(len, drawn)) <= 80
 
 
 def test_quiet_draws_and_announces_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
