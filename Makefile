@@ -68,10 +68,11 @@ hf: setup ## install what `verify` and the architectures of llama.cpp's converte
 
 setup: $(VENV)/installed ## install gguf-golf and its development tools into .venv
 
-# the package is installed editable, so only a change of its metadata asks for another pip run
+# the package is installed editable, so only a change of its metadata asks for another pip run; Python compiles what is
+# imported, which is a tenth of what pip would
 $(VENV)/installed: setup.cfg pyproject.toml requirements.lock | $(VENV)/created
 	@echo "installing gguf-golf and what it needs into $(VENV)"
-	$(BIN)/python -m pip install --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --no-compile --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .
 	@touch $@
 

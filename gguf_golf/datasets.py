@@ -79,8 +79,11 @@ DATASETS: dict[str, DataSet] = {
     "gpqa": DataSet(
         "GPQA; its authors ask that no question appears in plain text",
         "CC BY 4.0",
-        {"dataset.zip": "461ae7329f15a3e35f8184d2dac24b990f34fdf12f366ca4062d8e6638cd08dc"},
-        {"dataset.zip": "https://github.com/idavidrein/gpqa/raw/main/dataset.zip"},
+        {
+            "dataset.zip": "461ae7329f15a3e35f8184d2dac24b990f34fdf12f366ca4062d8e6638cd08dc",
+            "README.md": "543e4d4550b90627b30f8adb93e39d24d2909bc6d5fc5109e576c9b0383e2a2e",  # has the password
+        },
+        {name: f"https://github.com/idavidrein/gpqa/raw/main/{name}" for name in ("dataset.zip", "README.md")},
     ),
     "mmlu": DataSet(
         "MMLU, test and dev questions, one CSV per subject",

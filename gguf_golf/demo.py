@@ -24,8 +24,8 @@ from gguf_golf.tune.settings import Settings
 
 # ours, each beside mainline's types of the nearest size
 TYPES = ("tcq2", "tcq3", "tcq4", "tcq5", "iq2_s", "q2_k", "iq3_s", "q3_k", "iq4_xs", "q4_k", "q5_k")
-CALIBRATION_CHUNKS = 64
-CHUNKS = 40
+CALIBRATION_CHUNKS = 32
+CHUNKS = 24
 TUNED_TYPE, TUNED_TOKENS, TUNED_TEXT = "q2_k", 10_240, 65_536  # bytes
 
 

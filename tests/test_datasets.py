@@ -11,6 +11,7 @@ from gguf_golf import cli, datasets
 from gguf_golf.datasets import DataSet, fetch, find
 from gguf_golf.errors import InputError
 from gguf_golf.evaluate.suite import read_suite
+from gguf_golf.evaluate.tasks.kinds.gpqa import read_records
 
 ROOT = Path(__file__).parents[1]
 TEXT = b"a text to measure on\n" * 200
@@ -109,3 +110,5 @@ def test_the_hashes_are_those_of_the_known_files(name: str, folder: str) -> None
         pytest.skip(f"needs {source}")
     fetch(name, source)
     assert datasets.is_here(name)
+    if name == "gpqa":
+        assert len(read_records(find("gpqa/dataset.zip"))) == 198, "the password comes along"

@@ -201,7 +201,7 @@ GPQA = TaskKind(
     _read,
     primary="acc_norm",
     metrics=_metrics,
-    file="the authors' zip (its password is looked up in the README.md beside it, or given as `password`), or a CSV of "
-    "theirs; `subset` diamond, main or extended",
+    file="the authors' zip (its password is looked up in the README.md beside it, which `gguf-golf data fetch gpqa` "
+    "brings along, or given as `password`), or a CSV of theirs; `subset` diamond, main or extended",
     compared="letters or whole answers, see below",
 )
