@@ -970,7 +970,8 @@ def tune_command(
 
 @cli.command("inspect")
 @click.argument("file", type=MODEL)
-def inspect_command(file: Path) -> None:
+@click.option("--tensors", is_flag=True, help="List every tensor as well: type, bytes, shape.")
+def inspect_command(file: Path, tensors: bool) -> None:
     """Show what a GGUF file holds: architecture, sizes, types, and the recipe and hashes it was made from.
 
     \b
@@ -979,7 +980,8 @@ def inspect_command(file: Path) -> None:
     from gguf_golf.quantize.inspect import as_text, inspect
 
     inspected = inspect(file)
-    output().result(as_text(inspected), {"schema": "gguf-golf/inspect", **asdict(inspected)})
+    text = as_text(inspected, every_tensor=tensors)
+    output().result(text, {"schema": "gguf-golf/inspect", **asdict(inspected)})
 
 
 def fit_options(command: Callable[..., None]) -> Callable[..., None]:
