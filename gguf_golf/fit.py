@@ -21,9 +21,9 @@ from gguf_golf.container.metadata import KEY_RECIPE, tuned_words
 from gguf_golf.control import Control, Verdict
 from gguf_golf.errors import InputError
 from gguf_golf.evaluate.evaluate import evaluate
-from gguf_golf.evaluate.impurity import transfer
 from gguf_golf.evaluate.on_text import TextSettings
 from gguf_golf.evaluate.results import ModelResult, document, write_json
+from gguf_golf.evaluate.varentropy import transfer
 from gguf_golf.files import check_output, write_text
 from gguf_golf.journal import open_journal
 from gguf_golf.models import Model, open_model

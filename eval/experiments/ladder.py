@@ -31,8 +31,8 @@ from gguf_golf.calibrate.collect import collect
 from gguf_golf.calibrate.split import split
 from gguf_golf.control import Control
 from gguf_golf.evaluate.evaluate import evaluate
-from gguf_golf.evaluate.impurity import transfer
 from gguf_golf.evaluate.on_text import TextSettings
+from gguf_golf.evaluate.varentropy import transfer
 from gguf_golf.files import write_text
 from gguf_golf.formats import quant_types
 from gguf_golf.journal import open_journal

@@ -1,8 +1,9 @@
 """What a KL divergence that was measured on one text says about another: models are less certain on some texts.
 
-For small errors d of the logits, the KL divergence is half their variance under the model's distribution p (expanded to
-second order). If the errors of tokens are independent with variance s^2, that is s^2 / 2 (1 - sum p^2) on average: it
-is proportional to the Gini impurity of p, which takes the original model alone.
+For small errors of the logits, the KL divergence is half their variance under the model's distribution p (expanded to
+second order). Where the errors are a fraction of the logits' own differences, it is proportional to the variance of
+log p under p, the varentropy (Kontoyiannis and Verdu 2014, "Optimal Lossless Data Compression: Non-Asymptotics and
+Asymptotics"), which takes the original model alone. docs/planning.md compares it with other measures.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -22,11 +23,11 @@ def transfer(base: Path, measured_on: TextSettings, other: TextSettings, threads
 
     Raises InputError as `BaseOnText` does.
     """
-    return impurity(base, other, threads) / impurity(base, measured_on, threads)
+    return varentropy(base, other, threads) / varentropy(base, measured_on, threads)
 
 
-def impurity(base: Path, text: TextSettings, threads: int | None = None) -> float:
-    """Mean of 1 - sum p^2 over the scored tokens of a text, from the base's cached log-probabilities.
+def varentropy(base: Path, text: TextSettings, threads: int | None = None) -> float:
+    """Mean over the scored tokens of a text of the variance of log p under p, squared nats, from the base's cache.
 
     Raises InputError as `BaseOnText` does.
     """
@@ -39,10 +40,14 @@ def impurity(base: Path, text: TextSettings, threads: int | None = None) -> floa
 def of_chunk(logits: LogitsFile, chunk: int) -> float:
     """The same of one chunk of a file of log-probabilities."""
     n, step = logits.shape.n_scored, max(1, BLOCK_VALUES // logits.shape.n_vocab)
-    squares = 0.0
+    total = 0.0
     for start in range(0, n, step):
         rows = logits.rows(chunk, slice(start, start + step))
         scale, minimum = scale_and_minimum(rows)
         log_p = rows[:, 4 : 4 + logits.shape.n_vocab] * scale[:, None] + minimum[:, None]
-        squares += float(np.exp(2 * log_p).sum(dtype=np.float64))
-    return 1 - squares / n
+        weighted = np.exp(log_p)
+        weighted *= log_p
+        negative_entropy = weighted.sum(1, dtype=np.float64)
+        weighted *= log_p
+        total += float((weighted.sum(1, dtype=np.float64) - np.square(negative_entropy)).sum())
+    return total / n
