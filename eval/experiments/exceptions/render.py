@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from . import absorbing, axes, codebooks, ranks, reference, rotation, slots, sweep, trained, tuned, vocabulary
+from . import absorbing, axes, codebooks, ranks, reference, rotation, rows, slots, sweep, trained, tuned, vocabulary
 from .bench import BASES, RATES
 from .comparison import Results
 from .markdown import Lines, head, row
@@ -99,6 +99,37 @@ def _sweep(found: Results, base: str, fed: bool) -> Lines:
                 ]
                 if any(cells):
                     yield row(model, name, rate, *cells)
+
+
+def _rows(found: Results, text: str) -> Lines:
+    """Protected rows with a residual in tcq3: of which matrices, beside planned bases and within whole budgets."""
+    yield from head("model", "file", "rows of", *(f"{100 * share:g}%" for share in rows.SHARES))
+    files = [("rate", rate, f"planned base of {rate} bit{'s' * (rate > 1)}, and rows") for rate in BASES]
+    files += [("total", total, "") for total in rows.TOTALS]
+    for model in found.models:
+        for (key, value, name), where in itertools.product(files, rows.WHERE):
+            asked = {key: value, "rows": where, "residual": "tcq3"}
+            each = [found.find(rows.EXPERIMENT, model, share=share, **asked) for share in rows.SHARES]
+            if any(each):
+                ratios = [found.ratio(cells, {"plan": "planned", "fed": True}, text=text) for cells in each]
+                largest = max(cell["bytes"] for cells in each for cell in cells)
+                yield row(model, name or f"{largest / 1e6:.1f} MB in all", where, *ratios)
+
+
+def _row_residuals(found: Results) -> Lines:
+    kinds = [*rows.RESIDUALS, "tcq3"]
+    yield from head("model", "bits", *sorted(kinds))
+    for model in found.models:
+        for rate in BASES:
+            asked = {"rows": "everywhere", "rate": rate, "share": 0.01}
+            cells = [
+                found.ratio(
+                    found.find(rows.EXPERIMENT, model, residual=kind, **asked), {"plan": "planned", "fed": True}
+                )
+                for kind in sorted(kinds)
+            ]
+            if any(cells):
+                yield row(model, rate, *cells)
 
 
 def _bits(found: Results) -> Lines:
@@ -313,6 +344,9 @@ TABLES: dict[str, Callable[[Results], Lines]] = {
     "uniform sweep": lambda found: _sweep(found, "uniform", True),
     "plain sweep": lambda found: _sweep(found, "planned", False),
     "residual bits": _bits,
+    "rows": lambda found: _rows(found, "wiki"),
+    "rows, second domain": lambda found: _rows(found, "second"),
+    "residuals of rows": _row_residuals,
     "where": _where,
     "absorbing": _absorbing,
     "rotation": _rotation,

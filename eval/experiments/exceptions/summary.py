@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from . import absorbing, codebooks, rotation, slots, sweep, trained, vocabulary
+from . import absorbing, codebooks, rotation, rows, slots, sweep, trained, vocabulary
 from .bench import BASES
 from .codebooks import Book
 from .comparison import Results
@@ -55,6 +55,11 @@ def _with_training(mechanism: str) -> tuple[str, Callable[[int], Key | None], Ca
 SUMMARY: Mapping[str, tuple[str, Callable[[int], Key | None], Callable[[int], Key]]] = {
     "protected columns": _swept("columns"),
     "protected rows": _swept("rows"),
+    "protected rows, residual in tcq3": (
+        rows.EXPERIMENT,
+        lambda rate: {"rows": "everywhere", "residual": "tcq3", "rate": rate, "share": 0.01},
+        lambda _: {"plan": "planned", "fed": True},
+    ),
     "sparse residual": _swept("weights"),
     "low-rank residual": _swept("low rank"),
     "rows of the vocabulary": (
