@@ -4,8 +4,9 @@
     python eval/tuning.py table OUT
 
 JOBS.toml lists `[[job]]`s in order of priority, each with `model` (a Hugging Face folder), `type` or `recipe`, and as
-they are wanted `tokens`, `batch_tokens`, `only_norms`, `window`, `text`, `imatrix` and `start` (paths from where the
-command runs). Each writes one line to OUT/rows.jsonl as soon as it is done; what is there already is not done again.
+they are wanted `tokens`, `batch_tokens`, `own_tokens`, `only_norms`, `window`, `text`, `imatrix`, `start` (paths from
+where the command runs). Each writes one line to OUT/rows.jsonl as soon as it is done; what is there already is not done
+again.
 """
 
 import json
@@ -70,6 +71,7 @@ def row_of(
         job.get("window"),
         job.get("tokens", Settings.tokens),
         batch_tokens=job.get("batch_tokens"),
+        own_tokens=job.get("own_tokens"),
         only_norms=job.get("only_norms", False),
         device=device,
     )
@@ -115,7 +117,7 @@ def table(out: Path) -> None:
             job.get("type") or Path(job["recipe"]).stem,
             f"{row['bytes'] / 1e6:.1f}",
             "norms" if job.get("only_norms") else "weights, norms",
-            ", ".join(Path(text).name for text in job.get("text", [])) or "its own text",
+            ", ".join([Path(text).name for text in job.get("text", [])] + own_text(job)),
             f"{row['tokens'] / 1e6:.2f}",
             str(row["steps"]),
             f"{row['train_seconds']:.0f}",
@@ -129,6 +131,11 @@ def table(out: Path) -> None:
             cells.append(f"{before['kld']:.4f} → {after['kld']:.4f} ± {after['error']:.4f}")
             cells.append(f"{after['kld'] / before['kld']:.2f}")
         click.echo("| " + " | ".join(cells) + " |")
+
+
+def own_text(job: dict[str, Any]) -> list[str]:
+    """Whether the model wrote some of the text."""
+    return ["its own text"] if job.get("own_tokens", not job.get("text")) else []
 
 
 def rows(out: Path) -> list[dict[str, Any]]:

@@ -340,6 +340,7 @@ def tune(
     type: str | None = None,
     embedding_type: str = "auto",
     text: Location | Sequence[Location] = (),
+    own_text: int | None = None,
     tokens: int = 2_000_000,
     ctx: int = 512,
     only_norms: bool = False,
@@ -356,8 +357,9 @@ def tune(
 ) -> "Tuned":
     """Quantize MODEL, a Hugging Face folder, by a recipe or to one type, and train what the file holds.
 
-    Without `text` the model writes its own. The texts of `measure` are measured before and after; an untuned file with
-    the same types as `start` saves encoding anew; `window` trains so many layers at a time, for models that do not fit.
+    Without `text` the model writes its own; beside it, `own_text` tokens. The texts of `measure` are measured before
+    and after; an untuned file with the same types as `start` saves encoding anew; `window` trains so many layers at a
+    time, for models that do not fit.
     Raises InputError if the extra `tune` is missing, for a model that cannot be trained, and unless exactly one of
     `recipe` and `type` is given.
     """
@@ -373,7 +375,7 @@ def tune(
         window,
         tokens,
         ctx,
-        None,
+        own_tokens=own_text,
         only_norms=only_norms,
         seed=seed,
         device=device,

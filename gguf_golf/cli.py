@@ -884,6 +884,12 @@ def quantize_command(*, model: Path, recipe: Path, out: Path, keep_lattice: bool
     "--text", "texts", type=PATH, multiple=True, help="Text to train on, UTF-8.  [default: the model writes its own]"
 )
 @click.option(
+    "--own-text",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Let the model write N tokens to train on, too.  [default: none with --text, at most a million without]",
+)
+@click.option(
     "--tokens", type=click.IntRange(min=1), default=2_000_000, show_default=True, metavar="N", help="Train on N tokens."
 )
 @CTX
@@ -909,6 +915,7 @@ def tune_command(
     embedding_type: str,
     out: Path,
     texts: tuple[Path, ...],
+    own_text: int | None,
     tokens: int,
     ctx: int,
     only: str | None,
@@ -939,7 +946,16 @@ def tune_command(
         type_name=type_name,
         embedding_type=embedding_type,
         settings=Settings(
-            texts, measured, start, window, tokens, ctx, only_norms=only == "norms", seed=seed, device=job.device
+            texts,
+            measured,
+            start,
+            window,
+            tokens,
+            ctx,
+            own_tokens=own_text,
+            only_norms=only == "norms",
+            seed=seed,
+            device=job.device,
         ),
         job=job,
         say=output().say,

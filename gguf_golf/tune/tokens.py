@@ -39,6 +39,12 @@ class Tokens:
         return hashlib.sha256(self.train.tobytes() + self.held_out.tobytes()).hexdigest()
 
 
+def together(parts: Sequence[Tokens]) -> Tokens:
+    """Several texts as one."""
+    train, held_out = (np.concatenate(chunks) for chunks in zip(*((p.train, p.held_out) for p in parts), strict=True))
+    return Tokens(train, held_out, ", ".join(part.source for part in parts))
+
+
 def from_files(gguf_path: Path, texts: Sequence[Path], n_ctx: int) -> Tokens:
     """All chunks of the texts, tokenized as llama.cpp does; chunks spread evenly over each text are held out.
 

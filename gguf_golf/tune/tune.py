@@ -34,7 +34,7 @@ from gguf_golf.runtime.session import LoadedModel
 from gguf_golf.tune import tokens as tokens_module
 from gguf_golf.tune.mapping import link_matrices, link_norms
 from gguf_golf.tune.refit import REFITS
-from gguf_golf.tune.settings import MEASURED_CHUNKS, TEXT_CHARACTERS, Settings
+from gguf_golf.tune.settings import MEASURED_CHUNKS, OWN_TOKENS, TEXT_CHARACTERS, Settings
 from gguf_golf.tune.tokens import Tokens
 from gguf_golf.tune.train import Divergence, Measure, Say, Schedule, Trained, train
 from gguf_golf.tune.weights import Content, Matrix, Student
@@ -46,9 +46,6 @@ TRAINED_BPW = 6.0
 STEPS = 400
 BATCH_TOKENS = (4096, 32768)
 """Tokens of a batch are what gives STEPS steps, between these bounds: more steps are better than larger batches."""
-
-SAMPLED_TOKENS = 1_000_000
-"""A model writes at most so many tokens; longer training reads them again."""
 
 MEASURING, MEASURES = 0.1, (4, 20)
 """Share of the time that goes into measuring on the held-out text, within these numbers of measurements."""
@@ -221,18 +218,25 @@ def _links(made: Prepared, teacher: Any) -> tuple[list[Any], dict[str, Any], dic
 
 
 def _tokens(source: Path, teacher: Any, settings: Settings) -> Tokens:
-    converted = as_gguf(source)
-    if settings.window is not None and not settings.texts:
+    own = settings.own_tokens
+    if own is None:
+        own = 0 if settings.texts else min(settings.tokens, OWN_TOKENS)
+    if settings.window is not None and own:
         raise InputError("a model that is trained window by window cannot write its own text: give some with --text")
-    if settings.texts:
-        return tokens_module.from_files(converted, settings.texts, settings.n_ctx)
-    with LoadedModel(converted, vocab_only=True) as model:
-        start = model.text_start
-    n_chunks = max(16, min(settings.tokens, SAMPLED_TOKENS) // settings.n_ctx)
-    kept = cache_dir() / "sampled" / converted.name
-    return tokens_module.sampled(
-        teacher, max(start, 0), n_chunks, settings.n_ctx, seed=settings.seed, device=settings.device, kept=kept
-    )
+    if not settings.texts and not own:
+        raise InputError("there is no text to train on: give some with --text, or let the model write some")
+    converted = as_gguf(source)
+    parts = [tokens_module.from_files(converted, settings.texts, settings.n_ctx)] if settings.texts else []
+    if own:
+        with LoadedModel(converted, vocab_only=True) as model:
+            start = max(model.text_start, 0)
+        n_chunks, kept = max(16, own // settings.n_ctx), cache_dir() / "sampled" / converted.name
+        parts.append(
+            tokens_module.sampled(
+                teacher, start, n_chunks, settings.n_ctx, seed=settings.seed, device=settings.device, kept=kept
+            )
+        )
+    return tokens_module.together(parts)
 
 
 def _read(source: Path, text: Path, n_ctx: int) -> NDArray[np.int32]:

@@ -23,6 +23,15 @@ from gguf_golf.tune.decode import decode
 from gguf_golf.tune.mapping import MatrixLink, NormLink
 from gguf_golf.tune.refit import CODEBOOKS, REFITS, Codebook, Refit
 
+TRELLIS_STEPS = 2.5
+"""How far a latent of a TCQ type goes in a step, in units of the relative encoding error, where those of other types go
+1: a trellis is searched anew at every encoding and takes other paths, and at a high rate what they lose is more than
+what is learned."""
+
+TRUST = 1.5
+"""A latent of a TCQ type that is further from what is stored, in units of the rms encoding error, gets no gradient
+there (QuEST, arXiv:2502.05003): its code does not follow, and so the gradient says nothing of it."""
+
 REFITTED_AT_ONCE = {"cuda": 1 << 26, "cpu": 1 << 22}
 """Weights of several matrices that are encoded again together: a GPU takes as long for one matrix as for dozens."""
 
@@ -56,6 +65,7 @@ class Matrix:
         self.stored = torch.empty(0)
         self.latent: torch.Tensor | None = None
         self._leaves: list[torch.Tensor] = []  # the latent's rows of each expert, in the same memory
+        self._trusted = math.inf  # how far a latent may be from what is stored
         self._gradient: torch.Tensor | None = None
         self._importance: torch.Tensor | None = None
 
@@ -80,10 +90,13 @@ class Matrix:
 
     def train(self, guide: Guide) -> list[tuple[torch.Tensor, float]]:
         """Make the original weights the latents: those of each expert, with the measure of their steps. That is the
-        rms of the encoding error, and less for an expert that gets fewer tokens than the mean: Adam's steps are as long
-        where there is little but noise, and so it stays near its first encoding."""
+        rms of the encoding error (see TRELLIS_STEPS for TCQ types), and less for an expert that gets fewer tokens than
+        the mean: Adam's steps are as long where there is little but noise, and so it stays near its first encoding."""
         self.latent = torch.from_numpy(self.tensor.load_rows(0, self.shape[0])).to(self.device)
         error = float((self.latent - self.stored).square().mean().sqrt())
+        if self.quant_type.tcq and error:
+            self._trusted = TRUST * error
+            error *= TRELLIS_STEPS * error / float(self.latent.square().mean().sqrt())
         routed = np.minimum(guide.routed(self.tensor.name, self.tensor.n_experts), 1)
         self._leaves = [self.latent[span].requires_grad_(True) for span, _ in self._experts(guide)]
         return [(leaf, error * float(share)) for leaf, share in zip(self._leaves, routed, strict=True)]
@@ -94,6 +107,8 @@ class Matrix:
         if self._gradient is None:
             self._gradient = torch.empty_like(self.latent)
         gathered = self.link.gather(gradients, self._gradient)
+        if self._trusted < math.inf:
+            gathered = gathered.masked_fill((self.latent - self.stored).abs() > self._trusted, 0)
         for leaf, gradient in zip(self._leaves, gathered.split(len(self._leaves[0])), strict=True):
             leaf.grad = gradient
 

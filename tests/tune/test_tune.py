@@ -259,3 +259,18 @@ def test_without_a_text_the_model_writes_its_own(one_layer: Path, tmp_path: Path
     assert fields["gguf_golf.tune.seed"].contents() == 3
     assert fields["gguf_golf.tune.steps"].contents() <= done.steps
     assert f"norms, {fields['gguf_golf.tune.steps'].contents()} steps, " in str(file_result(out, "quant").tuned)
+
+
+def test_a_model_writes_text_beside_that_which_is_given(one_layer: Path, short: Settings, tmp_path: Path) -> None:
+    out = tmp_path / "tuned.gguf"
+    settings = replace(short, tokens=512, own_tokens=16 * 64, only_norms=True)
+    said: list[str] = []
+    tune(one_layer, out, type_name="q4_0", settings=settings, job=JOB, say=said.append)
+    n = len(from_files(as_gguf(one_layer), short.texts, short.n_ctx).train)
+    assert said[0] == f"text.txt, sampled from the model: {n + 16} chunks to train on, {n // 7 + 2} held out"
+    assert gguf.GGUFReader(out).fields["gguf_golf.tune.text"].contents() == "text.txt, sampled from the model"
+
+
+def test_no_text_at_all_is_refused(one_layer: Path, short: Settings, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no text to train on"):
+        tune(one_layer, tmp_path / "o.gguf", type_name="q4_0", settings=replace(short, texts=(), own_tokens=0), job=JOB)
