@@ -1,16 +1,18 @@
 """Move to a newer llama.cpp: the mechanical part.
 
     .venv/bin/python patches/update.py llama-cpp-python 0.3.37
-    .venv/bin/python patches/update.py xllamacpp 2026.10.11549
+    .venv/bin/python patches/update.py xllamacpp --build
 
-Fetches that source distribution, tries every patch on its llama.cpp and merges what moved. What does not fit is left as
-.rej files in a tree that it names; the rest is in CONTRIBUTING.md. When all patches fit a llama-cpp-python, it rewrites
-the patches and the pin. xllamacpp often has a newer llama.cpp, but the bindings are llama-cpp-python's: there it only
-reports, and the checkout stays as it is.
+Fetches that source distribution (the newest one where no version is given), tries every patch on its llama.cpp and
+merges what moved. What does not fit is left as .rej files in a tree that it names; the rest is in CONTRIBUTING.md. When
+all patches fit a llama-cpp-python, it rewrites the patches and the pin. xllamacpp often has a newer llama.cpp, but the
+bindings are llama-cpp-python's: there it only reports, and the checkout stays as it is. With --build it then compiles
+that llama.cpp for the CPU, as a runtime is compiled, and runs upstream's test of every quant type.
 
 Structs and functions of llama.h that changed are listed: the bindings know the old ones.
 """
 
+import argparse
 import hashlib
 import os
 import re
@@ -21,7 +23,10 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from gguf_golf.runtime import pin, source
+from gguf_golf.errors import GolfError
+from gguf_golf.runtime import build, pin, process, source
+from gguf_golf.runtime.cache import cache_dir
+from gguf_golf.runtime.config import Options
 
 PIN = Path(pin.__file__)
 PINNED = "llama-cpp-python"
@@ -30,16 +35,21 @@ FOLDERS = {PINNED: "vendor/llama.cpp", "xllamacpp": "thirdparty/llama.cpp"}
 """Where a package's source distribution has llama.cpp."""
 
 
-def main(package: str, version: str) -> int:
-    """Try `version` of `package`; returns the exit code: 0 when all patches fit, 1 when one needs a hand."""
-    work = Path(tempfile.mkdtemp(prefix=f"{package}-{version}-"))
+def main(package: str, version: str | None, *, compiles: bool = False) -> int:
+    """Try `version` of `package`; returns the exit code: 0 when all patches fit, 1 when one needs a hand.
+
+    `compiles`: build it, too. Raises BuildError when it cannot be fetched, compiled, or fails upstream's test.
+    """
+    requirement = package if version is None else f"{package}=={version}"
+    work = Path(tempfile.mkdtemp(prefix=f"{package}-"))
     # xllamacpp's metadata takes Cython, which pip installs aside; for llama-cpp-python it would compile cmake there
     isolation = ("--no-build-isolation",) if package == PINNED else ()
     source.pip(
-        *("download", "--no-deps", *isolation, "--no-binary", package, "--dest", work, f"{package}=={version}"),
-        what=f"fetching {package} {version}",
+        *("download", "--no-deps", *isolation, "--no-binary", package, "--dest", work, requirement),
+        what=f"fetching {requirement}",
     )
     (archive,) = work.glob("*.tar.gz")
+    version = archive.name.removesuffix(".tar.gz").rpartition("-")[2]
     with tarfile.open(archive) as tar:
         tar.extractall(work, filter="data")
     tree = work / archive.name.removesuffix(".tar.gz") / FOLDERS[package]
@@ -76,6 +86,9 @@ def main(package: str, version: str) -> int:
     if rejected:
         print(f"\nFix these patches by hand: the hunks that did not fit are .rej files in {tree}")
         return 1
+    if compiles:
+        compile_tree(tree)
+        print(f"\nThe llama.cpp of {package} {version} compiles with them, and test-quantize-fns passes")
     if package != PINNED:
         print(f"\nAll patches fit {package} {version} (the tree is {tree}); the pin stays {PINNED} {pin.VERSION}")
         return 0
@@ -86,6 +99,15 @@ def main(package: str, version: str) -> int:
     shutil.rmtree(work)
     print(f"\nAll patches fit; patches/ and {PIN.name} are written for {version}. Now: make test")
     return 0
+
+
+def compile_tree(tree: Path) -> None:
+    """Compile a patched llama.cpp with our sources, in one folder of the cache for all that are tried; raises BuildError."""
+    shutil.copytree(source.PATCHES / "src", tree, dirs_exist_ok=True)
+    shutil.rmtree(tree / ".git")
+    place = cache_dir() / "tree" / "tried"
+    build.compile_source(tree, place, Options(), ("lib", "tests"))
+    process.run([place / "build" / "bin" / "test-quantize-fns"], "running test-quantize-fns", place / "test.log")
 
 
 def declarations(header: Path) -> dict[str, str]:
@@ -112,6 +134,12 @@ def git(tree: Path, *arguments: str, check: bool = True) -> subprocess.Completed
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[1] not in FOLDERS:
-        sys.exit(f"usage: {sys.argv[0]} {{{','.join(FOLDERS)}}} VERSION (the pin is {PINNED} {pin.VERSION})")
-    sys.exit(main(*sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=f"Move to a newer llama.cpp (the pin is {PINNED} {pin.VERSION}).")
+    parser.add_argument("package", choices=FOLDERS)
+    parser.add_argument("version", nargs="?", help="the newest one where it is missing")
+    parser.add_argument("--build", action="store_true", help="compile it for the CPU and run test-quantize-fns")
+    arguments = parser.parse_args()
+    try:
+        sys.exit(main(arguments.package, arguments.version, compiles=arguments.build))
+    except GolfError as error:
+        sys.exit(f"error: {error}")

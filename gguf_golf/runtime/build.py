@@ -60,6 +60,18 @@ def build(options: Options, components: tuple[str, ...] = ("lib",)) -> Path:
     return runtime
 
 
+def compile_source(source: Path, tree: Path, options: Options, components: tuple[str, ...]) -> None:
+    """Compile any patched llama.cpp in the folder `tree` (its programs: build/bin), and publish nothing.
+
+    Raises BuildError.
+    """
+    with locked(tree, wait=True):
+        _sync(source, tree / "src")
+        _configure(tree, config.ingredients(options) | {"compiler": config.compiler(options)})
+        for name in components:
+            _compile(tree, name)
+
+
 def _sync(source: Path, copy: Path) -> None:
     """Make `copy` equal to `source` without touching files that are equal already.
 

@@ -120,3 +120,20 @@ def test_a_struct_that_the_bindings_know_otherwise_is_named(
     printed = capsys.readouterr().out
     assert "CHANGED llama_params: the bindings know the old one" in printed
     assert "llama_free" not in printed
+
+
+def test_what_fits_is_compiled_with_our_sources_where_asked(
+    update: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release(monkeypatch, tmp_path, MOVED, tree="xllamacpp-9.9.9/thirdparty/llama.cpp")
+    compiled, ran = [], []
+
+    def compile_source(tree: Path, place: Path, options: object, components: tuple[str, ...]) -> None:
+        compiled.append(((tree / "tcq.c").read_text(), "TCQ = 9" in (tree / "types.h").read_text(), components))
+
+    monkeypatch.setattr(update.build, "compile_source", compile_source)
+    monkeypatch.setattr(update.process, "run", lambda command, what, log: ran.append(command[0].name))
+    assert update.main("xllamacpp", None, compiles=True) == 0
+    assert compiled == [("ours", True, ("lib", "tests"))]
+    assert ran == ["test-quantize-fns"]
+    assert "The llama.cpp of xllamacpp 9.9.9 compiles with them" in capsys.readouterr().out
