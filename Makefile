@@ -5,7 +5,7 @@
 .DEFAULT_GOAL := help
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-metal lint fuzz bench docs wheel test-wheel hf setup runtime runtime-tools clean lock
+.PHONY: help demo test test-metal lint fuzz bench docs wheel test-wheel hf setup runtime runtime-tools clean lock newest
 
 # the first of these that is new enough; PYTHON=... chooses another
 PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11,$(shell \
@@ -75,6 +75,10 @@ $(VENV)/installed: setup.cfg pyproject.toml requirements.lock | $(VENV)/created
 	$(BIN)/python -m pip install --no-compile --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .
 	@touch $@
+
+newest: setup ## try the patches on the newest llama.cpp of both packages, compile it, test its types
+	$(BIN)/python patches/update.py llama-cpp-python --build
+	$(BIN)/python patches/update.py xllamacpp --build
 
 lock: setup ## pin the newest versions of all that setup installs, with hashes, in requirements.lock
 	$(BIN)/python -m pip install --quiet uv

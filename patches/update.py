@@ -102,10 +102,10 @@ def main(package: str, version: str | None, *, compiles: bool = False) -> int:
 
 
 def compile_tree(tree: Path) -> None:
-    """Compile a patched llama.cpp with our sources, in one folder of the cache for all that are tried; raises BuildError."""
+    """Compile a patched llama.cpp with our sources and run upstream's test of types; raises BuildError."""
     shutil.copytree(source.PATCHES / "src", tree, dirs_exist_ok=True)
     shutil.rmtree(tree / ".git")
-    place = cache_dir() / "tree" / "tried"
+    place = cache_dir() / "tree" / "tried"  # one for all that are tried: the next one compiles what differs
     build.compile_source(tree, place, Options(), ("lib", "tests"))
     process.run([place / "build" / "bin" / "test-quantize-fns"], "running test-quantize-fns", place / "test.log")
 

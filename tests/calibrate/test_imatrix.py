@@ -43,6 +43,28 @@ def test_round_trip(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["i.gguf"]
 
 
+def test_the_sums_and_statistics_of_newer_llama_cpps_are_passed_over(tmp_path: Path) -> None:
+    """llama-imatrix of b11549: `<weight>.in_sum` and `<weight>.stats`, which may be NaN, and entries of nextn layers."""
+    writer = gguf.GGUFWriter(tmp_path / "i.gguf", "unused")
+    writer.add_type("imatrix")
+    writer.add_uint32("imatrix.chunk_count", 3)
+    writer.add_uint32("imatrix.n_layer_nextn", 1)
+    writer.add_array("imatrix.stats_schema", ["sum_sq", "mean", "cossim"])
+    for name in ("blk.0.attn_q.weight", "nextn.pre_projection.weight"):
+        writer.add_tensor(f"{name}.in_sum2", np.full((1, 32), 6, np.float32))
+        writer.add_tensor(f"{name}.counts", np.full((1, 1), 3, np.float32))
+        writer.add_tensor(f"{name}.in_sum", np.full((1, 32), -2, np.float32))
+        writer.add_tensor(f"{name}.stats", np.array([2, 0.5, np.nan], np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+    found = imatrix.read(tmp_path / "i.gguf")
+    assert set(found.entries) == {"blk.0.attn_q.weight", "nextn.pre_projection.weight"}
+    np.testing.assert_array_equal(found.importance("blk.0.attn_q.weight"), np.full((1, 32), 2))
+
+
 def test_importance_is_the_mean_and_an_unused_expert_gets_ones() -> None:
     matrix = two_entries()
     entry = matrix.entries["blk.0.ffn_up_exps.weight"]
