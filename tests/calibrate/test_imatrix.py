@@ -44,7 +44,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 def test_the_sums_and_statistics_of_newer_llama_cpps_are_passed_over(tmp_path: Path) -> None:
-    """llama-imatrix of b11549: `<weight>.in_sum` and `<weight>.stats`, which may be NaN, and entries of nextn layers."""
+    """llama-imatrix of b11549: `<weight>.in_sum`, `<weight>.stats`, which may be NaN, and entries of nextn layers."""
     writer = gguf.GGUFWriter(tmp_path / "i.gguf", "unused")
     writer.add_type("imatrix")
     writer.add_uint32("imatrix.chunk_count", 3)
