@@ -14,6 +14,8 @@ Lost = tuple[type[BaseException], ...]
 
 KNOWN = "local, joblib, joblib:WORKERS, dask://host:8786, ray, ray://host:10001"
 
+CONNECT_SECONDS = 30
+
 
 class Pool(Protocol):
     """Workers that call functions. `lost` are the exceptions of a call whose worker or whose connection was lost."""
@@ -81,7 +83,7 @@ class DaskPool:
 
         self.lost: Lost = (KilledWorker, CommClosedError, CancelledError)
         try:
-            self._client = Client(address, timeout=30, set_as_default=False)
+            self._client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
         except OSError as error:
             raise InputError(f"no Dask scheduler answers at {address} ({error})") from None
         self._executor = self._client.get_executor(pure=False)
@@ -119,9 +121,19 @@ class RayPool:
         """See `Pool.submit`."""
         wanted = {"num_cpus": needs.cores, "num_gpus": int(needs.gpu), "memory": needs.memory or None}
         remote = self._ray.remote(**wanted, max_retries=3)(function)
-        future: Future[Any] = remote.remote(*arguments).future()
+        future: Future[Any] = Future()
+        remote.remote(*arguments).future().add_done_callback(lambda done: _settle(future, done))
         return future
 
     def close(self) -> None:
         """See `Pool.close`."""
         self._ray.shutdown()
+
+
+def _settle(future: "Future[Any]", done: "Future[Any]") -> None:
+    """Take over an outcome of Ray's, which wraps what a call raised."""
+    error = done.exception()
+    if error is None:
+        future.set_result(done.result())
+    else:
+        future.set_exception(getattr(error, "cause", None) or error)

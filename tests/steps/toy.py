@@ -1,5 +1,6 @@
 """Steps of the tests in this folder: importable, as workers need them."""
 
+import os
 import time
 from collections.abc import Iterator
 
@@ -25,3 +26,8 @@ def slow(task: Task) -> Iterator[bytes]:
     """Takes `seconds`."""
     time.sleep(task.parameters["seconds"])
     yield str(task.parameters["number"]).encode()
+
+
+def pid(_: Task) -> Iterator[bytes]:
+    """The worker's process."""
+    yield str(os.getpid()).encode()
