@@ -68,8 +68,8 @@ hf: setup ## install what `verify` and the architectures of llama.cpp's converte
 
 setup: $(VENV)/installed ## install gguf-golf and its development tools into .venv
 
-# the package is installed editable, so only a change of its metadata asks for another pip run; Python compiles what is
-# imported, which is a tenth of what pip would
+# the package is installed editable, so only a change of its metadata asks for another pip run; Python compiles what it
+# imports, pip would compile everything
 $(VENV)/installed: setup.cfg pyproject.toml requirements.lock | $(VENV)/created
 	@echo "installing gguf-golf and what it needs into $(VENV)"
 	$(BIN)/python -m pip install --no-compile --require-hashes --requirement requirements.lock
