@@ -93,6 +93,12 @@ def test_every_shipped_suite_names_known_data_or_what_is_embedded(monkeypatch: p
         assert file in datasets.DATASETS[set_name].files, name
 
 
+def test_one_shipped_suite_needs_nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "find", lambda name: pytest.fail(f"{name} has to be fetched"))
+    suite = read_suite(ROOT / "eval" / "suites" / "embedded.toml")
+    assert suite.texts and all(text.file.is_relative_to(ROOT) for text in suite.texts)
+
+
 @pytest.mark.parametrize(
     ("name", "folder"),
     [

@@ -97,6 +97,15 @@ def test_bf16_of_a_bf16_checkpoint_is_exact(tmp_path: Path, tiny_dir: Path) -> N
     assert "gguf_golf.format" not in {field.key for field in again.metadata}
 
 
+def test_without_a_type_the_precision_of_the_source_stays(tmp_path: Path, tiny_dir: Path) -> None:
+    for name in ("f32", "f16", "bf16"):
+        source, again = tmp_path / f"{name}.gguf", tmp_path / f"{name}-again.gguf"
+        assert run("convert", tiny_dir, "-o", source, "--type", name)[0] == 0
+        assert run("convert", source, "-o", again)[0] == 0
+        types = {tensor.tensor_type.name.lower() for tensor in gguf.GGUFReader(again).tensors if len(tensor.shape) > 1}
+        assert types == {name}
+
+
 def test_a_gguf_can_be_the_source_and_a_quantized_one_must_be_allowed(tmp_path: Path, tiny_dir: Path) -> None:
     plain, once, twice = tmp_path / "a.gguf", tmp_path / "b.gguf", tmp_path / "c.gguf"
     assert run("convert", tiny_dir, "-o", plain)[0] == 0
