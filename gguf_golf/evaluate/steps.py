@@ -14,8 +14,8 @@ from gguf_golf.evaluate.perplexity import RunBase, RunScores
 from gguf_golf.runtime.session import LoadedModel
 from gguf_golf.steps import Executor, File, Needs, Step, Task, current, resident
 
-SPAN = 2
-"""Chunks of a step: seconds even of a small model, and few enough that all workers have some."""
+SPAN = 1
+"""Chunks of a step. More would leave workers without work: a control has sixteen."""
 
 
 def opened(path: Path, *, in_place: bool = False) -> LoadedModel:
