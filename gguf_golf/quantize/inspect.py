@@ -1,5 +1,6 @@
 """`gguf-golf inspect`: what a GGUF file says of itself, and the bytes of each type."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,10 +131,7 @@ def as_text(found: Inspected, *, every_tensor: bool = False) -> str:
 
 
 def _weights(tensor: Tensor) -> int:
-    count = 1
-    for extent in tensor.shape:
-        count *= extent
-    return count
+    return math.prod(tensor.shape)
 
 
 def _by_type(tensors: list[Tensor]) -> list[TypeShare]:
