@@ -30,7 +30,8 @@ def main(results: Path, page: Path) -> None:
     found = Results.read(results)
     text = page.read_text(encoding="utf-8")
     for name, table in TABLES.items():
-        body = "\n".join(table(found))
+        lines = list(table(found))
+        body = "\n".join(lines) if len(lines) > 2 else "(not measured)"
         text, n = re.subn(
             rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
             lambda match, body=body: f"{match[1]}\n{body}\n\n{match[2]}",  # type: ignore[misc]
