@@ -17,6 +17,15 @@ HEADER = Path(__file__).parents[2] / "patches/src/ggml/src/ggml-cpu/tcq-simd-tab
 LEVEL_BIAS = 64
 """Added to the levels of x86 tables: its byte multiplication takes unsigned by signed."""
 
+GROUP_PAIRS = ((0, 1), (2, 3), (4, 5), (6, 7))
+"""Of rows repacked in groups: the sub-blocks whose parities are in a byte's lower and upper half."""
+
+CELLS = ((6, 7), (4, 5), (2, 3), (0,), (1,))
+"""At rate 5: mirrored lo bits whose sizes are one table's after a shift by half of CELL_OFFSETS and rounding down."""
+
+CELL_OFFSETS = (1, 0, 11, 0, 7, 0, 7, 0)
+"""No entry that chooses a table may be zero, so the first of them, whose sizes have no half, is 1."""
+
 PREV, CUR = 0, 8
 
 SIGN_BIT = 7
@@ -112,13 +121,13 @@ def permuted_level_tables() -> list[int]:
     ]
 
 
-def nibble_tables(outputs: list[tuple[int, int]], n_nibbles: int) -> list[int]:
-    """Tables [nibble][16] whose XOR over prev.lo, prev.hi, cur.lo(, cur.hi) has at bit i parity outputs[i] = (p, k)."""
+def nibble_tables(outputs: list[int], n_nibbles: int) -> list[int]:
+    """Tables [nibble][16] whose XOR over prev.lo, prev.hi, cur.lo(, cur.hi) has at bit i the parity of outputs[i]."""
     tables = []
     for nibble in range(n_nibbles):
         for value in range(16):
             word = value << (4 * nibble)
-            tables.append(sum(((word & parity_taps(p, k)).bit_count() & 1) << i for i, (p, k) in enumerate(outputs)))
+            tables.append(sum(((word & mask).bit_count() & 1) << i for i, mask in enumerate(outputs)))
     return tables
 
 
@@ -136,7 +145,7 @@ def parities_of_pairs(pairs: list[list[int]], n_nibbles: int) -> list[int]:
     return [
         value
         for pair in pairs
-        for value in nibble_tables([(p, k) for k in pair for p in range(tcq.N_PARITIES)], n_nibbles)
+        for value in nibble_tables([parity_taps(p, k) for k in pair for p in range(tcq.N_PARITIES)], n_nibbles)
     ]
 
 
@@ -169,6 +178,55 @@ def sizes(rate: int) -> list[int]:
 def chained(table: list[int]) -> list[int]:
     """A table by 16, each but the first XORed with the one before: the XOR of the first n is the n-th."""
     return [value ^ (table[i - 16] if i >= 16 else 0) for i, value in enumerate(table)]
+
+
+def relative_parities() -> list[int]:
+    """Nibble tables of the first half's GROUP_PAIRS for groups: z0, z1, z2 each XORed with z3, and z3.
+
+    Complementing all four, which mirrors an index, changes the last one only.
+    """
+
+    def outputs(k: int) -> list[int]:
+        *others, last = (parity_taps(p, k) for p in range(tcq.N_PARITIES))
+        return [*(other ^ last for other in others), last]
+
+    return [value for a, b in GROUP_PAIRS[:2] for value in nibble_tables(outputs(a) + outputs(b), 3)]
+
+
+def relative_index(nibble: int, flipped: bool) -> int:
+    """Bits 0-3 of the mirrored index that belong to a nibble of `relative_parities` whose last bit was mirrored.
+
+    `flipped`: mirrored where the level is below zero, instead of where it is above.
+    """
+    top = nibble >> 3 ^ flipped
+    return top << 3 | nibble & 7 ^ 7 * top
+
+
+def group_sizes(rate: int) -> list[int]:
+    """Sizes for groups, table after table by mirrored lo bits, then by nibble."""
+    return [sizes(rate)[16 * j + relative_index(n, flipped=True)] for j in range(1 << (rate - 2)) for n in range(16)]
+
+
+def cells() -> tuple[list[int], list[int]]:
+    """Rate 5 for groups: entries by lo bits, and tables [5][16] by nibble.
+
+    Bits 1 to 6 of a sum of both are the size; CELLS says which table. An entry has the sign (set below zero) at bit 7 and
+    what chooses the table below: bit 5 lo bit 1, bit 6 lo bit 2, bit 4 lo bit 0 if the others are clear, all mirrored.
+    """
+    entries, tables = [0] * 16, []
+    for cell in CELLS:
+        choice = (cell[0] & 6) << 4 | (cell == (1,)) << 4
+        bounds = [
+            [2 * sizes(5)[16 * j + z] - CELL_OFFSETS[j] - choice for j in cell]
+            for z in (relative_index(n, flipped=False) for n in range(16))
+        ]
+        if any(max(lows) > min(lows) + 1 for lows in bounds):
+            raise AssertionError(f"lo bits {cell} cannot have one table")
+        tables += [max(lows) % 128 for lows in bounds]
+        for j in cell:
+            entries[j] = 0x80 | choice | CELL_OFFSETS[j]
+            entries[15 - j] = choice | CELL_OFFSETS[j]
+    return entries, tables
 
 
 def render() -> str:
@@ -227,6 +285,16 @@ def render() -> str:
         + "".join(nibbles(f"tcq{rate}_sizes", sizes(rate)) for rate in (3, 4, 5))
         + "".join(nibbles(f"tcq{rate}_sizes_chained", chained(sizes(rate))) for rate in (2, 3, 4, 5)),
     ]
+    entries, tables = cells()
+    parts.append(
+        "// rows repacked in groups (tcq-repack.h): parities of k = 0 | of 1 << 4, then of 2 and 3; relative ones, and sizes\n"
+        "// by them (kernel_header.py: relative_parities, group_sizes, cells)\n"
+        + nibbles("tcq_group_parities", parities_of_pairs([list(pair) for pair in GROUP_PAIRS[:2]], 3))
+        + nibbles("tcq_relative_parities", relative_parities())
+        + "".join(nibbles(f"tcq{rate}_group_sizes", group_sizes(rate)) for rate in (2, 3, 4))
+        + nibbles("tcq5_cells", entries)
+        + nibbles("tcq5_group_sizes", tables)
+    )
     return "\n".join(parts)
 
 

@@ -45,7 +45,9 @@ static void check_vec_dot(const tcq_kernels * k, const tcq_format * f, const uin
     }
 }
 
-static void check_multiply(const tcq_kernels * k, const tcq_format * f, const uint8_t * blocks, const int8_t * q, float got[16][16]) {
+// groups: NULL, or the blocks repacked
+static void check_multiply(const tcq_kernels * k, const tcq_format * f, const uint8_t * blocks, const uint8_t * groups,
+                           const int8_t * q, float got[16][16]) {
     const int n = f->block_size;
 
     tcq_panel_block * panel = aligned(sizeof(tcq_panel_block) + n*TCQ_PANEL);
@@ -53,7 +55,8 @@ static void check_multiply(const tcq_kernels * k, const tcq_format * f, const ui
         panel->d   [c] = 1.0f;
         panel->bias[c] = 0;
         for (int i = 0; i < n; ++i) {
-            panel->q[4*(TCQ_PANEL*(i/4) + c) + i % 4] = q[c*n + i];
+            const int at = groups ? tcq_group_position(i) : i;
+            panel->q[4*(TCQ_PANEL*(at/4) + c) + at % 4] = q[c*n + i];
             panel->bias[c] -= TCQ_BIAS*q[c*n + i];
         }
     }
@@ -62,7 +65,11 @@ static void check_multiply(const tcq_kernels * k, const tcq_format * f, const ui
     tcq_slots slots[TCQ_TILE];
     tcq_tile  tile = { n, 1, aligned((size_t) n*TCQ_TILE), d, slots };
     for (int r = 0; r < TCQ_TILE; ++r) {
-        tcq_unpack_row(k, f, blocks + r*f->type_size, r, &tile);
+        if (groups == NULL) {
+            tcq_unpack_row(k, f, blocks + r*f->type_size, r, &tile);
+        } else if (r % TCQ_GROUP == 0) {
+            tcq_unpack_group(k, f, groups + r/TCQ_GROUP*tcq_group_block_size(f->rate), r, &tile);
+        }
     }
     k->multiply(&tile, panel, got);
     free(tile.levels);
@@ -93,6 +100,40 @@ static void check_dot_rows(const tcq_kernels * k, const tcq_format * f, const ui
             }
         }
     }
+}
+
+// rows of two blocks, row r and row 15 - r of the case; the column is zero at the other block than `block`
+static void check_dot_group(const tcq_kernels * k, const tcq_format * f, const uint8_t * blocks, int block, const int8_t * q,
+                            float got[16][16]) {
+    const size_t n = f->type_size, size = tcq_group_block_size(f->rate);
+
+    uint8_t * rows   = malloc(16*2*n);
+    uint8_t * groups = malloc(2*2*size);
+    for (int r = 0; r < 16; ++r) {
+        memcpy(rows + (2*r + 0)*n, blocks + r*n,        n);
+        memcpy(rows + (2*r + 1)*n, blocks + (15 - r)*n, n);
+    }
+    tcq_repack(f, 16, 2, rows, groups);
+
+    for (int c = 0; c < 16; ++c) {
+        float   d   [2] = { 1.0f, 1.0f };
+        int32_t bias[2] = { 0, 0 };
+        int8_t  y   [2*QK_TCQ] = { 0 };
+        for (int i = 0; i < QK_TCQ; ++i) {
+            y[QK_TCQ*block + tcq_group_position(i)] = q[c*QK_TCQ + i];
+            bias[block] -= TCQ_BIAS*q[c*QK_TCQ + i];
+        }
+        const tcq_column column = { 2, y, d, bias };
+        for (int r = 0; r < 16; r += TCQ_GROUP) {
+            float s[TCQ_GROUP];
+            k->dot_group[f->rate - 1](groups + r/TCQ_GROUP*2*size, &column, s);
+            for (int i = 0; i < TCQ_GROUP; ++i) {
+                got[block == 0 ? r + i : 15 - r - i][c] = s[i];
+            }
+        }
+    }
+    free(rows);
+    free(groups);
 }
 
 static int compare(const tcq_kernels * k, const char * what, const tcq_format * f, const uint8_t * blocks,
@@ -144,8 +185,19 @@ int main(int argc, char ** argv) {
                 bad += compare(list[i], "dot_rows", f, blocks, sums, got);
             }
             if (list[i]->multiply) {
-                check_multiply(list[i], f, blocks, q, got);
+                check_multiply(list[i], f, blocks, NULL, q, got);
                 bad += compare(list[i], "multiply", f, blocks, sums, got);
+            }
+            if (list[i]->dot_group[0] && f->block_size == QK_TCQ) {
+                for (int block = 0; block < 2; ++block) {
+                    check_dot_group(list[i], f, blocks, block, q, got);
+                    bad += compare(list[i], "dot_group", f, blocks, sums, got);
+                }
+                uint8_t * groups = malloc(2*tcq_group_block_size(f->rate));
+                tcq_repack(f, 16, 1, blocks, groups);
+                check_multiply(list[i], f, blocks, groups, q, got);
+                bad += compare(list[i], "multiply of groups", f, blocks, sums, got);
+                free(groups);
             }
         }
         free(blocks);

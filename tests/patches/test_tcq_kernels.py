@@ -59,7 +59,7 @@ def build(compiler: str, architecture: str, folder: Path, *flags: str) -> Path:
     command = [
         *(compiler, "-std=gnu11", "-O2", "-ffunction-sections", "-Wl,--gc-sections", *flags, "-o", program),
         *(f"-I{path}" for path in (tree / "include", tree / "src", cpu)),
-        *(HERE / "tcq_kernels.c", tree / "src" / "ggml-tcq.c", cpu / "tcq.c", *kernels, "-lm"),
+        *(HERE / "tcq_kernels.c", tree / "src" / "ggml-tcq.c", cpu / "tcq.c", cpu / "tcq-repack.c", *kernels, "-lm"),
     ]
     subprocess.run(command, check=True)
     return program

@@ -1,5 +1,6 @@
 // The table of one instruction set's kernels, tcq_kernels_TCQ_ISA, from the inline functions defined before the inclusion:
-// tcq_vec_dot, tcq_unpack, with TCQ_HAS_DOT_ROWS tcq_dot_rows, each also with _64, and tcq_multiply.
+// tcq_vec_dot, tcq_unpack, with TCQ_HAS_DOT_ROWS tcq_dot_rows, each also with _64, with TCQ_HAS_GROUPS tcq_group_unpack and
+// tcq_group_dot, and tcq_multiply.
 
 #define TCQ_DEFINE_VEC_DOT(R, suffix, act)                                                                             \
     static void tcq_vec_dot_##R##suffix(int n, float * GGML_RESTRICT s, size_t bs, const void * GGML_RESTRICT vx,      \
@@ -27,12 +28,25 @@ TCQ_RATES(TCQ_DEFINE_KERNELS)
 TCQ_RATES(TCQ_DEFINE_ALL_DOT_ROWS)
 #endif
 
+#define TCQ_DEFINE_GROUP(R)                                                                                            \
+    static void tcq_group_unpack_##R(const uint8_t * x, uint8_t * levels) {                                            \
+        tcq_group_unpack(R, x, levels);                                                                                \
+    }                                                                                                                  \
+    static void tcq_group_dot_##R(const uint8_t * x, const tcq_column * y, float s[TCQ_GROUP]) {                       \
+        tcq_group_dot(R, x, y, s);                                                                                     \
+    }
+#if defined(TCQ_HAS_GROUPS)
+TCQ_RATES(TCQ_DEFINE_GROUP)
+#endif
+
 #define TCQ_VEC_DOT_256(R)  tcq_vec_dot_##R,
 #define TCQ_VEC_DOT_64(R)   tcq_vec_dot_##R##_64,
 #define TCQ_UNPACK_256(R)   tcq_unpack_##R,
 #define TCQ_UNPACK_64(R)    tcq_unpack_##R##_64,
 #define TCQ_DOT_ROWS_256(R) tcq_dot_rows_##R,
 #define TCQ_DOT_ROWS_64(R)  tcq_dot_rows_##R##_64,
+#define TCQ_GROUP_UNPACK(R) tcq_group_unpack_##R,
+#define TCQ_GROUP_DOT(R)    tcq_group_dot_##R,
 
 #define TCQ_STRING_(x) #x
 #define TCQ_STRING(x)  TCQ_STRING_(x)
@@ -45,6 +59,10 @@ const tcq_kernels TCQ_PASTE(tcq_kernels_, TCQ_ISA) = {
     .unpack   = { { TCQ_RATES(TCQ_UNPACK_256)   }, { TCQ_RATES(TCQ_UNPACK_64)   } },
 #if defined(TCQ_HAS_DOT_ROWS)
     .dot_rows = { { TCQ_RATES(TCQ_DOT_ROWS_256) }, { TCQ_RATES(TCQ_DOT_ROWS_64) } },
+#endif
+#if defined(TCQ_HAS_GROUPS)
+    .unpack_group = { TCQ_RATES(TCQ_GROUP_UNPACK) },
+    .dot_group    = { TCQ_RATES(TCQ_GROUP_DOT) },
 #endif
     .multiply = tcq_multiply,
 };

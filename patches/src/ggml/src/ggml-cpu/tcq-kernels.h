@@ -7,6 +7,7 @@
 
 #include "ggml-cpu.h"
 #include "ggml-tcq.h"
+#include "tcq-repack.h"
 
 #if defined(_MSC_VER) && !defined(__clang__)
 #define TCQ_INLINE static __forceinline
@@ -14,6 +15,10 @@
 #else
 #define TCQ_INLINE static inline __attribute__((always_inline, unused))
 #define TCQ_TABLE  __attribute__((unused, aligned(64))) static const
+#endif
+
+#ifdef __cplusplus
+extern "C" {
 #endif
 
 // one binary holds the kernels of every x86 instruction set; other compilers cannot raise the target within a file
@@ -73,12 +78,20 @@ typedef void (*tcq_unpack_t)(const uint8_t * x, uint8_t * levels);
 // s[i] is the product of row x[i] with the column
 typedef void (*tcq_dot_rows_t)(const uint8_t * const x[TCQ_DOT_ROWS], const tcq_column * y, float s[TCQ_DOT_ROWS]);
 
+// one block of a group (tcq-repack.h): levels [TCQ_GROUP][256] in a group's order
+typedef void (*tcq_unpack_group_t)(const uint8_t * x, uint8_t * levels);
+
+// s[i] is the product of row i of the group x with the column, which is in a group's order
+typedef void (*tcq_dot_group_t)(const uint8_t * x, const tcq_column * y, float s[TCQ_GROUP]);
+
 // kernels of one instruction set, by packing (0: blocks of 256, 1: blocks of 64) and rate - 1
 typedef struct {
     const char *   name;
     ggml_vec_dot_t vec_dot [2][TCQ_N_RATES];
     tcq_unpack_t   unpack  [2][TCQ_N_RATES];
     tcq_dot_rows_t dot_rows[2][TCQ_N_RATES]; // NULL: use vec_dot
+    tcq_unpack_group_t unpack_group[TCQ_N_RATES]; // with dot_group
+    tcq_dot_group_t    dot_group   [TCQ_N_RATES]; // blocks of 256; NULL: rows are not repacked
     void        (* multiply)(const tcq_tile * tile, const void * panel, float c[TCQ_TILE][TCQ_PANEL]); // NULL: use vec_dot
 } tcq_kernels;
 
@@ -99,5 +112,10 @@ GGML_BACKEND_API int ggml_tcq_cpu_kernels(const tcq_kernels ** list);
 // measurements and tests)
 const tcq_kernels * tcq_kernels_in_use(void);
 
-// one row of weights into row `row` of a tile
-void tcq_unpack_row(const tcq_kernels * kernels, const tcq_format * f, const uint8_t * x, int row, tcq_tile * tile);
+// one row of weights into row `row` of a tile; a group, in its order, into rows from `row` on
+void tcq_unpack_row  (const tcq_kernels * kernels, const tcq_format * f, const uint8_t * x, int row, tcq_tile * tile);
+void tcq_unpack_group(const tcq_kernels * kernels, const tcq_format * f, const uint8_t * x, int row, tcq_tile * tile);
+
+#ifdef __cplusplus
+}
+#endif

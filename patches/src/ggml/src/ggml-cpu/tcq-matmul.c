@@ -2,8 +2,8 @@
 // once for 256 (or 64) products, and its slots are added to the integer sums.
 //
 // Many columns are quantized 16 side by side (a panel); then every thread takes tiles of 16 rows, decodes them to one byte
-// per weight and multiplies them with all panels. Few columns are multiplied one by one with four rows at a time, which
-// are decoded in registers.
+// per weight and multiplies them with all panels. Few columns are multiplied one by one with four rows at a time, or with
+// a group of eight repacked ones (tcq-repack.h), which are decoded in registers.
 
 #include "tcq-matmul.h"
 
@@ -23,7 +23,8 @@
 // how far ahead rows are prefetched, or a little further
 #define TCQ_PREFETCH_BYTES 8192
 
-#define TCQ_MAX_EXPERTS 1024
+// the same for groups, whose bytes lie one behind the other
+#define TCQ_PREFETCH_GROUP_BYTES 4096
 
 // rows decoded together: a column panel is read once for all of them
 #define TCQ_MAX_TILES   4
@@ -32,11 +33,14 @@
 typedef struct {
     const tcq_kernels * kernels;
     const tcq_format  * format;
+    bool    repacked;   // src0 is, and columns are in a group's order
     int64_t n_blocks;   // of a row
+    size_t  row_size;   // bytes; if repacked, an eighth of a group's
     size_t  panel_size; // bytes
     size_t  tile_size;  // bytes of one decoded tile: levels, scales, slots
     int     n_tiles;    // tiles that a thread decodes at a time
-    tcq_dot_rows_t dot_rows;
+    tcq_dot_rows_t  dot_rows;
+    tcq_dot_group_t dot_group;
 } tcq_plan;
 
 // one matrix and its columns: all of src1, or what is routed to one expert
@@ -69,11 +73,14 @@ static bool tcq_make_plan(const struct ggml_tensor * dst, tcq_plan * plan) {
     }
     plan->format     = f;
     plan->kernels    = tcq_kernels_in_use();
+    plan->repacked   = ggml_tcq_is_repacked(src0);
     plan->n_blocks   = src0->ne[0]/f->block_size;
+    plan->row_size   = plan->repacked ? plan->n_blocks*tcq_group_block_size(f->rate)/TCQ_GROUP : src0->nb[1];
     plan->panel_size = plan->n_blocks*tcq_panel_block_size(f);
     plan->tile_size  = plan->n_blocks*TCQ_TILE*(f->block_size + sizeof(float) + sizeof(tcq_slots));
     plan->n_tiles    = MAX(1, MIN(TCQ_MAX_TILES, (int) (TCQ_TILES_BYTES/plan->tile_size)));
     plan->dot_rows   = plan->kernels->dot_rows[f->block_size == QK_TCQ_64][f->rate - 1];
+    plan->dot_group  = plan->kernels->dot_group[f->rate - 1];
     return plan->kernels->multiply != NULL;
 }
 
@@ -88,7 +95,7 @@ size_t ggml_tcq_mul_mat_wsize(int n_tasks, const struct ggml_tensor * dst) {
 }
 
 // n (a multiple of 4, at most QK_TCQ) values to int8; returns their sum
-static int tcq_quantize_block(int n, const float * x, float * d, int8_t * q) {
+static int tcq_quantize_values(int n, const float * x, float * d, int8_t * q) {
     // the largest magnitude by its bits: integer comparisons vectorize
     uint32_t max_bits = 0;
     for (int i = 0; i < n; ++i) {
@@ -115,15 +122,28 @@ static int tcq_quantize_block(int n, const float * x, float * d, int8_t * q) {
     return sum;
 }
 
+// one block of a column to int8, in the order of the weights; returns the sum
+static int tcq_quantize_block(const tcq_plan * plan, const float * x, float * d, int8_t * q) {
+    if (!plan->repacked) {
+        return tcq_quantize_values(plan->format->block_size, x, d, q);
+    }
+    int8_t values[QK_TCQ];
+    const int sum = tcq_quantize_values(QK_TCQ, x, d, values);
+    for (int j = 0; j < QK_TCQ; ++j) {
+        q[tcq_group_position(j)] = values[j];
+    }
+    return sum;
+}
+
 // one block of one column into its panel; x == NULL is a column that pads the last panel
-static void tcq_pack_block(const tcq_format * f, const float * x, int column, tcq_panel_block * out) {
-    const int n = f->block_size;
+static void tcq_pack_block(const tcq_plan * plan, const float * x, int column, tcq_panel_block * out) {
+    const int n = plan->format->block_size;
     int8_t q[QK_TCQ] = { 0 };
 
     float d   = 0.0f;
     int   sum = 0;
     if (x != NULL) {
-        sum = tcq_quantize_block(n, x, &d, q);
+        sum = tcq_quantize_block(plan, x, &d, q);
     }
     out->d   [column] = d;
     out->bias[column] = -TCQ_BIAS*sum;
@@ -164,7 +184,7 @@ static void tcq_pack_panels(const tcq_plan * plan, const tcq_product * product, 
         // threads share every column by blocks, so that few columns keep all of them busy
         for (int64_t b = ith; b < plan->n_blocks; b += nth) {
             char * out = product->panels + j/TCQ_PANEL*plan->panel_size + b*tcq_panel_block_size(f);
-            tcq_pack_block(f, x ? (const float *) x + b*f->block_size : NULL, j % TCQ_PANEL, (tcq_panel_block *) out);
+            tcq_pack_block(plan, x ? (const float *) x + b*f->block_size : NULL, j % TCQ_PANEL, (tcq_panel_block *) out);
         }
     }
 }
@@ -181,24 +201,28 @@ static tcq_tile tcq_tile_at(const tcq_plan * plan, char * p) {
     return tile;
 }
 
-// n rows, the last of them repeated up to TCQ_TILE
-static void tcq_decode_tile(const tcq_plan * plan, const uint8_t * rows, size_t row_size, int n, tcq_tile * tile) {
+// n rows, the last of them, or the last group, repeated up to TCQ_TILE
+static void tcq_decode_tile(const tcq_plan * plan, const uint8_t * rows, int n, tcq_tile * tile) {
+    if (plan->repacked) {
+        for (int r = 0; r < TCQ_TILE; r += TCQ_GROUP) {
+            tcq_unpack_group(plan->kernels, plan->format, rows + MIN(r, n - TCQ_GROUP)*plan->row_size, r, tile);
+        }
+        return;
+    }
     for (int r = 0; r < TCQ_TILE; ++r) {
-        tcq_unpack_row(plan->kernels, plan->format, rows + MIN(r, n - 1)*row_size, r, tile);
+        tcq_unpack_row(plan->kernels, plan->format, rows + MIN(r, n - 1)*plan->row_size, r, tile);
     }
 }
 
 // rows first.. of the product, as many as a thread decodes at a time
 static void tcq_multiply_rows(const tcq_plan * plan, const tcq_product * product, struct ggml_tensor * dst,
                               int64_t first, char * work) {
-    const size_t row_size = dst->src[0]->nb[1];
-    const int    n        = (int) MIN(plan->n_tiles*TCQ_TILE, dst->src[0]->ne[1] - first);
+    const int n = (int) MIN(plan->n_tiles*TCQ_TILE, dst->src[0]->ne[1] - first);
 
     tcq_tile tiles[TCQ_MAX_TILES];
     for (int t = 0; t*TCQ_TILE < n; ++t) {
         tiles[t] = tcq_tile_at(plan, work + t*plan->tile_size);
-        tcq_decode_tile(plan, product->weights + (first + t*TCQ_TILE)*row_size, row_size,
-                        MIN(TCQ_TILE, n - t*TCQ_TILE), &tiles[t]);
+        tcq_decode_tile(plan, product->weights + (first + t*TCQ_TILE)*plan->row_size, MIN(TCQ_TILE, n - t*TCQ_TILE), &tiles[t]);
     }
     for (int64_t p = 0; p < tcq_n_panels(product->n_columns); ++p) {
         for (int t = 0; t*TCQ_TILE < n; ++t) {
@@ -228,7 +252,7 @@ static tcq_column tcq_column_at(const tcq_plan * plan, const tcq_product * produ
     column.q        = (int8_t  *) product->panels + j*plan->n_blocks*plan->format->block_size;
     column.d        = (float   *) d + j*plan->n_blocks;
     column.bias     = (int32_t *) (d + n*sizeof(float)) + j*plan->n_blocks;
-    column.ahead    = (TCQ_PREFETCH_BYTES + rows - 1)/rows*rows;
+    column.ahead    = plan->repacked ? TCQ_PREFETCH_GROUP_BYTES : (TCQ_PREFETCH_BYTES + rows - 1)/rows*rows;
     return column;
 }
 
@@ -242,7 +266,7 @@ static void tcq_pack_columns(const tcq_plan * plan, const tcq_product * product,
         const tcq_column column = tcq_column_at(plan, product, j);
         tcq_locate_column(product, dst, j, &x, &y);
         for (int64_t b = ith; b < plan->n_blocks; b += nth) {
-            column.bias[b] = -TCQ_BIAS*tcq_quantize_block(n, (const float *) x + b*n, &column.d[b], column.q + b*n);
+            column.bias[b] = -TCQ_BIAS*tcq_quantize_block(plan, (const float *) x + b*n, &column.d[b], column.q + b*n);
         }
     }
 }
@@ -250,7 +274,7 @@ static void tcq_pack_columns(const tcq_plan * plan, const tcq_product * product,
 // n rows of the product from first on, with every column
 static void tcq_dot_all_rows(const tcq_plan * plan, const tcq_product * product, struct ggml_tensor * dst,
                              int64_t first, int64_t n) {
-    const size_t row_size = dst->src[0]->nb[1];
+    const int step = plan->repacked ? TCQ_GROUP : TCQ_DOT_ROWS;
 
     for (int64_t j = 0; j < product->n_columns; ++j) {
         const tcq_column column = tcq_column_at(plan, product, j);
@@ -258,12 +282,17 @@ static void tcq_dot_all_rows(const tcq_plan * plan, const tcq_product * product,
         float      * y;
         tcq_locate_column(product, dst, j, &x, &y);
 
-        for (int64_t r0 = first; r0 < first + n; r0 += TCQ_DOT_ROWS) {
+        for (int64_t r0 = first; r0 < first + n; r0 += step) {
+            const uint8_t * weights = product->weights + r0*plan->row_size;
+            if (plan->repacked) {
+                plan->dot_group(weights, &column, y + r0);
+                continue;
+            }
             const int       n_rows = (int) MIN(TCQ_DOT_ROWS, first + n - r0);
             const uint8_t * rows[TCQ_DOT_ROWS];
             float           s   [TCQ_DOT_ROWS];
             for (int r = 0; r < TCQ_DOT_ROWS; ++r) {
-                rows[r] = product->weights + (r0 + MIN(r, n_rows - 1))*row_size;
+                rows[r] = weights + MIN(r, n_rows - 1)*plan->row_size;
             }
             plan->dot_rows(rows, &column, s);
             memcpy(y + r0, s, n_rows*sizeof(float));
@@ -273,6 +302,11 @@ static void tcq_dot_all_rows(const tcq_plan * plan, const tcq_product * product,
 
 static bool tcq_has_few_columns(int64_t n_columns, int64_t n_products) {
     return n_columns < TCQ_MIN_COLUMNS*n_products;
+}
+
+// nothing else can read repacked rows
+static bool tcq_applies(const struct ggml_compute_params * params, const tcq_plan * plan, bool few) {
+    return plan->repacked || !(params->use_ref || (few && plan->dot_rows == NULL));
 }
 
 // all products on all threads; work: the tiles of every thread
@@ -295,7 +329,7 @@ static void tcq_multiply_all(const struct ggml_compute_params * params, const tc
     ggml_barrier(params->threadpool);
 
     const int64_t n_rows   = dst->src[0]->ne[1];
-    const int64_t share    = GGML_PAD((n_rows + 4*nth - 1)/(4*nth), TCQ_DOT_ROWS); // no thread waits long for the last one
+    const int64_t share    = GGML_PAD((n_rows + 4*nth - 1)/(4*nth), TCQ_GROUP); // no thread waits long for the last one
     const int64_t step     = few ? MIN(TCQ_MAX_ROWS, share) : plan->n_tiles*TCQ_TILE;
     const int64_t n_chunks = (n_rows + step - 1)/step; // of each product
 
@@ -316,7 +350,7 @@ bool ggml_compute_forward_mul_mat_tcq(const struct ggml_compute_params * params,
     const bool    few       = tcq_has_few_columns(n_columns, 1);
 
     tcq_plan plan;
-    if (params->use_ref || !tcq_make_plan(dst, &plan) || (few && plan.dot_rows == NULL)) {
+    if (!tcq_make_plan(dst, &plan) || !tcq_applies(params, &plan, few)) {
         return false;
     }
     char * panels = (char *) GGML_PAD((uintptr_t) params->wdata, 64);
@@ -332,20 +366,21 @@ bool ggml_compute_forward_mul_mat_id_tcq(const struct ggml_compute_params * para
 
     tcq_plan    plan;
     tcq_product products[TCQ_MAX_EXPERTS];
-    if (params->use_ref || src0->ne[2] > TCQ_MAX_EXPERTS || !tcq_make_plan(dst, &plan)) {
+    if (src0->ne[2] > TCQ_MAX_EXPERTS || !tcq_make_plan(dst, &plan)) {
         return false;
     }
     int64_t n_products = 0, n_columns = 0;
     for (int64_t e = 0; e < src0->ne[2]; ++e) {
         if (row_counts[e] > 0) {
-            const uint8_t * weights = (const uint8_t *) src0->data + e*src0->nb[2];
+            const uint8_t * weights = (const uint8_t *) src0->data +
+                                      e*(plan.repacked ? src0->ne[1]*plan.row_size : src0->nb[2]);
             products[n_products++] = (tcq_product) { weights, rows + 2*e*max_rows, row_counts[e], work };
             work      += tcq_n_panels(row_counts[e])*plan.panel_size;
             n_columns += row_counts[e];
         }
     }
     const bool few = tcq_has_few_columns(n_columns, n_products);
-    if (few && plan.dot_rows == NULL) {
+    if (!tcq_applies(params, &plan, few)) {
         return false;
     }
     tcq_multiply_all(params, &plan, dst, products, n_products, few, work);

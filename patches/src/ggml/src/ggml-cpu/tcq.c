@@ -135,6 +135,13 @@ const tcq_kernels * tcq_kernels_in_use(void) {
     return tcq_chosen_kernels;
 }
 
+// position: 256 weights or 64, in the order of the tile; value: of tcqR_slots
+static void tcq_set_slot(tcq_slots * slots, int slot, int position, int16_t value) {
+    slots->group[slot] = position/4;
+    slots->shift[slot] = 24 - 8*(position % 4);
+    slots->value[slot] = (uint16_t) value;
+}
+
 void tcq_unpack_row(const tcq_kernels * kernels, const tcq_format * f, const uint8_t * x, int row, tcq_tile * tile) {
     const tcq_unpack_t unpack = kernels->unpack[f->block_size == QK_TCQ_64][f->rate - 1];
 
@@ -145,10 +152,23 @@ void tcq_unpack_row(const tcq_kernels * kernels, const tcq_format * f, const uin
         unpack(x, tile->levels + (size_t) i*f->block_size);
         tile->d[i] = tcq_block_scale(f, x);
         for (int slot = 0; slot < tcq_n_slots(f->block_size); ++slot) {
-            const int position = tcq_slot_position(f->block_size, slots, slot);
-            tile->slots[i].group[slot] = position/4;
-            tile->slots[i].shift[slot] = 24 - 8*(position % 4);
-            tile->slots[i].value[slot] = (uint16_t) f->slots[tcq_slot_index(f->block_size, slots, slot)];
+            tcq_set_slot(&tile->slots[i], slot, tcq_slot_position(f->block_size, slots, slot),
+                         f->slots[tcq_slot_index(f->block_size, slots, slot)]);
+        }
+    }
+}
+
+void tcq_unpack_group(const tcq_kernels * kernels, const tcq_format * f, const uint8_t * x, int row, tcq_tile * tile) {
+    for (int b = 0; b < tile->n_blocks; ++b, x += tcq_group_block_size(f->rate)) {
+        const int              i    = b*TCQ_TILE + row;
+        const tcq_group_side * side = (const tcq_group_side *) (x + 8*32*f->rate);
+
+        kernels->unpack_group[f->rate - 1](x, tile->levels + (size_t) i*QK_TCQ);
+        for (int r = 0; r < TCQ_GROUP; ++r) {
+            tile->d[i + r] = side->d[r];
+            for (int slot = 0; slot < 3; ++slot) {
+                tcq_set_slot(&tile->slots[i + r], slot, side->slots[r][slot], f->slots[4*side->slots[r][3] + slot]);
+            }
         }
     }
 }

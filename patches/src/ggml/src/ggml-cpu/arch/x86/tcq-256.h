@@ -719,4 +719,8 @@ static void tcq_multiply(const tcq_tile * tile, const void * panel, float c[TCQ_
     }
 }
 
+#if !TCQ_GFNI && !TCQ_VNNI
+#include "tcq-groups-256.h"
+#endif
+
 #include "tcq-define-kernels.h"
