@@ -210,8 +210,8 @@ def group_sizes(rate: int) -> list[int]:
 def cells() -> tuple[list[int], list[int]]:
     """Rate 5 for groups: entries by lo bits, and tables [5][16] by nibble.
 
-    Bits 1 to 6 of a sum of both are the size; CELLS says which table. An entry has the sign (set below zero) at bit 7 and
-    what chooses the table below: bit 5 lo bit 1, bit 6 lo bit 2, bit 4 lo bit 0 if the others are clear, all mirrored.
+    Bits 1 to 6 of a sum of both are the size; CELLS says which table. An entry has the sign (set below zero) at bit 7
+    and what chooses the table below: bit 5 lo bit 1, bit 6 lo bit 2, bit 4 lo bit 0 if those are clear, all mirrored.
     """
     entries, tables = [0] * 16, []
     for cell in CELLS:
@@ -287,9 +287,9 @@ def render() -> str:
     ]
     entries, tables = cells()
     parts.append(
-        "// rows repacked in groups (tcq-repack.h): parities of k = 0 | of 1 << 4, then of 2 and 3; relative ones, and sizes\n"
-        "// by them (kernel_header.py: relative_parities, group_sizes, cells)\n"
-        + nibbles("tcq_group_parities", parities_of_pairs([list(pair) for pair in GROUP_PAIRS[:2]], 3))
+        "// rows repacked in groups (tcq-repack.h): parities of k = 0 | of 1 << 4, then of 2 and 3; relative ones,\n"
+        "// and sizes by them (kernel_header.py: relative_parities, group_sizes, cells)\n"
+        + nibbles("tcq_group_parities", parities_of_pairs([[*pair] for pair in GROUP_PAIRS[:2]], 3))
         + nibbles("tcq_relative_parities", relative_parities())
         + "".join(nibbles(f"tcq{rate}_group_sizes", group_sizes(rate)) for rate in (2, 3, 4))
         + nibbles("tcq5_cells", entries)

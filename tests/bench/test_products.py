@@ -1,5 +1,6 @@
 """llama.cpp's products with TCQ matrices, few and many columns, odd sizes, experts, against NumPy's in float32."""
 
+import ctypes
 from collections.abc import Iterator
 
 import numpy as np
@@ -77,3 +78,87 @@ def test_mul_mat_id(context: int, name: str, tokens: int, shared: bool) -> None:
     got = result(context, product, (tokens, used, rows), threads=2)
     want = np.einsum("turk,tuk->tur", weights.reshape(experts, rows, row)[ids], np.broadcast_to(x, (tokens, used, row)))
     assert relative_error(got, want) < EIGHT_BIT_ACTIVATIONS
+
+
+@pytest.fixture
+def repacked_buffers(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The type of buffers into which rows are repacked, with kernels that repack them."""
+    lib = graph.libcpu()
+    lib.ggml_backend_cpu_tcq_buffer_type.restype = ctypes.c_void_p
+    monkeypatch.setenv("GGML_TCQ_KERNELS", "avx2")
+    lib.ggml_tcq_cpu_init()
+    buffers = lib.ggml_backend_cpu_tcq_buffer_type()
+    if buffers:
+        yield buffers
+    monkeypatch.delenv("GGML_TCQ_KERNELS")
+    lib.ggml_tcq_cpu_init()
+    if not buffers:
+        pytest.skip("no kernels of this CPU repack rows")
+
+
+@pytest.fixture
+def unallocated() -> Iterator[int]:
+    created = graph.libcpu().ggml_init(InitParams(1 << 20, None, True))
+    yield created
+    graph.libcpu().ggml_free(created)
+
+
+def fill_repacked(buffers: int, tensor: int, data: NDArray[np.uint8]) -> None:
+    lib, pointer, size = graph.libcpu(), ctypes.c_void_p, ctypes.c_size_t
+    lib.ggml_backend_buft_get_alloc_size.restype = size
+    lib.ggml_backend_buft_alloc_buffer.restype = lib.ggml_backend_buffer_get_base.restype = pointer
+    needed = lib.ggml_backend_buft_get_alloc_size(pointer(buffers), pointer(tensor))
+    assert data.nbytes < needed < 1.25 * data.nbytes
+    buffer = pointer(lib.ggml_backend_buft_alloc_buffer(pointer(buffers), size(needed)))
+    lib.ggml_backend_tensor_alloc(buffer, pointer(tensor), pointer(lib.ggml_backend_buffer_get_base(buffer)))
+    lib.ggml_backend_tensor_set(pointer(tensor), data.ctypes.data_as(pointer), size(0), size(data.nbytes))
+
+
+def assert_same_products(got: NDArray[np.float32], want: NDArray[np.float32], many_columns: bool) -> None:
+    """One column's blocks are added in another order, many columns' in the same."""
+    if many_columns:
+        np.testing.assert_array_equal(got, want)
+    else:
+        assert relative_error(got, want) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["tcq1", "tcq2", "tcq3", "tcq4", "tcq5"])
+@pytest.mark.parametrize(("rows", "blocks", "columns"), [(8, 1, 1), (24, 3, 4), (24, 2, 5), (72, 3, 33)])
+def test_mul_mat_of_repacked_rows(
+    context: int, unallocated: int, repacked_buffers: int, name: str, rows: int, blocks: int, columns: int
+) -> None:
+    lib, quant_type = graph.libcpu(), quant_types.TCQ[name]
+    data, _ = random_matrix(quant_types.TCQ_FORMATS[name], rows, 256 * blocks)
+    x = lib.ggml_new_tensor_2d(context, graph.F32, 256 * blocks, columns)
+    fill(x, np.random.default_rng(columns).standard_normal((columns, 256 * blocks), np.float32))
+    stored, repacked = (lib.ggml_new_tensor_2d(c, quant_type.id, 256 * blocks, rows) for c in (context, unallocated))
+    fill(stored, data)
+    fill_repacked(repacked_buffers, repacked, data)
+    want, got = (
+        result(context, lib.ggml_mul_mat(context, matrix, x), (columns, rows), threads=2)
+        for matrix in (stored, repacked)
+    )
+    assert_same_products(got, want, many_columns=columns >= 5)
+
+
+@pytest.mark.parametrize("name", ["tcq2", "tcq5"])
+@pytest.mark.parametrize("tokens", [1, 40])
+def test_mul_mat_id_of_repacked_rows(
+    context: int, unallocated: int, repacked_buffers: int, name: str, tokens: int
+) -> None:
+    lib, quant_type = graph.libcpu(), quant_types.TCQ[name]
+    experts, used, rows, row = 5, 2, 24, 512
+    rng = np.random.default_rng(tokens)
+    data, _ = random_matrix(quant_types.TCQ_FORMATS[name], experts * rows, row)
+    inputs = lib.ggml_new_tensor_3d(context, graph.F32, row, 1, tokens)
+    chosen = lib.ggml_new_tensor_2d(context, graph.I32, used, tokens)
+    fill(inputs, rng.standard_normal((tokens, 1, row), np.float32))
+    fill(chosen, np.stack([rng.permutation(experts)[:used] for _ in range(tokens)]).astype(np.int32))
+    stored, repacked = (lib.ggml_new_tensor_3d(c, quant_type.id, row, rows, experts) for c in (context, unallocated))
+    fill(stored, data)
+    fill_repacked(repacked_buffers, repacked, data)
+    want, got = (
+        result(context, lib.ggml_mul_mat_id(context, matrix, inputs, chosen), (tokens, used, rows), threads=2)
+        for matrix in (stored, repacked)
+    )
+    assert_same_products(got, want, many_columns=tokens > 1)

@@ -119,8 +119,8 @@ static void check_dot_group(const tcq_kernels * k, const tcq_format * f, const u
         float   d   [2] = { 1.0f, 1.0f };
         int32_t bias[2] = { 0, 0 };
         int8_t  y   [2*QK_TCQ] = { 0 };
+        tcq_order_for_group(q + c*QK_TCQ, y + QK_TCQ*block);
         for (int i = 0; i < QK_TCQ; ++i) {
-            y[QK_TCQ*block + tcq_group_position(i)] = q[c*QK_TCQ + i];
             bias[block] -= TCQ_BIAS*q[c*QK_TCQ + i];
         }
         const tcq_column column = { 2, y, d, bias };

@@ -129,9 +129,7 @@ static int tcq_quantize_block(const tcq_plan * plan, const float * x, float * d,
     }
     int8_t values[QK_TCQ];
     const int sum = tcq_quantize_values(QK_TCQ, x, d, values);
-    for (int j = 0; j < QK_TCQ; ++j) {
-        q[tcq_group_position(j)] = values[j];
-    }
+    tcq_order_for_group(values, q);
     return sum;
 }
 

@@ -5,6 +5,34 @@
 #include <assert.h>
 #include <string.h>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+#if defined(__SSE2__)
+void tcq_order_for_group(const int8_t * in, int8_t * out) {
+    for (int k = 0; k < 8; ++k) {
+        __m128i c[4]; // the lower half: i = 0..7
+        for (int j = 0; j < 4; ++j) {
+            c[j] = _mm_loadl_epi64((const __m128i *) (in + 32*k + 8*j));
+        }
+        const __m128i c01 = _mm_unpacklo_epi8(c[0], c[1]), c23 = _mm_unpacklo_epi8(c[2], c[3]);
+        int32_t words[8];
+        _mm_storeu_si128((__m128i *) (words + 0), _mm_unpacklo_epi16(c01, c23));
+        _mm_storeu_si128((__m128i *) (words + 4), _mm_unpackhi_epi16(c01, c23));
+        for (int i = 0; i < 8; ++i) {
+            memcpy(out + 32*i + 4*k, words + i, 4);
+        }
+    }
+}
+#else
+void tcq_order_for_group(const int8_t * in, int8_t * out) {
+    for (int j = 0; j < QK_TCQ; ++j) {
+        out[tcq_group_position(j)] = in[j];
+    }
+}
+#endif
+
 enum { MAX_PLANES = TCQ_N_RATES - 1 };
 
 // What the lo bits of a path byte's weights are repacked to is linear in them, so tables by the bytes of the planes do. In

@@ -40,6 +40,9 @@ static inline int tcq_group_position(int j) {
     return 32*i + 4*k + c;
 }
 
+// a block of a column to a group's order
+void tcq_order_for_group(const int8_t * in, int8_t * out);
+
 // rows [n_rows][n_blocks] of blocks of 256, n_rows a multiple of TCQ_GROUP, to groups [n_rows/TCQ_GROUP][n_blocks]
 void tcq_repack(const tcq_format * f, int64_t n_rows, int64_t n_blocks, const uint8_t * x, uint8_t * out);
 

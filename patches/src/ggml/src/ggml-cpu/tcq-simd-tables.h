@@ -300,8 +300,8 @@ TCQ_TABLE uint8_t tcq5_sizes_chained[8*16] = {
     5, 5, 5, 4, 4, 7, 7, 4, 4, 5, 5, 5, 4, 4,
 };
 
-// rows repacked in groups (tcq-repack.h): parities of k = 0 | of 1 << 4, then of 2 and 3; relative ones, and sizes
-// by them (kernel_header.py: relative_parities, group_sizes, cells)
+// rows repacked in groups (tcq-repack.h): parities of k = 0 | of 1 << 4, then of 2 and 3; relative ones,
+// and sizes by them (kernel_header.py: relative_parities, group_sizes, cells)
 TCQ_TABLE uint8_t tcq_group_parities[6*16] = {
     0, 8, 140, 132, 203, 195, 71, 79, 190, 182, 50, 58, 117, 125, 249, 241, 0, 231, 124, 155, 193, 38, 189,
     90, 28, 251, 96, 135, 221, 58, 161, 70, 0, 200, 128, 72, 0, 200, 128, 72, 0, 200, 128, 72, 0, 200, 128,
