@@ -103,7 +103,7 @@ static void check_dot_rows(const tcq_kernels * k, const tcq_format * f, const ui
 }
 
 // rows of two blocks, row r and row 15 - r of the case; the column is zero at the other block than `block`
-static void check_dot_group(const tcq_kernels * k, const tcq_format * f, const uint8_t * blocks, int block, const int8_t * q,
+static void check_dot_groups(const tcq_kernels * k, const tcq_format * f, const uint8_t * blocks, int block, const int8_t * q,
                             float got[16][16]) {
     const size_t n = f->type_size, size = tcq_group_block_size(f->rate);
 
@@ -124,12 +124,10 @@ static void check_dot_group(const tcq_kernels * k, const tcq_format * f, const u
             bias[block] -= TCQ_BIAS*q[c*QK_TCQ + i];
         }
         const tcq_column column = { 2, y, d, bias };
-        for (int r = 0; r < 16; r += TCQ_GROUP) {
-            float s[TCQ_GROUP];
-            k->dot_group[f->rate - 1](groups + r/TCQ_GROUP*2*size, &column, s);
-            for (int i = 0; i < TCQ_GROUP; ++i) {
-                got[block == 0 ? r + i : 15 - r - i][c] = s[i];
-            }
+        float s[16];
+        k->dot_groups[f->rate - 1](groups, 2, &column, s);
+        for (int r = 0; r < 16; ++r) {
+            got[block == 0 ? r : 15 - r][c] = s[r];
         }
     }
     free(rows);
@@ -188,10 +186,10 @@ int main(int argc, char ** argv) {
                 check_multiply(list[i], f, blocks, NULL, q, got);
                 bad += compare(list[i], "multiply", f, blocks, sums, got);
             }
-            if (list[i]->dot_group[0] && f->block_size == QK_TCQ) {
+            if (list[i]->dot_groups[0] && f->block_size == QK_TCQ) {
                 for (int block = 0; block < 2; ++block) {
-                    check_dot_group(list[i], f, blocks, block, q, got);
-                    bad += compare(list[i], "dot_group", f, blocks, sums, got);
+                    check_dot_groups(list[i], f, blocks, block, q, got);
+                    bad += compare(list[i], "dot_groups", f, blocks, sums, got);
                 }
                 uint8_t * groups = malloc(2*tcq_group_block_size(f->rate));
                 tcq_repack(f, 16, 1, blocks, groups);

@@ -32,8 +32,8 @@ TCQ_RATES(TCQ_DEFINE_ALL_DOT_ROWS)
     static void tcq_group_unpack_##R(const uint8_t * x, uint8_t * levels) {                                            \
         tcq_group_unpack(R, x, levels);                                                                                \
     }                                                                                                                  \
-    static void tcq_group_dot_##R(const uint8_t * x, const tcq_column * y, float s[TCQ_GROUP]) {                       \
-        tcq_group_dot(R, x, y, s);                                                                                     \
+    static void tcq_group_dot_##R(const uint8_t * x, int n, const tcq_column * y, float * s) {                         \
+        tcq_group_dot(R, x, n, y, s);                                                                                  \
     }
 #if defined(TCQ_HAS_GROUPS)
 TCQ_RATES(TCQ_DEFINE_GROUP)
@@ -62,7 +62,7 @@ const tcq_kernels TCQ_PASTE(tcq_kernels_, TCQ_ISA) = {
 #endif
 #if defined(TCQ_HAS_GROUPS)
     .unpack_group = { TCQ_RATES(TCQ_GROUP_UNPACK) },
-    .dot_group    = { TCQ_RATES(TCQ_GROUP_DOT) },
+    .dot_groups   = { TCQ_RATES(TCQ_GROUP_DOT) },
 #endif
     .multiply = tcq_multiply,
 };

@@ -81,8 +81,8 @@ typedef void (*tcq_dot_rows_t)(const uint8_t * const x[TCQ_DOT_ROWS], const tcq_
 // one block of a group (tcq-repack.h): levels [TCQ_GROUP][256] in a group's order
 typedef void (*tcq_unpack_group_t)(const uint8_t * x, uint8_t * levels);
 
-// s[i] is the product of row i of the group x with the column, which is in a group's order
-typedef void (*tcq_dot_group_t)(const uint8_t * x, const tcq_column * y, float s[TCQ_GROUP]);
+// s[i] is the product of row i of n consecutive groups with the column, which is in a group's order
+typedef void (*tcq_dot_groups_t)(const uint8_t * x, int n, const tcq_column * y, float * s);
 
 // kernels of one instruction set, by packing (0: blocks of 256, 1: blocks of 64) and rate - 1
 typedef struct {
@@ -90,8 +90,8 @@ typedef struct {
     ggml_vec_dot_t vec_dot [2][TCQ_N_RATES];
     tcq_unpack_t   unpack  [2][TCQ_N_RATES];
     tcq_dot_rows_t dot_rows[2][TCQ_N_RATES]; // NULL: use vec_dot
-    tcq_unpack_group_t unpack_group[TCQ_N_RATES]; // with dot_group
-    tcq_dot_group_t    dot_group   [TCQ_N_RATES]; // blocks of 256; NULL: rows are not repacked
+    tcq_unpack_group_t unpack_group[TCQ_N_RATES]; // with dot_groups
+    tcq_dot_groups_t   dot_groups  [TCQ_N_RATES]; // blocks of 256; NULL: rows are not repacked
     void        (* multiply)(const tcq_tile * tile, const void * panel, float c[TCQ_TILE][TCQ_PANEL]); // NULL: use vec_dot
 } tcq_kernels;
 

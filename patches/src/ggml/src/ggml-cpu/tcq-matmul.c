@@ -39,8 +39,8 @@ typedef struct {
     size_t  panel_size; // bytes
     size_t  tile_size;  // bytes of one decoded tile: levels, scales, slots
     int     n_tiles;    // tiles that a thread decodes at a time
-    tcq_dot_rows_t  dot_rows;
-    tcq_dot_group_t dot_group;
+    tcq_dot_rows_t   dot_rows;
+    tcq_dot_groups_t dot_groups;
 } tcq_plan;
 
 // one matrix and its columns: all of src1, or what is routed to one expert
@@ -80,7 +80,7 @@ static bool tcq_make_plan(const struct ggml_tensor * dst, tcq_plan * plan) {
     plan->tile_size  = plan->n_blocks*TCQ_TILE*(f->block_size + sizeof(float) + sizeof(tcq_slots));
     plan->n_tiles    = MAX(1, MIN(TCQ_MAX_TILES, (int) (TCQ_TILES_BYTES/plan->tile_size)));
     plan->dot_rows   = plan->kernels->dot_rows[f->block_size == QK_TCQ_64][f->rate - 1];
-    plan->dot_group  = plan->kernels->dot_group[f->rate - 1];
+    plan->dot_groups = plan->kernels->dot_groups[f->rate - 1];
     return plan->kernels->multiply != NULL;
 }
 
@@ -272,7 +272,7 @@ static void tcq_pack_columns(const tcq_plan * plan, const tcq_product * product,
 // n rows of the product from first on, with every column
 static void tcq_dot_all_rows(const tcq_plan * plan, const tcq_product * product, struct ggml_tensor * dst,
                              int64_t first, int64_t n) {
-    const int step = plan->repacked ? TCQ_GROUP : TCQ_DOT_ROWS;
+    const uint8_t * weights = product->weights + first*plan->row_size;
 
     for (int64_t j = 0; j < product->n_columns; ++j) {
         const tcq_column column = tcq_column_at(plan, product, j);
@@ -280,20 +280,19 @@ static void tcq_dot_all_rows(const tcq_plan * plan, const tcq_product * product,
         float      * y;
         tcq_locate_column(product, dst, j, &x, &y);
 
-        for (int64_t r0 = first; r0 < first + n; r0 += step) {
-            const uint8_t * weights = product->weights + r0*plan->row_size;
-            if (plan->repacked) {
-                plan->dot_group(weights, &column, y + r0);
-                continue;
-            }
-            const int       n_rows = (int) MIN(TCQ_DOT_ROWS, first + n - r0);
+        if (plan->repacked) {
+            plan->dot_groups(weights, (int) (n/TCQ_GROUP), &column, y + first);
+            continue;
+        }
+        for (int64_t r0 = 0; r0 < n; r0 += TCQ_DOT_ROWS) {
+            const int       n_rows = (int) MIN(TCQ_DOT_ROWS, n - r0);
             const uint8_t * rows[TCQ_DOT_ROWS];
             float           s   [TCQ_DOT_ROWS];
             for (int r = 0; r < TCQ_DOT_ROWS; ++r) {
-                rows[r] = weights + MIN(r, n_rows - 1)*plan->row_size;
+                rows[r] = weights + (r0 + MIN(r, n_rows - 1))*plan->row_size;
             }
             plan->dot_rows(rows, &column, s);
-            memcpy(y + r0, s, n_rows*sizeof(float));
+            memcpy(y + first + r0, s, n_rows*sizeof(float));
         }
     }
 }

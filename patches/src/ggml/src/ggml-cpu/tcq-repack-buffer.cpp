@@ -13,7 +13,7 @@
 static const tcq_format * tcq_repackable(const struct ggml_tensor * tensor) {
     const tcq_format * f = tcq_get_format(tensor->type);
     return f != nullptr && f->block_size == QK_TCQ && tensor->ne[1] % TCQ_GROUP == 0 && ggml_is_contiguous(tensor) &&
-           tcq_kernels_in_use()->dot_group[f->rate - 1] != nullptr ? f : nullptr;
+           tcq_kernels_in_use()->dot_groups[f->rate - 1] != nullptr ? f : nullptr;
 }
 
 static void tcq_buffer_set_tensor(ggml_backend_buffer_t, struct ggml_tensor * tensor, const void * data, size_t offset,
@@ -81,7 +81,7 @@ ggml_backend_buffer_type_t ggml_backend_cpu_tcq_buffer_type(void) {
         /* .device  = */ ggml_backend_reg_dev_get(ggml_backend_cpu_reg(), 0),
         /* .context = */ new ggml::cpu::tcq::extra_buffer_type(),
     };
-    return tcq_kernels_in_use()->dot_group[0] != nullptr ? &type : nullptr;
+    return tcq_kernels_in_use()->dot_groups[0] != nullptr ? &type : nullptr;
 }
 
 bool ggml_tcq_is_repacked(const struct ggml_tensor * tensor) {

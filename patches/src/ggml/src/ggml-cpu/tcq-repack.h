@@ -1,5 +1,5 @@
-// TCQ rows of 256-blocks repacked for kernels that multiply eight at a time (dot_group): the layout, which is no file's, and
-// the buffer type into which models are loaded where the kernels in use have a dot_group.
+// TCQ rows of 256-blocks repacked for kernels that multiply eight at a time (dot_groups): the layout, which is no file's, and
+// the buffer type into which models are loaded where the kernels in use have a dot_groups.
 //
 // A group's block holds one block of each row. For i = 0..7 there are `rate` vectors of 32 bytes; byte 4r + c of each belongs
 // to row r and to path byte y = 8c + i. The first vector has the path byte, and the others what is stored of its weights,

@@ -149,7 +149,7 @@ TCQ_INLINE int tcq_dot_group_slots(const int16_t * slots, const uint8_t * x, con
     return value[0]*q[x[0]] + value[1]*q[x[1]] + value[2]*q[x[2]];
 }
 
-TCQ_INLINE void tcq_group_dot(int rate, const uint8_t * x, const tcq_column * y, float s[TCQ_GROUP]) {
+TCQ_INLINE void tcq_group_dot(int rate, const uint8_t * x, int n, const tcq_column * y, float * s) {
     const size_t    size  = tcq_group_block_size(rate);
     const int16_t * slots = TCQ_BY_RATE(rate, _slots);
 
@@ -163,15 +163,15 @@ TCQ_INLINE void tcq_group_dot(int rate, const uint8_t * x, const tcq_column * y,
     }
     __m256 sum = _mm256_setzero_ps();
 
-    for (int b = 0; b < y->n_blocks; ++b, x += size) {
+    const int n_blocks = n*y->n_blocks;
+    for (int j = 0, b = 0; j < n_blocks; ++j, x += size) {
         const tcq_group_side * side   = (const tcq_group_side *) (x + 8*32*rate);
-        const int              ahead  = b + 1 < y->n_blocks;
-        const tcq_group_side * next   = (const tcq_group_side *) ((const uint8_t *) side + ahead*size);
-        const int8_t         * next_q = y->q + QK_TCQ*(b + ahead);
+        const tcq_group_side * next   = (const tcq_group_side *) ((const uint8_t *) side + (j + 1 < n_blocks ? size : 0));
+        const int              next_b = b + 1 < y->n_blocks ? b + 1 : 0;
 
         tcq_group_parities_of(rate, x, z);
 
-        __m256i acc = tcq_load(of_slots[b & 1]);
+        __m256i acc = tcq_load(of_slots[j & 1]);
         if (rate == 1) {
             acc = _mm256_add_epi32(acc, _mm256_set1_epi32(y->bias[b]));
         } else if (rate == 5) {
@@ -184,9 +184,9 @@ TCQ_INLINE void tcq_group_dot(int rate, const uint8_t * x, const tcq_column * y,
             if (rate > 1 && rate < 5) {
                 planes = tcq_load_group_planes(rate, xi);
             }
-            of_slots[(b + 1) & 1][i] = tcq_dot_group_slots(slots, next->slots[i], next_q);
-            for (int j = 0; j < 32*rate; j += 64) {
-                _mm_prefetch((const char *) xi + y->ahead + j, _MM_HINT_T0);
+            of_slots[(j + 1) & 1][i] = tcq_dot_group_slots(slots, next->slots[i], y->q + QK_TCQ*next_b);
+            for (int k = 0; k < 32*rate; k += 64) {
+                _mm_prefetch((const char *) xi + y->ahead + k, _MM_HINT_T0);
             }
 #pragma GCC unroll 4
             for (int p = 0; p < 4; ++p) {
@@ -195,8 +195,14 @@ TCQ_INLINE void tcq_group_dot(int rate, const uint8_t * x, const tcq_column * y,
         }
         const __m256 d = _mm256_mul_ps(_mm256_loadu_ps(side->d), _mm256_set1_ps(rate == 5 ? 0.5f*y->d[b] : y->d[b]));
         sum = _mm256_fmadd_ps(d, _mm256_cvtepi32_ps(acc), sum);
+
+        b = next_b;
+        if (b == 0) {
+            _mm256_storeu_ps(s, sum);
+            s  += TCQ_GROUP;
+            sum = _mm256_setzero_ps();
+        }
     }
-    _mm256_storeu_ps(s, sum);
 }
 
 // lane r of vector k to lane k of vector r
