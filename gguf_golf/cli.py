@@ -255,12 +255,15 @@ def runtime_group() -> None:
 )
 @click.option("--cuda", is_flag=True, help="Include the CUDA backend; needs NVIDIA's toolkit.")
 @click.option("--metal", is_flag=True, help="Include the Metal backend; needs a Mac.")
-def runtime_build_command(*, tools: bool, tests: bool, amx: bool, portable: bool, cuda: bool, metal: bool) -> None:
+@click.option("--vulkan", is_flag=True, help="Include the Vulkan backend; needs glslc and Vulkan's headers.")
+def runtime_build_command(
+    *, tools: bool, tests: bool, amx: bool, portable: bool, cuda: bool, metal: bool, vulkan: bool
+) -> None:
     """Fetch, patch and build llama.cpp, and link the llama-cpp-python bindings to it."""
     from gguf_golf.runtime.config import Options
     from gguf_golf.runtime.library import make
 
-    options = Options(amx=amx, portable=portable, cuda=cuda, metal=metal)
+    options = Options(amx=amx, portable=portable, cuda=cuda, metal=metal, vulkan=vulkan)
     components = ("lib", *(["tools"] if tools else []), *(["tests"] if tests else []))
     folder = make(options, components)
     output().result(f"runtime ready: {folder}", {"schema": "gguf-golf/runtime", "folder": str(folder)})

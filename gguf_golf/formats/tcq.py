@@ -1,7 +1,8 @@
 """TCQ: the format's constants and its NumPy decoder, the reference that every other decoder is tested against.
 
 What the bytes mean is specified in docs/formats.md. This file is not fast and does not encode.
-All constants live here once; `header.py`, `layout_header.py` and `kernel_header.py` write them into C headers.
+All constants live here once; `header.py`, `layout_header.py` and `kernel_header.py` write them into C headers,
+`glsl_tables.py` into a GLSL one.
 """
 
 from dataclasses import dataclass

@@ -57,6 +57,7 @@ class Options:
     portable: bool = False  # for any CPU of this architecture that ggml supports by default, not tuned for this one
     cuda: bool = False
     metal: bool = False
+    vulkan: bool = False
 
 
 def ingredients(options: Options) -> dict[str, Any]:
@@ -85,6 +86,7 @@ def cmake_flags(options: Options) -> list[str]:
         f"CMAKE_INSTALL_RPATH_USE_LINK_PATH={_on(options.cuda)}",
         f"GGML_METAL={_on(options.metal)}",
         f"GGML_METAL_EMBED_LIBRARY={_on(options.metal)}",
+        f"GGML_VULKAN={_on(options.vulkan)}",
         # one file for each library, no links: a wheel cannot hold any
         *(("CMAKE_PLATFORM_NO_VERSIONED_SONAME=ON",) if options.portable else ()),
     ]
@@ -103,6 +105,8 @@ def compiler(options: Options) -> dict[str, str]:
         found["c_flags"] = " ".join(known)
     if options.cuda:
         found["cuda"] = _version([_nvcc()])
+    if options.vulkan:
+        found["glslc"] = _version([_glslc()])
     if options.metal and platform.system() != "Darwin":
         raise BuildError("--metal needs a Mac: Metal exists on macOS only, and this is " + platform.system())
     return found
@@ -155,6 +159,15 @@ def _nvcc() -> str:
     raise BuildError(
         f"--cuda needs NVIDIA's compiler, and there is no nvcc on PATH, in $CUDACXX or at {toolkit}: "
         "install the CUDA toolkit, or name its nvcc in CUDACXX"
+    )
+
+
+def _glslc() -> str:
+    if found := shutil.which("glslc"):
+        return found
+    raise BuildError(
+        "--vulkan needs the shader compiler glslc and Vulkan's headers, and there is no glslc on PATH: install them "
+        "(Debian, Ubuntu: apt install glslc libvulkan-dev spirv-headers; others: the Vulkan SDK)"
     )
 
 

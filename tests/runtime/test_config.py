@@ -19,6 +19,14 @@ def test_cuda_without_nvcc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
         config.compiler(Options(cuda=True))
 
 
+def test_vulkan_without_glslc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "true")
+    monkeypatch.setenv("CXX", "true")
+    monkeypatch.setattr(config.shutil, "which", lambda name: None)
+    with pytest.raises(BuildError, match=r"no glslc on PATH.*apt install glslc libvulkan-dev spirv-headers"):
+        config.compiler(Options(vulkan=True))
+
+
 def test_metal_away_from_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config.platform, "system", lambda: "Linux")
     with pytest.raises(BuildError, match="needs a Mac"):
@@ -63,6 +71,7 @@ def test_a_native_runtime_names_this_cpu_and_a_portable_one_a_minimum(monkeypatc
         (Options(cuda=True), "GGML_CUDA=ON"),
         (Options(metal=True), "GGML_METAL=ON"),
         (Options(), "GGML_METAL=OFF"),
+        (Options(vulkan=True), "GGML_VULKAN=ON"),
     ],
 )
 def test_options_become_flags(options: Options, flag: str) -> None:
