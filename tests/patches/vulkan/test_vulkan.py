@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from gguf_golf.files import locked
-from gguf_golf.formats import types
+from gguf_golf.formats import quant_types
 from gguf_golf.runtime import build, config, source
 from gguf_golf.runtime.cache import cache_dir
 from gguf_golf.runtime.config import Options
@@ -89,12 +89,12 @@ def test_random_blocks_decode_to_the_bit_and_multiply_as_floats_do(llama_tool: T
         check=True,
     )  # fmt: skip
     lines = run(tmp_path / "exact", "1").splitlines()
-    assert [line.split()[0] for line in lines if "weights differ" in line] == list(types.TCQ_FORMATS)
+    assert [line.split()[0] for line in lines if "weights differ" in line] == list(quant_types.TCQ_FORMATS)
 
 
 @pytest.mark.parametrize("op", CASES)
 def test_backend_ops(llama_tool: Tool, run: Run, op: str) -> None:
     printed = run(llama_tool("test-backend-ops"), "test", "-b", "Vulkan0", "-o", op, "-p", CASES[op])
     passed = [line for line in printed.splitlines() if "OK" in line]
-    for name in types.TCQ_FORMATS:
+    for name in quant_types.TCQ_FORMATS:
         assert any(f"={name}," in line for line in passed), f"{op} was not run for {name}"

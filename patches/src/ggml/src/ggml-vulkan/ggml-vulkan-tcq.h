@@ -32,9 +32,9 @@ static void ggml_vk_create_tcq_pipelines(vk_device & device, const create_t & cr
     auto const & create_type = [&](ggml_type type, const std::string & name, uint32_t qk) {
         const uint32_t rate = 8*ggml_type_size(type)/qk;
 
-        auto const & create_one = [&](vk_pipeline & pipeline, const std::string & what, const shader & s, uint32_t n_buffers,
-                                      uint32_t push_constants, uint32_t per_workgroup, std::array<uint32_t, 3> constants = {},
-                                      uint32_t subgroup = 0) {
+        auto const & create_one = [&](vk_pipeline & pipeline, const std::string & what, const shader & s,
+                                      uint32_t n_buffers, uint32_t push_constants, uint32_t per_workgroup,
+                                      std::array<uint32_t, 3> constants = {}, uint32_t subgroup = 0) {
             create(device, pipeline, (what + "_" + name).c_str(), s.len, s.data, "main", n_buffers, push_constants,
                    { per_workgroup, 1, 1 }, { constants[0], constants[1], constants[2], rate, qk }, 1,
                    subgroup > 0, subgroup > 0, subgroup);
@@ -49,9 +49,11 @@ static void ggml_vk_create_tcq_pipelines(vk_device & device, const create_t & cr
 
             for (uint32_t i = 0; i < mul_mat_vec_max_cols; ++i) {
                 create_one(device->pipeline_dequant_mul_mat_vec_f32_f32[w][type][i], "mul_mat_vec_f32",
-                    mul_mat_vec_f32[reduction], 5, sizeof(vk_mat_vec_push_constants), rows, { size, rows, i + 1 }, subgroup);
+                    mul_mat_vec_f32[reduction], 5, sizeof(vk_mat_vec_push_constants), rows,
+                    { size, rows, i + 1 }, subgroup);
                 create_one(device->pipeline_dequant_mul_mat_vec_f16_f32[w][type][i], "mul_mat_vec_f16",
-                    mul_mat_vec_f16[reduction], 5, sizeof(vk_mat_vec_push_constants), rows, { size, rows, i + 1 }, subgroup);
+                    mul_mat_vec_f16[reduction], 5, sizeof(vk_mat_vec_push_constants), rows,
+                    { size, rows, i + 1 }, subgroup);
             }
             create_one(device->pipeline_dequant_mul_mat_vec_id_f32[w][type], "mul_mat_vec_id",
                 mul_mat_vec_id[reduction], 6, sizeof(vk_mat_vec_id_push_constants), rows, { size, rows, 1 }, subgroup);

@@ -59,8 +59,7 @@ float tcq_get_slot_value(const uint side, const uint slot) {
         const int size = (side & 0x40) != 0 ? TCQ_SLOT_64_1 : TCQ_SLOT_64_0;
         return float((side & 0x80) != 0 ? -size : size);
     }
-    // of `great` slots one sign, of the slot behind them, chooses the magnitude: that slot adds nothing, unless it is
-    // the third of three
+    // the first `great` slots are great values, whose magnitude the sign of the next one chooses: that one adds nothing
     const uint great = (side & 0x7f00) == 0 ? 1 : (side & 0x3f8000) == 0 ? 2 : 0;
     const bool minus = (side >> 22 + slot & 1) != 0;
     const int  size  = slot < great            ? ((side >> 22 + great & 1) != 0 ? TCQ_GREAT_1 : TCQ_GREAT_0) :
