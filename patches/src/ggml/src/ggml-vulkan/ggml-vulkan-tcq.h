@@ -7,10 +7,14 @@
 // rows of a matrix-vector product that one invocation multiplies with the same values
 static constexpr uint32_t tcq_mul_mat_vec_rows = 4;
 
-// `create` is ggml_vk_load_shaders' way to create a pipeline; subgroups are used if they have at least 16 invocations
+// `create` is ggml_vk_load_shaders' way to create a pipeline
 template <typename create_t>
 static void ggml_vk_create_tcq_pipelines(vk_device & device, const create_t & create, bool use_subgroups,
                                          uint32_t subgroup_size) {
+    const uint32_t n_words = QK_TCQ/32; // a block of 256 takes as many invocations of a workgroup
+    use_subgroups = use_subgroups && subgroup_size >= n_words;
+    subgroup_size = std::max(subgroup_size, n_words);
+
     struct shader { uint64_t len; const void * data; };
     const shader mul_mat_vec_f32[] = { // by shader_reduction_mode
         { mul_mat_vec_tcq_f32_f32_len,                       mul_mat_vec_tcq_f32_f32_data },
@@ -37,7 +41,7 @@ static void ggml_vk_create_tcq_pipelines(vk_device & device, const create_t & cr
                                       std::array<uint32_t, 3> constants = {}, uint32_t subgroup = 0) {
             create(device, pipeline, (what + "_" + name).c_str(), s.len, s.data, "main", n_buffers, push_constants,
                    { per_workgroup, 1, 1 }, { constants[0], constants[1], constants[2], rate, qk }, 1,
-                   subgroup > 0, subgroup > 0, subgroup);
+                   false, subgroup > 0, subgroup);
         };
 
         for (uint32_t w = 0; w < DMMV_WG_SIZE_COUNT; ++w) {
