@@ -241,7 +241,7 @@ def sensitivity(
     imatrix: Location | None = None,
     hessian: Location | None = None,
     text: Location | None = None,
-    chunks: int = 4,
+    chunks: int = 1,
     ctx: int = 512,
     quick: bool = False,
     threads: int | None = None,
