@@ -133,6 +133,8 @@ def check_product(
         offset = rng.standard_normal((n_bias, rows)).astype(np.float32) if bias else None
         column = rounded(y, fmt.block_size)[np.arange(products) % columns]
         product = np.einsum("prk,pk->pr", weights[of], column)
+        padding = any_blocks(name, 512 // fmt.block_size, rng)  # as llama.cpp pads its buffers; must not count
+        blocks = np.concatenate([blocks.reshape(-1, fmt.type_size), padding])
         return blocks, offset, product if offset is None else product + offset[of_bias]
 
     x, x_bias, up = side(True)

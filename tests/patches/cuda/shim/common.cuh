@@ -35,10 +35,12 @@
 #define GGML_CUDA_RESTRICT
 #define GGML_CUDA_CC_DP4A   610
 #define GGML_CUDA_CC_HOPPER 900
+#define MATRIX_ROW_PADDING  512
 
 struct uint2 { uint32_t x, y; };
 struct uint3 { uint32_t x, y, z; };
 struct int2  { int32_t x, y; };
+struct int4  { int32_t x, y, z, w; };
 struct dim3 {
     uint32_t x, y, z;
     dim3(uint32_t x = 1, uint32_t y = 1, uint32_t z = 1) : x(x), y(y), z(z) {}

@@ -130,27 +130,43 @@ static __device__ __forceinline__ uint32_t tcq_and(uint32_t a, uint32_t mask) {
 // ---------------------------------------------------------------------------------------------------------------
 // levels
 
-template <int rate>
+// four levels, or with sign = -1 their opposites
+template <int rate, int sign = 1>
 static __host__ __device__ constexpr uint32_t tcq_level_word(int i) {
     const int8_t * levels = TCQ_BY_RATE(rate, _levels);
-    return (uint32_t) (uint8_t) levels[4*i + 0]       | (uint32_t) (uint8_t) levels[4*i + 1] <<  8 |
-           (uint32_t) (uint8_t) levels[4*i + 2] << 16 | (uint32_t) (uint8_t) levels[4*i + 3] << 24;
+    return (uint32_t) (uint8_t) (sign*levels[4*i + 0])       | (uint32_t) (uint8_t) (sign*levels[4*i + 1]) <<  8 |
+           (uint32_t) (uint8_t) (sign*levels[4*i + 2]) << 16 | (uint32_t) (uint8_t) (sign*levels[4*i + 3]) << 24;
 }
 
-// Up to 32 levels are selected from registers by byte permutes; more are looked up in shared memory, where they are at
-// most 32 words: one for each bank, so that any 32 lanes are served at once.
-static constexpr __host__ __device__ bool tcq_levels_in_shared(int rate) {
-    return rate >= 3;
+// The first operands of the permutes that select them. `zero` is 0, but unknown to the compiler, which would otherwise make
+// these constants again for every permute.
+template <int rate>
+struct tcq_level_words {
+    uint32_t first[2];
+    __device__ __forceinline__ tcq_level_words(uint32_t zero = 0) :
+        first{ tcq_level_word<rate, rate == 1 ? -1 : 1>(0) | zero, tcq_level_word<rate>(2) | zero } {}
+};
+
+// Levels are selected from registers by byte permutes, or looked up in shared memory, where they are at most 32 words: one for
+// each bank, so that any 32 lanes are served at once. Of the four pairs of sub-blocks, so many are looked up: at rate 2 half of
+// them, because permutes and look-ups are the work of different pipes.
+static constexpr __host__ __device__ int tcq_pairs_in_shared(int rate) {
+    return rate == 1 ? 0 : rate == 2 ? 2 : 4;
 }
 
 // Levels are mirrored about zero: the complement of an index has the opposite level. Where all of them are too many, the
 // lower half, with its indices' highest bit clear, serves both.
-static constexpr __host__ __device__ bool tcq_levels_mirrored(int rate) {
-    return rate == 2 || rate == 5;
+static constexpr __host__ __device__ bool tcq_levels_mirrored(int rate, int pair) {
+    return rate == 5 || (rate == 2 && pair >= tcq_pairs_in_shared(rate));
+}
+
+// is `minus` below in use
+static constexpr __host__ __device__ bool tcq_has_minus(int rate, int pair) {
+    return rate == 1 || tcq_levels_mirrored(rate, pair);
 }
 
 // 32 levels as bytes of v, in the order at the top of this file. Of mirrored ones this is the one's complement where they
-// come from the lower half, and `minus` is -1 there, else 0: a level is v - minus.
+// come from the lower half, and `minus` is -1 there, else 0: a level is v - minus. At rate 1, one of the two is 0.
 struct tcq_levels {
     uint32_t v    [8];
     uint32_t minus[8];
@@ -158,7 +174,7 @@ struct tcq_levels {
 
 template <typename T>
 struct tcq_level_table {
-    static constexpr int n_words = (tcq_levels_mirrored(T::rate) ? 1 : 2) << T::rate;
+    static constexpr int n_words = (tcq_levels_mirrored(T::rate, 0) ? 1 : 2) << T::rate;
     uint32_t words[n_words];
 
     constexpr tcq_level_table() : words() {
@@ -179,7 +195,7 @@ template <ggml_type type>
 static __device__ __forceinline__ void tcq_init_levels() {
     if constexpr (tcq_is_type(type)) {
         using T = tcq_traits<type>;
-        if constexpr (tcq_levels_in_shared(T::rate)) {
+        if constexpr (tcq_pairs_in_shared(T::rate) > 0) {
             const int i = threadIdx.y*blockDim.x + threadIdx.x; // of a warp at least
             if (i < tcq_level_table<T>::n_words) {
                 tcq_shared_levels[i] = tcq_level_table_of<T>.words[i];
@@ -195,17 +211,41 @@ static __device__ __forceinline__ uint32_t tcq_byte_mask(uint32_t a, uint32_t b)
     return tcq_prmt(a, b, selector | 0x8888);
 }
 
-// the lo bits of sub-block k as bits 4.. of every byte
+// a plane with bit `from` of every byte at bit `to`, and the bits beside it beside it
+template <int from, int to>
+static __device__ __forceinline__ uint32_t tcq_move_bits(uint32_t plane) {
+    if constexpr (from <= to) {
+        return plane << (to - from);
+    } else {
+        return plane >> (from - to);
+    }
+}
+
+// The lo bits of sub-block k as bits 4.. of every byte, at rates 2 to 5. Zeros are above them, anything is below. From rate 3
+// on, two of them are neighbours in one plane: rate 5 has two such pairs, and rate 4 a single bit beside its pair.
 template <typename T, int k>
 static __device__ __forceinline__ uint32_t tcq_lo_index(const uint32_t (&lo)[5]) {
-    uint32_t index = 0;
-#pragma unroll
-    for (int b = 0; b < T::rate - 1; ++b) {
-        const tcq_lo_bit at = tcq_get_lo_bit(T::block_size, T::rate, k, b);
-        const int shift = TCQ_N_PARITIES + b - at.bit;
-        index |= (shift < 0 ? lo[at.plane] >> -shift : lo[at.plane] << shift) & 0x10101010u << b;
+    constexpr int single = T::rate == 2 || (T::rate == 4 && T::block_size == QK_TCQ_64) ? 0 : T::rate == 4 ? 2 : -1;
+    constexpr int paired = single == 0 ? 1 : 0; // the lower one of a pair
+    uint32_t pair = 0;
+    if constexpr (T::rate >= 3) {
+        constexpr tcq_lo_bit at = tcq_get_lo_bit(T::block_size, T::rate, k, paired);
+        pair = tcq_move_bits<at.bit, 4 + paired>(lo[at.plane]);
     }
-    return index;
+    if constexpr (T::rate == 3) {
+        return pair & 0x30303030;
+    } else if constexpr (T::rate == 5) {
+        constexpr tcq_lo_bit at = tcq_get_lo_bit(T::block_size, T::rate, k, 2);
+        return tcq_select(0x30303030, pair, tcq_move_bits<at.bit, 6>(lo[at.plane]));
+    } else {
+        constexpr tcq_lo_bit at = tcq_get_lo_bit(T::block_size, T::rate, k, single);
+        if constexpr (T::rate == 2) {
+            return tcq_move_bits<at.bit, 4>(lo[at.plane]) & 0x10101010;
+        } else {
+            const uint32_t every_other = tcq_and(lo[at.plane], 0x55555555 << (at.bit & 1)); // shared by four sub-blocks,
+            return tcq_select(0x30303030 << paired, pair, tcq_move_bits<at.bit, 4 + single>(every_other)); // so bit 7 is clear
+        }
+    }
 }
 
 static __device__ __forceinline__ uint32_t tcq_mad(uint32_t a, uint32_t b, uint32_t c) {
@@ -233,15 +273,15 @@ static __device__ __forceinline__ uint32_t tcq_level_address(uint32_t index, uin
 }
 
 // Four levels by the bytes first and first + 1 of two indices. Extracting a byte and putting it under the table's address
-// is one instruction; half of these and the packing go to the multiplier pipe, because the integer pipe, with shifts, logic
-// and byte permutes, has more to do.
+// is one instruction; these and the packing go to the multiplier pipe, because the integer pipe, with shifts, logic and byte
+// permutes, has more to do.
 template <int first>
 static __device__ __forceinline__ uint32_t tcq_look_up(uint32_t index0, uint32_t index1) {
     const uint32_t tables = (uint32_t) __cvta_generic_to_shared(tcq_shared_levels);
     const uint32_t l0 = tcq_load_shared(tcq_level_address<first>(index0, tables));
     const uint32_t l1 = tcq_load_shared(tcq_level_address<first>(index1, tables));
-    const uint32_t l2 = tcq_load_shared(tcq_prmt(index0, tables, 0x7650 + first + 1));
-    const uint32_t l3 = tcq_load_shared(tcq_prmt(index1, tables, 0x7650 + first + 1));
+    const uint32_t l2 = tcq_load_shared(tcq_level_address<first + 1>(index0, tables));
+    const uint32_t l3 = tcq_load_shared(tcq_level_address<first + 1>(index1, tables));
     return tcq_mad(tcq_mad(l3, 256, l2), 65536, tcq_mad(l1, 256, l0));
 }
 
@@ -249,22 +289,13 @@ static __device__ __forceinline__ uint32_t tcq_look_up(uint32_t index0, uint32_t
 template <int h>
 static constexpr uint32_t tcq_pair_order = h == 0 ? 0x5140 : 0x7362;
 
-// Rate 1: one permute for either half of the levels, and a choice by z3.
-template <typename T, int h>
-static __device__ __forceinline__ uint32_t tcq_permute(uint32_t selectors) {
-    const uint32_t z012 = tcq_and(selectors, 0x77777777) >> 16*h;
-    const uint32_t v0   = tcq_prmt(tcq_level_word<T::rate>(0), tcq_level_word<T::rate>(1), z012);
-    const uint32_t v1   = tcq_prmt(tcq_level_word<T::rate>(2), tcq_level_word<T::rate>(3), z012);
-    return tcq_select(tcq_byte_mask<tcq_pair_order<h>>(selectors << 4, selectors), v1, v0);
-}
-
-// Rate 2: the same for the lower half, whose levels are all negative. A selector with z3 set makes the permute spread the
+// Rate 2: 16 levels by two permutes, of the lower half, whose levels are all negative. A selector with z3 set makes the permute spread the
 // sign of its level, so each permute gives ones where the other one's level counts.
 template <typename T, int h>
-static __device__ __forceinline__ uint32_t tcq_permute_negative(uint32_t selectors) {
+static __device__ __forceinline__ uint32_t tcq_permute_negative(uint32_t selectors, const tcq_level_words<T::rate> & words) {
     static_assert(tcq_level_word<T::rate>(3) >> 31 == 1, "the greatest level of the lower half is negative");
-    return tcq_prmt(tcq_level_word<T::rate>(0), tcq_level_word<T::rate>(1), selectors >> 16*h) &
-           tcq_prmt(tcq_level_word<T::rate>(2), tcq_level_word<T::rate>(3), (selectors ^ 0x88888888) >> 16*h);
+    return tcq_prmt(words.first[0], tcq_level_word<T::rate>(1), selectors >> 16*h) &
+           tcq_prmt(words.first[1], tcq_level_word<T::rate>(3), (selectors ^ 0x88888888) >> 16*h);
 }
 
 // the highest lo bits of sub-blocks kk and kk + 4 as nibbles 0 or 15, at rate 2
@@ -278,22 +309,27 @@ static __device__ __forceinline__ uint32_t tcq_lo_nibbles(const uint32_t (&lo)[5
 
 // eight levels, words 2*kk and 2*kk + 1: the four bytes of sub-blocks kk and kk + 4; selectors has the subsets as nibbles
 template <typename T, int kk>
-static __device__ __forceinline__ void tcq_get_levels(uint32_t selectors, const uint32_t (&lo)[5], tcq_levels & l) {
+static __device__ __forceinline__ void tcq_get_levels(
+        uint32_t selectors, const uint32_t (&lo)[5], const tcq_level_words<T::rate> & words, tcq_levels & l) {
     uint32_t * v     = l.v     + 2*kk;
     uint32_t * minus = l.minus + 2*kk;
     if constexpr (T::rate == 1) {
-        v[0] = tcq_permute<T, 0>(selectors);
-        v[1] = tcq_permute<T, 1>(selectors);
-    } else if constexpr (!tcq_levels_in_shared(T::rate)) {
+        const uint32_t others = selectors ^ 0x88888888;
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            v[h]     = tcq_prmt(words.first[1], tcq_level_word<T::rate>(3), others    >> 16*h);
+            minus[h] = tcq_prmt(words.first[0], tcq_level_word<T::rate, -1>(1), selectors >> 16*h);
+        }
+    } else if constexpr (kk >= tcq_pairs_in_shared(T::rate)) {
         const uint32_t upper = tcq_lo_nibbles<T, kk>(lo);
         minus[0] = tcq_byte_mask<tcq_pair_order<0>>(upper << 4, upper);
         minus[1] = tcq_byte_mask<tcq_pair_order<1>>(upper << 4, upper);
-        v[0] = tcq_permute_negative<T, 0>(selectors ^ upper) ^ minus[0];
-        v[1] = tcq_permute_negative<T, 1>(selectors ^ upper) ^ minus[1];
+        v[0] = tcq_permute_negative<T, 0>(selectors ^ upper, words) ^ minus[0];
+        v[1] = tcq_permute_negative<T, 1>(selectors ^ upper, words) ^ minus[1];
     } else {
-        uint32_t index0 = (selectors      & 0x0f0f0f0f) | tcq_lo_index<T, kk    >(lo);
-        uint32_t index1 = (selectors >> 4 & 0x0f0f0f0f) | tcq_lo_index<T, kk + 4>(lo);
-        if constexpr (tcq_levels_mirrored(T::rate)) {
+        uint32_t index0 = tcq_select(0x0f0f0f0f, selectors,      tcq_lo_index<T, kk    >(lo));
+        uint32_t index1 = tcq_select(0x0f0f0f0f, selectors >> 4, tcq_lo_index<T, kk + 4>(lo));
+        if constexpr (tcq_levels_mirrored(T::rate, kk)) {
             minus[0] = tcq_byte_mask<tcq_pair_order<0>>(index0, index1);
             minus[1] = tcq_byte_mask<tcq_pair_order<1>>(index0, index1);
             index0 = (index0 ^ tcq_byte_mask<0x3210>(index0, index0)) & 0x7f7f7f7f;
@@ -301,7 +337,7 @@ static __device__ __forceinline__ void tcq_get_levels(uint32_t selectors, const 
         }
         v[0] = tcq_look_up<0>(index0, index1);
         v[1] = tcq_look_up<2>(index0, index1);
-        if constexpr (tcq_levels_mirrored(T::rate)) {
+        if constexpr (tcq_levels_mirrored(T::rate, kk)) {
             v[0] ^= minus[0];
             v[1] ^= minus[1];
         }
@@ -320,20 +356,32 @@ static __device__ __forceinline__ uint32_t tcq_parity(const uint32_t (&delayed)[
     return z;
 }
 
-// The 32 levels of one word of the path. `at` is where the word lies in its block, cur its value, and prev the word
-// before it.
+// a word of the path, and of the planes of lo bits what belongs to the same weights
 template <typename T>
-static __device__ __forceinline__ tcq_levels tcq_unpack_levels(const uint8_t * at, uint32_t prev, uint32_t cur) {
-    uint32_t lo[5]; // planes
+struct tcq_word {
+    uint32_t path;
+    uint32_t lo[5];
+};
+
+template <typename T>
+static __device__ __forceinline__ tcq_word<T> tcq_load_words(const uint8_t * block, uint32_t word) {
+    tcq_word<T> w;
+    w.path = tcq_load_word<T>(block + 4*word);
 #pragma unroll
     for (int plane = 0; plane < T::rate - 1; ++plane) {
-        lo[plane] = tcq_load_word<T>(at + (1 + plane)*T::n_bytes);
+        w.lo[plane] = tcq_load_word<T>(block + 4*word + (1 + plane)*T::n_bytes);
     }
+    return w;
+}
 
+// The 32 levels of one word of the path; prev is the word of the path before it.
+template <typename T>
+static __device__ __forceinline__ tcq_levels tcq_unpack_levels(
+        uint32_t prev, const tcq_word<T> & word, const tcq_level_words<T::rate> & words = {}) {
     uint32_t delayed[9]; // the path, b steps older
 #pragma unroll
     for (int b = 0; b < 9; ++b) {
-        delayed[b] = __funnelshift_l(prev, cur, b);
+        delayed[b] = __funnelshift_l(prev, word.path, b);
     }
     const uint32_t z0 = tcq_parity<TCQ_G0>(delayed);
     const uint32_t z1 = tcq_parity<TCQ_G1>(delayed);
@@ -347,17 +395,16 @@ static __device__ __forceinline__ tcq_levels tcq_unpack_levels(const uint8_t * a
     const uint32_t odd2  = tcq_select(0x55555555, z2 >> 1, z3);
 
     tcq_levels l;
-    tcq_get_levels<T, 0>(tcq_select(0x33333333, even,      even2 << 2), lo, l);
-    tcq_get_levels<T, 1>(tcq_select(0x33333333, odd,       odd2  << 2), lo, l);
-    tcq_get_levels<T, 2>(tcq_select(0x33333333, even >> 2, even2),      lo, l);
-    tcq_get_levels<T, 3>(tcq_select(0x33333333, odd  >> 2, odd2),       lo, l);
+    tcq_get_levels<T, 0>(tcq_select(0x33333333, even,      even2 << 2), word.lo, words, l);
+    tcq_get_levels<T, 1>(tcq_select(0x33333333, odd,       odd2  << 2), word.lo, words, l);
+    tcq_get_levels<T, 2>(tcq_select(0x33333333, even >> 2, even2),      word.lo, words, l);
+    tcq_get_levels<T, 3>(tcq_select(0x33333333, odd  >> 2, odd2),       word.lo, words, l);
     return l;
 }
 
 template <typename T>
 static __device__ __forceinline__ tcq_levels tcq_unpack_levels(const uint8_t * block, int word) {
-    const uint8_t * at = block + 4*word;
-    return tcq_unpack_levels<T>(at, tcq_load_previous_word<T>(block, word), tcq_load_word<T>(at));
+    return tcq_unpack_levels<T>(tcq_load_previous_word<T>(block, word), tcq_load_words<T>(block, word));
 }
 
 // four neighbouring weights of sub-block k, from the order above
@@ -369,11 +416,7 @@ static __device__ __forceinline__ uint32_t tcq_natural_order(const uint32_t (&v)
 template <typename T>
 static __device__ __forceinline__ uint32_t tcq_natural_levels(const tcq_levels & l, int k) {
     const uint32_t v = tcq_natural_order(l.v, k);
-    if constexpr (tcq_levels_mirrored(T::rate)) {
-        return __vsub4(v, tcq_natural_order(l.minus, k));
-    } else {
-        return v;
-    }
+    return tcq_has_minus(T::rate, k & 3) ? __vsub4(v, tcq_natural_order(l.minus, k)) : v;
 }
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -382,7 +425,7 @@ static __device__ __forceinline__ uint32_t tcq_natural_levels(const tcq_levels &
 // Activations for mmvq: one scale per block of weights, as on the CPU, in the order of the decoder. They fill the space
 // that the same values take as block_q8_1.
 struct block_tcq_q8_256 {
-    int8_t qs[QK_TCQ];    // [kk][word][h]
+    int8_t qs[QK_TCQ];    // [kk/2][word][kk%2][h]
     float  d;
     float  padding[7];
 };
@@ -395,11 +438,11 @@ struct block_tcq_q8_64 {
 };
 static_assert(sizeof(block_tcq_q8_64) == QK_TCQ_64/QK8_1*sizeof(block_q8_1), "has to fill the same space");
 
-// offset of a block's weight in those: in blocks of 256 the weight's 8 bits rotated by one, as p is the highest of them
+// offset of a block's weight in those
 template <typename T>
 static __device__ __forceinline__ int tcq_q8_offset(int weight) {
     if constexpr (T::block_size == QK_TCQ) {
-        return (weight << 1 | weight >> 7) & 0xff;
+        return (weight & 0x40) << 1 | (weight & 0x1c) << 2 | (weight & 0x20) >> 2 | (weight & 3) << 1 | weight >> 7;
     } else {
         const int k = weight >> 3;
         return 32*(weight >> 2 & 1) + 8*(k & 3) + 2*(weight & 3) + (k >> 2);
