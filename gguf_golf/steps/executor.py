@@ -43,18 +43,13 @@ class Executor:
         Raises what a step raises, and GolfError for one whose workers are lost again and again.
         """
         clock, todo, running = _Clock(len(steps)), list(enumerate(steps)), dict[int, _Running]()
-        try:
-            for index, step in enumerate(steps):
-                while todo and len(running) <= AHEAD:
-                    at, following = todo.pop(0)
-                    running[at] = self._begun(following)
-                path = self._finished(running, index, clock)
-                del running[index]
-                yield step, path
-        finally:
-            for each in running.values():
-                if each.future is not None:
-                    each.future.cancel()
+        for index, step in enumerate(steps):
+            while todo and len(running) <= AHEAD:
+                at, following = todo.pop(0)
+                running[at] = self._begun(following)
+            path = self._finished(running, index, clock)
+            del running[index]
+            yield step, path
 
     def forget(self, steps: Sequence[Step]) -> None:
         """Drop outputs that nobody will ask for again."""
