@@ -4,7 +4,7 @@
     python eval/experiments/scale_simulation.py check
 
 `table` prints the tables of docs/scale.md. `check` runs steps that sleep on a real Dask cluster of this machine, with
-and without a worker that is killed, and prints the simulation's seconds beside the clock's.
+and without a worker that is killed, and prints the simulation's seconds beside the clock's. Both take simpy.
 """
 
 import argparse
