@@ -327,6 +327,7 @@ def is_repacked(path: Path) -> bool:
     """Whether llama.cpp computes with some tensors of a file in another layout than the file's, with other rounding."""
     with captured_log() as log:
         LoadedModel(path, without_weights=True).close()
+    # TCQ's own buffers, CPU_TCQ_REPACK, are not meant: with many columns their products are those of the file's layout
     return "CPU_REPACK model buffer size" in "".join(log)
 
 
