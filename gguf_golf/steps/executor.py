@@ -132,7 +132,10 @@ def open_executor(spec: str, store: str | Path, cores: int = 1) -> Executor | No
 
     Raises InputError as `open_pool` and `open_store` do.
     """
-    return None if spec == "local" else Executor(open_pool(spec, cores), open_store(store), cores)
+    if spec == "local":
+        return None
+    opened = open_store(store)  # before a pool that would have to be closed again
+    return Executor(open_pool(spec, cores), opened, cores)
 
 
 _current: ContextVar[Executor | None] = ContextVar("executor", default=None)

@@ -38,11 +38,11 @@ def open_pool(spec: str, cores: int) -> Pool:
     """
     scheme, _, rest = spec.partition(":")
     try:
-        if scheme == "joblib" and (not rest or rest.isdigit()):
+        if scheme == "joblib" and (not rest or (rest.isdecimal() and int(rest))):
             return JoblibPool(int(rest) if rest else max(1, available() // cores), cores)
         if scheme == "dask" and rest.startswith("//"):
             return DaskPool(f"tcp:{rest}")
-        if scheme == "ray":
+        if scheme == "ray" and (not rest or rest.startswith("//")):
             return RayPool(spec if rest else None)
     except ImportError:
         raise InputError(f"--executor {spec} takes an extra: pip install 'gguf-golf[{scheme}]'") from None
@@ -84,8 +84,11 @@ class DaskPool:
         self.lost: Lost = (KilledWorker, CommClosedError, CancelledError)
         try:
             self._client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-        except OSError as error:
-            raise InputError(f"no Dask scheduler answers at {address} ({error})") from None
+        except (OSError, ValueError) as error:  # ValueError: no port, or one that is no number
+            raise InputError(
+                f"no Dask scheduler answers at {address} ({error}): start one with `dask scheduler`, or give its "
+                "address as dask://HOST:PORT"
+            ) from None
         self._executor = self._client.get_executor(pure=False)
 
     def submit(self, needs: Needs, function: Function, *arguments: Any) -> "Future[Any]":
@@ -108,14 +111,23 @@ class RayPool:
 
         self.lost: Lost = (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ConnectionError)
         self._ray = ray
+        quiet = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
         try:
-            ray.init(address, log_to_driver=False, logging_level="ERROR", include_dashboard=False, **self._own(address))
-        except ConnectionError as error:
-            raise InputError(f"no Ray cluster answers at {address} ({error})") from None
+            self._connect(address, quiet)
+        except (ConnectionError, ValueError) as error:  # ValueError: an address without a port
+            raise InputError(
+                f"no Ray cluster answers at {address or os.environ.get('RAY_ADDRESS')} ({error}): give its address as "
+                "ray://HOST:10001, or `ray` for one on this machine"
+            ) from None
 
-    @staticmethod
-    def _own(address: str | None) -> dict[str, Any]:
-        return {"num_cpus": available()} if address is None else {}
+    def _connect(self, address: str | None, quiet: dict[str, Any]) -> None:
+        if address is not None or os.environ.get("RAY_ADDRESS"):
+            self._ray.init(address, **quiet)
+            return
+        try:
+            self._ray.init("auto", **quiet)
+        except ConnectionError:  # none runs here
+            self._ray.init("local", num_cpus=available(), **quiet)
 
     def submit(self, needs: Needs, function: Function, *arguments: Any) -> "Future[Any]":
         """See `Pool.submit`."""

@@ -68,13 +68,16 @@ class Stopwatch(Protocol):
 
 
 def open_store(place: str | Path) -> Store:
-    """A folder, or a URL such as s3://bucket/prefix, which takes fsspec and its package for that protocol."""
+    """A folder, or a URL such as s3://bucket/prefix, which takes fsspec and its package for that protocol.
+
+    Raises InputError for a folder that cannot be written to, and for a protocol that is not known or installed.
+    """
     text = str(place)
-    if "://" not in text:
-        return FolderStore(Path(place).resolve())
-    if text.startswith("file://"):
-        return FolderStore(Path(text.removeprefix("file://")).resolve())
-    return UrlStore(text)
+    if "://" in text and not text.startswith("file://"):
+        return UrlStore(text)
+    folder = Path(text.removeprefix("file://")).resolve()
+    files.check_output(folder / "objects" / "new")
+    return FolderStore(folder)
 
 
 class FolderStore:

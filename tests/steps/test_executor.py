@@ -122,10 +122,21 @@ def test_a_url_keeps_inputs_and_outputs_for_those_who_do_not_see_them(upper, tex
         contents(Executor(InProcess(0), open_store(url), 1), [upper(3)])
 
 
-@pytest.mark.parametrize("spec", ["dask", "slurm://host", "joblib:many", "Local"])
+@pytest.mark.parametrize("spec", ["dask", "slurm://host", "joblib:many", "joblib:0", "ray:host", "Local"])
 def test_an_unknown_executor_is_refused_with_all_that_are_known(spec, tmp_path):
     with pytest.raises(InputError, match=r"there is no executor .*known are local, joblib"):
         open_executor(spec, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("store", "message"),
+    [("FILE", "cannot be written: .*FILE is not a folder"), ("nope://bucket", "store nope://bucket cannot be opened")],
+)
+def test_a_store_that_cannot_be_used_is_refused_at_once(store, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("FILE").touch()
+    with pytest.raises(InputError, match=message):
+        open_executor("joblib:1", store)
 
 
 def test_local_is_no_executor(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -33,8 +34,34 @@ def test_an_engine_runs_steps_and_hands_errors_on_and_replaces_a_killed_worker(a
             list(executor.outputs([Step("fail", "tests.steps.toy:failing", {}, {})]))
 
 
-def test_an_address_without_an_answer_is_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize("address", ["//127.0.0.1:9", "//127.0.0.1:port", "//"])
+def test_an_address_without_an_answer_is_named(address, tmp_path, monkeypatch):
     pytest.importorskip("distributed", reason="needs the dask extra")
     monkeypatch.setattr("gguf_golf.steps.pools.CONNECT_SECONDS", 1)
-    with pytest.raises(InputError, match=r"no Dask scheduler answers at tcp://127.0.0.1:9"):
+    with pytest.raises(InputError, match=f"no Dask scheduler answers at tcp:{address} .*dask://HOST:PORT"):
+        open_executor(f"dask:{address}", tmp_path)
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_ray_cluster_is_started_only_where_none_runs(running, tmp_path, monkeypatch):
+    """Ray refuses a number of cores for one that runs already."""
+    ray = pytest.importorskip("ray", reason="needs the ray extra")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    connected = []
+
+    def init(address, *, num_cpus=None, **_):
+        if address == "auto" and not running:
+            raise ConnectionError("none")
+        if running and num_cpus is not None:
+            raise ValueError("num_cpus must not be provided")
+        connected.append(address)
+
+    monkeypatch.setattr(ray, "init", init)
+    open_executor("ray", tmp_path)
+    assert connected == ["auto" if running else "local"]
+
+
+def test_an_extra_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(InputError, match=r"pip install 'gguf-golf\[dask\]'"):
         open_executor("dask://127.0.0.1:9", tmp_path)
