@@ -95,6 +95,8 @@ def executor_options(command: Callable[..., None]) -> Callable[..., None]:
     def wrapper(*, executor: str, cores: int, store: str, **others: object) -> None:
         from gguf_golf.steps import executing, open_executor
 
+        if executor == "local" and (cores != 1 or store != STORE):
+            raise click.UsageError("--cores and --store are for an --executor; without one, give --threads")
         with open_executor(executor, store, cores) or nullcontext() as opened, executing(opened):
             command(**others)
 

@@ -94,3 +94,11 @@ def test_one_thread_holds_for_blas_too(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, str(tmp_path / "absent")]
     assert subprocess.check_output([*command, "1"], text=True) == "1\n"
     assert int(subprocess.check_output([*command, "3"], text=True)) > 1
+
+
+@pytest.mark.parametrize("option", [["--cores", "2"], ["--store", "elsewhere"]])
+def test_options_of_an_executor_are_not_ignored_without_one(option: list[str], tmp_path: Path) -> None:
+    (tmp_path / "base.gguf").touch()
+    result = CliRunner().invoke(cli.cli, ["sensitivity", str(tmp_path / "base.gguf"), "--quick", *option])
+    assert result.exit_code == 2
+    assert "--cores and --store are for an --executor" in result.output
