@@ -23,12 +23,6 @@ def resident(key: Hashable, make: Callable[[], AbstractContextManager[T]]) -> T:
     return value
 
 
-def close_all() -> None:
-    """Close everything, the latest first."""
-    for key in reversed(list(_open)):
-        _close(key)
-
-
 def _close(key: Hashable) -> None:
     manager, _ = _open.pop(key)
     manager.__exit__(None, None, None)
