@@ -1,4 +1,5 @@
-// TCQ matrix products with several columns: decode every weight once, multiply it with 16 columns at a time.
+// TCQ matrix products: with several columns, every weight is decoded once and multiplied with 16 columns at a time; rows
+// that are repacked come here with one column, too.
 
 #pragma once
 

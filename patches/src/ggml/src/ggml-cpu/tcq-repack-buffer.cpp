@@ -58,8 +58,10 @@ class extra_buffer_type : ggml::cpu::extra_buffer_type {
         const struct ggml_tensor * x = op->src[0], * y = op->src[1];
         const bool product = (op->op == GGML_OP_MUL_MAT    && ggml_n_dims(x) == 2) ||
                              (op->op == GGML_OP_MUL_MAT_ID && ggml_n_dims(x) == 3 && x->ne[2] <= TCQ_MAX_EXPERTS);
-        return product && ggml_tcq_is_repacked(x) && tcq_repackable(x) != nullptr && y->type == GGML_TYPE_F32 &&
-               y->nb[0] == sizeof(float) && (y->buffer == nullptr || ggml_backend_buft_is_host(y->buffer->buft));
+        // a view's rows are not where its address says
+        return product && ggml_tcq_is_repacked(x) && x->view_src == nullptr && tcq_repackable(x) != nullptr &&
+               y->type == GGML_TYPE_F32 && y->nb[0] == sizeof(float) &&
+               (y->buffer == nullptr || ggml_backend_buft_is_host(y->buffer->buft));
     }
 
     ggml::cpu::tensor_traits * get_tensor_traits(const struct ggml_tensor *) override {

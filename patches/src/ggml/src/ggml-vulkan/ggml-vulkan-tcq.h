@@ -7,6 +7,9 @@
 // rows of a matrix-vector product that one invocation multiplies with the same values
 static constexpr uint32_t tcq_mul_mat_vec_rows = 4;
 
+// weights that a workgroup of dequant_tcq.comp makes
+static constexpr uint32_t tcq_dequant_weights = 256*32;
+
 // `create` is ggml_vk_load_shaders' way to create a pipeline
 template <typename create_t>
 static void ggml_vk_create_tcq_pipelines(vk_device & device, const create_t & create, bool use_subgroups,
@@ -64,7 +67,7 @@ static void ggml_vk_create_tcq_pipelines(vk_device & device, const create_t & cr
         }
 
         create_one(device->pipeline_dequant[type], "dequant",
-            { dequant_tcq_len, dequant_tcq_data }, 2, 5*sizeof(uint32_t), 256*32);
+            { dequant_tcq_len, dequant_tcq_data }, 2, 5*sizeof(uint32_t), tcq_dequant_weights);
         create_one(device->pipeline_get_rows[type], "get_rows",
             { get_rows_tcq_f16_len, get_rows_tcq_f16_data }, 3, sizeof(vk_op_binary_push_constants), 32*32);
         create_one(device->pipeline_get_rows_f32[type], "get_rows_f32",
@@ -98,7 +101,10 @@ static bool ggml_vk_supports_tcq_cpy(const vk_device & device, const ggml_tensor
            src->nb[0] == ggml_type_size(src->type) && op->nb[0] == ggml_type_size(op->type);
 }
 
-// products of many columns take a copy of the matrix in half precision, in one buffer
+// products of many columns take a copy of the matrix in half precision, in one buffer and by one dispatch
 static bool ggml_vk_supports_tcq_mul_mat(const vk_device & device, const ggml_tensor * op) {
-    return ggml_nelements(op->src[0])*sizeof(ggml_fp16_t) <= device->properties.limits.maxStorageBufferRange;
+    const auto &   limits = device->properties.limits;
+    const uint64_t n      = ggml_nelements(op->src[0]);
+    return n*sizeof(ggml_fp16_t) <= std::min<uint64_t>(limits.maxStorageBufferRange, device->max_buffer_size) &&
+           n <= (uint64_t) limits.maxComputeWorkGroupCount[0]*tcq_dequant_weights;
 }

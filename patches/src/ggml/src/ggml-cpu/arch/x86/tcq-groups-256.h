@@ -47,6 +47,7 @@ typedef struct {
 
 TCQ_INLINE tcq_group_planes tcq_load_group_planes(int rate, const uint8_t * x) {
     tcq_group_planes v;
+    v.lo[0] = v.lo[1] = _mm256_setzero_si256(); // unread at rates that have fewer
     v.first = tcq_load(x + 32);
     v.sign  = tcq_set_bit_0(v.first);
     for (int b = 0; b < rate - 2; ++b) {
