@@ -203,6 +203,11 @@ def one_more_bit(quant_type: QuantType) -> QuantType | None:
     return next((each for each in TCQ.values() if each.tcq and each.tcq.rate == rate), None)
 
 
+def nearest_tcq(bpw: float) -> QuantType:
+    """The TCQ type whose bits per weight are nearest to these."""
+    return min(TCQ.values(), key=lambda quant_type: abs(quant_type.bpw - bpw))
+
+
 def get(name_or_id: str | int) -> QuantType:
     """The type of this name (any case) or ggml id; raises InputError that lists the names."""
     found = ALL.get(name_or_id.lower()) if isinstance(name_or_id, str) else _BY_ID.get(int(name_or_id))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gguf_golf.errors import InputError
-from gguf_golf.formats.quant_types import TCQ
+from gguf_golf.formats.quant_types import nearest_tcq
 from gguf_golf.models.checkpoint import StoredTensor
 from gguf_golf.models.config import Config
 from gguf_golf.models.model import FloatArray
@@ -71,10 +71,9 @@ def matrix(weights: Weights, name: str, shape: tuple[int, int]) -> Rows:
         )
     groups = n_rows // layout.out_group
     book = (layout.n_books, 2**layout.bits, layout.out_group, layout.in_group)
-    nearest = min(TCQ.values(), key=lambda t: abs(t.bpw - layout.rate))
     weights.config.note(
         f"AQLM's sums of codebooks ({layout.n_books}x{layout.bits}, {layout.rate:g} bits per weight) are dequantized; "
-        f"the type of the nearest rate is {nearest.name}"
+        f"the type of the nearest rate is {nearest_tcq(layout.rate).name}"
     )
     return _Sums(
         weights.take_codes(f"{name}.codes", (groups, n_cols // layout.in_group, layout.n_books)),

@@ -97,7 +97,7 @@ class FolderStore:
     def put(self, key: str, parts: Iterable[Any], seconds: Stopwatch) -> Made:
         """See `Store.put`."""
         digest, size = hashlib.sha256(), 0
-        with self._new("objects") as partial:
+        with self._new("objects", key) as partial:
             with partial.open("wb") as file:
                 for part in parts:
                     data = memoryview(part).cast("B")
@@ -112,7 +112,7 @@ class FolderStore:
 
     def record(self, key: str, made: Made) -> None:
         """Note that a step has finished; its output is here."""
-        with self._new("steps") as partial:
+        with self._new("steps", key) as partial:
             partial.write_text(json.dumps(asdict(made)))
             os.replace(partial, self._record(key))
 
@@ -130,17 +130,22 @@ class FolderStore:
         return path if path.is_file() else None
 
     def forget(self, key: str) -> None:
-        """See `Store.forget`. Another step may have made the same object: it is made again then."""
+        """See `Store.forget`. Another step may have made the same object: it is made again then.
+
+        What a killed worker had written of it goes, too.
+        """
         made = self.find(key)
         self._record(key).unlink(missing_ok=True)
         if made is not None:
             self._object(made.sha256).unlink(missing_ok=True)
+        for partial in self.folder.glob(f"*/.{key}.*"):
+            partial.unlink(missing_ok=True)
 
     @contextmanager
-    def _new(self, kind: str) -> Iterator[Path]:
+    def _new(self, kind: str, key: str) -> Iterator[Path]:
         """A name to write to, that nothing else uses; it is gone at the end, if it has not been renamed."""
         folder = self.folder / kind
-        partial = folder / f".{uuid.uuid4().hex}"
+        partial = folder / f".{key}.{uuid.uuid4().hex}"
         with files.named_errors(folder, partial):
             folder.mkdir(parents=True, exist_ok=True)
             try:
