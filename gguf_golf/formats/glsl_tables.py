@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from gguf_golf.formats import quant_types, tcq
+from gguf_golf.formats.layout_header import lo_bit_places, nibbles
 
 TABLES = Path(__file__).parents[2] / "patches/src/ggml/src/ggml-vulkan/vulkan-shaders/tcq_tables.glsl"
 
@@ -104,17 +105,16 @@ def lo_bit_lines(fmt: tcq.TcqFormat) -> list[str]:
     """The case of one format: neighbouring bits of one plane move together."""
     if fmt.rate == 1:
         return []
-    n_bytes = fmt.block_size // 8
-    first = tcq.lo_bit_positions(fmt)[::n_bytes]  # of each sub-block's first weight, [8, rate - 1]
+    planes, bits = lo_bit_places(fmt)
     moves: list[list[int]] = []
     for b in range(fmt.rate - 1):
-        if moves and (first[:, b] == first[:, b - 1] + 1).all():
+        if moves and (planes[:, b] == planes[:, b - 1]).all() and (bits[:, b] == bits[:, b - 1] + 1).all():
             moves[-1].append(b)
         else:
             moves.append([b])
     parts = [
-        f"tcq_move_bits(lo[0x{nibbles(first[:, m[0]] // (8 * n_bytes))}u >> 4*k & 0xf], {len(m)}, "
-        f"0x{nibbles(first[:, m[0]] % 8)}u >> 4*k & 0xf, {tcq.N_PARITIES + m[0]})"
+        f"tcq_move_bits(lo[0x{nibbles(planes[:, m[0]])}u >> 4*k & 0xf], {len(m)}, "
+        f"0x{nibbles(bits[:, m[0]])}u >> 4*k & 0xf, {tcq.N_PARITIES + m[0]})"
         for m in moves
     ]
     return [
@@ -122,11 +122,6 @@ def lo_bit_lines(fmt: tcq.TcqFormat) -> list[str]:
         "        return " + " |\n               ".join(parts) + ";",
         "    }",
     ]
-
-
-def nibbles(values: Iterable[int]) -> str:
-    """Eight values as the hexadecimal digits of a word, the first one lowest."""
-    return "".join(f"{value:x}" for value in reversed(list(values)))
 
 
 if __name__ == "__main__":

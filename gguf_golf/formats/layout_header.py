@@ -7,6 +7,7 @@ current. It also lists the rates, so that a new one is a new row in `tcq.py`.
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gguf_golf.formats import quant_types, tcq
 
@@ -138,9 +139,7 @@ def render() -> str:
 
 def lo_bit_lines(fmt: tcq.TcqFormat) -> list[str]:
     """One line of C for every lo bit of a weight of this format."""
-    n_bytes = fmt.block_size // 8
-    first = tcq.lo_bit_positions(fmt)[::n_bytes]  # of each sub-block's first weight, [8, rate - 1]
-    planes, bits = first // (8 * n_bytes), first % 8
+    planes, bits = lo_bit_places(fmt)
     packing = "QK_TCQ   " if fmt.block_size == 256 else "QK_TCQ_64"
     return [
         f"block_size == {packing} && rate == {fmt.rate} && b == {b} ? "
@@ -149,7 +148,14 @@ def lo_bit_lines(fmt: tcq.TcqFormat) -> list[str]:
     ]
 
 
-def nibbles(values: np.ndarray[tuple[int], np.dtype[np.int64]]) -> str:
+def lo_bit_places(fmt: tcq.TcqFormat) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The plane of each lo bit of a sub-block's weights, and its bit of every byte there; both [8, rate - 1]."""
+    n_bytes = fmt.block_size // 8
+    first = tcq.lo_bit_positions(fmt)[::n_bytes]  # of each sub-block's first weight
+    return first // (8 * n_bytes), first % 8
+
+
+def nibbles(values: NDArray[np.int64]) -> str:
     """Eight values as the hexadecimal digits of a word, the first one lowest."""
     return "".join(f"{value:x}" for value in reversed(values))
 
