@@ -107,14 +107,10 @@ class FolderStore:
             files.sync(partial)
             os.replace(partial, self._object(digest.hexdigest()))
         made = Made(digest.hexdigest(), size, socket.gethostname(), round(seconds(), 3))
-        self.record(key, made)
-        return made
-
-    def record(self, key: str, made: Made) -> None:
-        """Note that a step has finished; its output is here."""
         with self._new("steps", key) as partial:
             partial.write_text(json.dumps(asdict(made)))
             os.replace(partial, self._record(key))
+        return made
 
     def publish(self, file: File) -> None:
         """Nothing: a machine that sees this folder is taken to see the inputs too."""
