@@ -3,6 +3,7 @@
 import filecmp
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -105,6 +106,7 @@ def _configure(tree: Path, parts: dict[str, object]) -> None:
     # a repository that happens to contain the cache is not llama.cpp's: cmake must not report its commit
     env = os.environ | {"GIT_CEILING_DIRECTORIES": str(tree)}
     reused = (tree / "build").is_dir()
+    _drop_orphans(tree / "build")
     try:
         process.run(command, "configuring llama.cpp", log, env)
     except BuildError:
@@ -112,6 +114,17 @@ def _configure(tree: Path, parts: dict[str, object]) -> None:
             raise
         shutil.rmtree(tree / "build")
         process.run(command, "configuring llama.cpp again", log, env)
+
+
+def _drop_orphans(folder: Path) -> None:
+    """Remove external projects (Vulkan's shader generator) that were configured with a ninja that is gone since.
+
+    Their caches do not follow ours: an environment that moved, or was made anew elsewhere, would break the build.
+    """
+    for cache in folder.glob("ggml/src/*/*-prefix/src/*/CMakeCache.txt"):
+        made_by = re.search(r"^CMAKE_MAKE_PROGRAM:\w+=(.+)$", cache.read_text(encoding="utf-8"), re.MULTILINE)
+        if made_by is None or not Path(made_by[1]).exists():
+            shutil.rmtree(cache.parents[2])
 
 
 def _compile(tree: Path, name: str) -> None:

@@ -175,3 +175,17 @@ def test_sync_touches_only_what_differs(tmp_path: Path) -> None:
     }
     assert (copy / "same").stat().st_mtime == 1000
     assert (copy / "changed").stat().st_mtime > 1000
+
+
+def test_an_external_project_whose_ninja_is_gone_is_made_again(tmp_path: Path) -> None:
+    def cache(name: str, ninja: Path) -> Path:
+        path = tmp_path / "ggml" / "src" / "ggml-vulkan" / f"{name}-prefix" / "src" / f"{name}-build" / "CMakeCache.txt"
+        path.parent.mkdir(parents=True)
+        path.write_text(f"//make program\nCMAKE_MAKE_PROGRAM:FILEPATH={ninja}\n")
+        return path
+
+    (tmp_path / "ninja").touch()
+    here, gone = cache("here", tmp_path / "ninja"), cache("gone", tmp_path / "moved" / "ninja")
+    build._drop_orphans(tmp_path)
+    assert here.exists()
+    assert not gone.parents[2].exists()

@@ -8,7 +8,6 @@ the runtime's programs load.
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,13 +15,13 @@ import pytest
 
 from gguf_golf.files import locked
 from gguf_golf.formats import quant_types
-from gguf_golf.runtime import build, config, source
+from gguf_golf.runtime import build, config, process, source
 from gguf_golf.runtime.cache import cache_dir
 from gguf_golf.runtime.config import Options
 
 EXACT = Path(__file__).parents[1] / "gpu" / "exact.cpp"
 PACKAGES = "glslc libvulkan-dev spirv-headers mesa-vulkan-drivers vulkan-tools"
-FLAGS = (*config.cmake_flags(Options(portable=True, vulkan=True)), "GGML_BACKEND_DL=ON", "GGML_CPU=OFF")
+FLAGS = [*config.cmake_flags(Options(portable=True, vulkan=True)), "GGML_BACKEND_DL=ON", "GGML_CPU=OFF"]
 
 CASES = {
     "GET_ROWS": "type=tcq",
@@ -50,20 +49,11 @@ def backend() -> Path:
         message = f"needs a Vulkan device and what compiles shaders (Debian: apt install {PACKAGES})"
         pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
     tree = cache_dir() / "tree" / "vulkan"
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # cmake and ninja are installed with us
-    commands: list[list[str | Path]] = [
-        ["cmake", "-S", tree / "src", "-B", tree / "build", "-G", "Ninja", *(f"-D{flag}" for flag in FLAGS)],
-        ["ninja", "-C", tree / "build", "ggml-vulkan"],
-    ]
     with locked(tree, wait=True):
         build._sync(source.source_dir(), tree / "src")
-        for command in commands:
-            program = shutil.which(str(command[0]), path=path)
-            assert program is not None
-            done = subprocess.run(
-                [program, *command[1:]], env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+        build._configure(tree, {"compiler": {"c_flags": ""}, "flags": FLAGS})
+        command = [build._program("cmake"), "--build", tree / "build", "--target", "ggml-vulkan"]
+        process.run(command, "building the Vulkan backend", tree / "build.log")
     return next(tree.rglob("libggml-vulkan.so"))
 
 
