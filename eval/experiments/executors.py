@@ -4,11 +4,14 @@
     python eval/experiments/executors.py run MODEL OUT dask --workers 4 --cores 4-7
     python eval/experiments/executors.py run MODEL OUT dask --workers 4 --kills 50 --cuts 10
     python eval/experiments/executors.py compare OUT
+    python eval/experiments/executors.py overhead BASE.gguf OUT --rounds 3
 
 `run` starts a scheduler and workers of one core each, sweeps, and adds a line to OUT/runs.jsonl: seconds, CPU seconds
 of all processes, and the SHA-256 of each file. --kills kills random workers (SIGKILL; they start again). --cuts takes
 the network from random ones for CUT_SECONDS; each is a host of its own then, a network namespace, which takes root and
 `ip`. `compare` says whether all runs wrote the same files, and what they cost. A small sweep is --settings small.
+`overhead` encodes a model in --type here, on joblib and on Dask in turn, with workers that start anew each time, and
+says by how much their CPU time is larger.
 """
 
 import argparse
@@ -16,6 +19,7 @@ import hashlib
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
 import threading
@@ -27,6 +31,8 @@ from pathlib import Path
 from gguf_golf.fit import Settings, fit
 from gguf_golf.formats import quant_types
 from gguf_golf.plan.constraints import Constraints
+from gguf_golf.quantize.convert import convert
+from gguf_golf.quantize.job import Job
 from gguf_golf.runtime import library
 from gguf_golf.sensitivity import distortion
 from gguf_golf.steps import executing, open_executor
@@ -69,8 +75,20 @@ def main() -> None:
         command.add_argument("--cuts", type=int, default=0)
         command.add_argument("--every", type=float, default=5, help="seconds between two faults")
     commands.add_parser("compare").add_argument("out", type=Path)
+    for name in ("overhead", "encode"):
+        command = commands.add_parser(name)
+        command.add_argument("model", type=Path, help="a GGUF in full precision")
+        command.add_argument("out", type=Path)
+        command.add_argument("engine", nargs="?", help="as the command line takes it (encode)")
+        command.add_argument("--type", default="tcq2")
+        command.add_argument("--rounds", type=int, default=3)
+        command.add_argument("--workers", type=int, default=2)
+        command.add_argument("--port", type=int, default=18786, help="of the scheduler")
+        command.add_argument("--cores", help="taskset's list for everything")
+        command.set_defaults(cuts=0)
     given = parser.parse_args()
-    {"run": run, "sweep": sweep, "compare": compare}[given.command](given)
+    commands_by_name = {"run": run, "sweep": sweep, "compare": compare, "overhead": overhead, "encode": encode}
+    commands_by_name[given.command](given)
 
 
 def sweep(given: argparse.Namespace) -> None:
@@ -123,6 +141,39 @@ def run(given: argparse.Namespace) -> None:
     with (given.out / "runs.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
     print(json.dumps(line), flush=True)
+
+
+def overhead(given: argparse.Namespace) -> None:
+    """A line for each encoding, and then the median cost of each engine."""
+    given.out.mkdir(parents=True, exist_ok=True)
+    found: dict[str, list[float]] = {}
+    hashes = set()
+    for _ in range(given.rounds):
+        for engine in ("local", f"joblib:{given.workers}", "dask"):
+            cluster = Cluster(given, given.out) if engine == "dask" else None
+            address = engine if cluster is None else f"dask://{cluster.host}:{given.port}"
+            arguments = ["encode", str(given.model), str(given.out), address, "--type", given.type]
+            driver = subprocess.Popen(
+                [*pinned(given.cores), sys.executable, __file__, *arguments],
+                env=os.environ | ONE_THREAD | {"LLAMA_CPP_LIB_PATH": runtime()},
+                stderr=subprocess.DEVNULL,
+            )
+            _, status, usage = os.wait4(driver.pid, 0)
+            assert status == 0, engine
+            cpu = usage.ru_utime + usage.ru_stime + (0.0 if cluster is None else cluster.stop())
+            found.setdefault(engine, []).append(cpu)
+            hashes.add(hashlib.sha256((given.out / "encoded.gguf").read_bytes()).hexdigest())
+            print(f"{engine}: {cpu:.2f} CPU seconds", flush=True)
+    for engine, seconds in found.items():
+        extra = [each / here - 1 for each, here in zip(seconds, found["local"], strict=True)]
+        print(f"{engine}: median {statistics.median(seconds):.2f} CPU seconds, {statistics.median(extra):+.1%}")
+    print(f"the files are {'' if len(hashes) == 1 else 'NOT '}the same")
+
+
+def encode(given: argparse.Namespace) -> None:
+    """The driver of `overhead`."""
+    with open_executor(given.engine, given.out / "store") or nullcontext() as executor, executing(executor):
+        convert(given.model, given.out / "encoded.gguf", type_name=given.type, job=Job(threads=1, force=True))
 
 
 def runtime() -> str:

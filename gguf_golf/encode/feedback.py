@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cholesky, lapack
 
 from gguf_golf.errors import DataError, InputError
 from gguf_golf.formats import tcq
@@ -64,6 +63,8 @@ def factor_hessian(hessian: NDArray[np.float64], block_size: int) -> Feedback:
 
     Raises DataError for a matrix that is not a Hessian (NaN, or far from positive definite).
     """
+    from scipy.linalg import cholesky, lapack  # 0.2 s, which most workers can do without
+
     k = len(hessian)
     order = np.concatenate([first + tcq.chain_order(block_size) for first in range(0, k, block_size)])
     damped = hessian[np.ix_(order, order)]

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from gguf_golf.encode import Guide
 from gguf_golf.models import LazyTensor
@@ -66,8 +65,21 @@ def stability(tensors: list[TensorSensitivity]) -> dict[str, float]:
 
 
 def spearman(a: NDArray[np.floating] | list[float], b: NDArray[np.floating] | list[float]) -> float:
-    """Spearman's rank correlation; NaN for fewer than two values."""
-    return float(spearmanr(a, b).statistic) if len(a) > 1 else math.nan
+    """Spearman's rank correlation; NaN for fewer than two values, and where one side is all the same.
+
+    scipy.stats has it, and takes half a second to import, in every worker.
+    """
+    if len(a) < 2:
+        return math.nan
+    with np.errstate(invalid="ignore"):  # 0 / 0 where nothing varies
+        return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
+
+
+def _ranks(values: NDArray[np.floating] | list[float]) -> NDArray[np.float64]:
+    """Ranks from 1; equal values share the mean of theirs."""
+    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: NDArray[np.float64] = sizes.cumsum() - (sizes - 1) / 2
+    return ranks[group]
 
 
 def _shares(values: NDArray[np.float32]) -> dict[str, float]:
