@@ -1,19 +1,20 @@
-"""requirements.lock, from which `make` installs: every requirement has a version that fits, every version a hash."""
+"""The locks from which `make` installs: every requirement has a version that fits, every version a hash."""
 
 import configparser
 import re
 import tomllib
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 TOP = Path(__file__).parents[1]
 
 
-def locked() -> dict[str, list[tuple[Requirement, int]]]:
+def locked(lock: str) -> dict[str, list[tuple[Requirement, int]]]:
     """Pins by name, each with its number of hashes; a name has several where Python's version decides."""
-    text = (TOP / "requirements.lock").read_text().replace("\\\n", " ")
+    text = (TOP / lock).read_text().replace("\\\n", " ")
     pins: dict[str, list[tuple[Requirement, int]]] = {}
     for line in text.splitlines():
         if line and not line.startswith("#"):
@@ -24,13 +25,14 @@ def locked() -> dict[str, list[tuple[Requirement, int]]]:
     return pins
 
 
-def test_every_requirement_is_pinned_to_a_version_that_fits_with_a_hash() -> None:
+@pytest.mark.parametrize(("lock", "extras"), [("requirements.lock", ()), ("requirements-dev.lock", ("dev",))])
+def test_every_requirement_is_pinned_to_a_version_that_fits_with_a_hash(lock: str, extras: tuple[str, ...]) -> None:
     config = configparser.ConfigParser()
     config.read(TOP / "setup.cfg")
     build = tomllib.loads((TOP / "pyproject.toml").read_text())["build-system"]["requires"]
-    package, development = config["options"]["install_requires"], config["options.extras_require"]["dev"]
-    pins = locked()
-    for line in [*package.splitlines(), *development.splitlines(), *build]:
+    wanted = [config["options"]["install_requires"], *(config["options.extras_require"][extra] for extra in extras)]
+    pins = locked(lock)
+    for line in [*"\n".join(wanted).splitlines(), *build]:
         if line.strip() and not line.startswith("#"):
             requirement = Requirement(line.strip())
             assert canonicalize_name(requirement.name) in pins, f"{requirement}: run `make lock`"
@@ -38,6 +40,14 @@ def test_every_requirement_is_pinned_to_a_version_that_fits_with_a_hash() -> Non
                 version = str(pin.specifier).removeprefix("==")
                 assert requirement.specifier.contains(version), f"{requirement}: run `make lock`"
                 assert n_hashes
+
+
+def test_development_changes_no_version() -> None:
+    development = locked("requirements-dev.lock")
+    for name, pins in locked("requirements.lock").items():
+        assert [(pin.specifier, hashes) for pin, hashes in pins] == [
+            (pin.specifier, hashes) for pin, hashes in development[name]
+        ], f"{name}: run `make lock`"
 
 
 def test_make_installs_nothing_that_the_lock_does_not_name() -> None:
