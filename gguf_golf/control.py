@@ -249,11 +249,12 @@ def verified_recipe(
     inputs = load(model_path, sensitivity_path, imatrix_path, folder)
     planner = Planner(inputs.model, inputs.sensitivity, constraints or Constraints(), inputs.imatrix, inputs.source)
     imatrix, hessian = (folder / inputs.source[key] if key in inputs.source else None for key in ("imatrix", "hessian"))
-    job = Job(imatrix=imatrix, hessian=hessian, threads=threads, progress=False)
     with (
         tempfile.TemporaryDirectory(dir=folder, prefix=".gguf-golf-") as trials,
         open_journal(Path(trials) / "measured", text.to_json()) as journal,
     ):
+        encoded = Path(trials) / "encoded"
+        job = Job(imatrix=imatrix, hessian=hessian, threads=threads, encoded=encoded, progress=False)
         control = Control(model_path, planner, text, Path(trials), journal, job)
         verdict = control.best(parse(budget, inputs.model), None, say)
     if out is not None:

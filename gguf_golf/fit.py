@@ -6,6 +6,7 @@ Steps whose output exists are skipped; long steps resume.
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -134,7 +135,7 @@ def fit(
         planner = Planner(inputs.model, inputs.sensitivity, constraints, inputs.imatrix, inputs.source)
         plans = [planner.plan(budget) for budget in wanted]  # what cannot be is said before any is tried
         _offloads(model, plans, settings)
-        job = Job(imatrix=imatrix, hessian=hessian, threads=settings.threads)
+        job = Job(imatrix=imatrix, hessian=hessian, threads=settings.threads, encoded=work / "encoded")
         controlled = TextSettings(texts.control, settings.n_ctx, settings.control_chunks)
         journal = stack.enter_context(open_journal(work / "control.measured", controlled.to_json()))
         control = Control(base, planner, controlled, work, journal, job)
@@ -148,6 +149,7 @@ def fit(
             if settings.tune is not None:
                 clock.step("tune", f"tuning {out.name}")
                 _tune(model_path, verdicts[-1].best.plan, out, work, job, settings.tune, say)
+        shutil.rmtree(work / "encoded", ignore_errors=True)
         clock.step("evaluate", f"measuring on {settings.eval_chunks} chunks of {eval_text.name}")
         scored = TextSettings(eval_text, settings.n_ctx, settings.eval_chunks)
         results = evaluate(base, outs, scored, threads=settings.threads, noise_floor=True)

@@ -85,7 +85,8 @@ class Case:
 
     def job(self, kind: str) -> Job:
         """How files are encoded."""
-        made = Job(imatrix=self.imatrix, device=self.settings.device, threads=self.threads, progress=False)
+        device, encoded = self.settings.device, self.folder / "encoded"
+        made = Job(imatrix=self.imatrix, device=device, threads=self.threads, encoded=encoded, progress=False)
         return replace(made, imatrix=self.mixed, hessian=self.hessian) if kind == "feedback" else made
 
     @property

@@ -26,7 +26,8 @@ class Job:
     `imatrix` and `hessian` are files of `gguf-golf imatrix`. `allow_requantize` takes a source that is already
     quantized, `trust_remote_code` one whose own Python code llama.cpp's converter needs; `force` replaces a file that
     gguf-golf did not write. `keep_lattice` stores tensors exactly whose weights lie on a type's lattice already (see
-    lattice.py). `progress` shows a bar.
+    lattice.py). `encoded` is a folder where encoded tensors stay for the next file that has them too (see reuse.py).
+    `progress` shows a bar.
     """
 
     imatrix: Path | None = None
@@ -37,6 +38,7 @@ class Job:
     trust_remote_code: bool = False
     force: bool = False
     keep_lattice: bool = True
+    encoded: Path | None = None
     progress: bool = True
 
     def open(self, source: Path) -> Model:

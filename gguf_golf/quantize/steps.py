@@ -14,6 +14,7 @@ from gguf_golf.files import part_paths
 from gguf_golf.formats import quant_types
 from gguf_golf.models import LazyTensor, open_model
 from gguf_golf.quantize.prepare import Prepared
+from gguf_golf.quantize.reuse import reusing
 from gguf_golf.quantize.stored import encoded, slabs
 from gguf_golf.quantize.writer import Produce, here
 from gguf_golf.steps import Executor, File, Needs, Step, Task, current, resident
@@ -25,9 +26,10 @@ Parts = Iterator[NDArray[np.uint8]]
 
 
 def producer(made: Prepared) -> Produce:
-    """What makes the tensors of a file: the executor of this block, or else this process."""
+    """What makes the tensors of a file: the executor of this block, or else this process; or an earlier file did."""
     executor = current()
-    return here if executor is None else lambda tensors: _on(executor, made, tensors)
+    produce = here if executor is None else lambda tensors: _on(executor, made, tensors)
+    return produce if made.job.encoded is None else reusing(made.job.encoded, made, produce)
 
 
 def encode(task: Task) -> Parts:

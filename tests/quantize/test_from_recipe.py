@@ -1,5 +1,7 @@
 """Files made from recipes: exact, the same for any number of threads, resumable, and carrying their recipe."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -81,6 +83,46 @@ def test_an_interrupted_run_ends_with_the_same_bytes(planned, tmp_path, monkeypa
     assert out.read_bytes() == whole.read_bytes()
     n_tensors = len(open_model(base).tensors)
     assert len(calls) == n_tensors + 1, "finished tensors were done again"
+
+
+def test_what_another_file_has_encoded_is_not_encoded_again(planned, tmp_path, monkeypatch):
+    base, recipe, plan = planned
+    edited = recipe.with_name("other.toml")
+    name = "blk.0.attn_v.weight"
+    line = next(line for line in plan.text.splitlines() if name in line and "type" in line)
+    edited.write_text(plan.text.replace(line, f'"{name}" = "q5_1"'))
+    job = Job(threads=2, progress=False)
+    quantize(base, edited, tmp_path / "alone.gguf", job=job)
+    reusing = replace(job, encoded=tmp_path / "encoded")
+    real, calls = CpuEncoder.encode, []
+
+    def counted(encoder, rows, quant_type, *guidance):
+        if quant_type.is_quantized:
+            calls.append(quant_type.name)
+        return real(encoder, rows, quant_type, *guidance)
+
+    monkeypatch.setattr(CpuEncoder, "encode", counted)
+    quantize(base, recipe, tmp_path / "first.gguf", job=reusing)
+    assert len(calls) == len(plan.recipe.tensors)
+    calls.clear()
+    quantize(base, edited, tmp_path / "second.gguf", job=reusing)
+    assert calls == ["q5_1"]
+    assert (tmp_path / "second.gguf").read_bytes() == (tmp_path / "alone.gguf").read_bytes()
+
+
+def test_tensors_made_with_another_imatrix_are_not_reused(planned, tmp_path):
+    base, recipe, plan = planned
+    reusing = Job(threads=2, encoded=tmp_path / "encoded", progress=False)
+    quantize(base, recipe, tmp_path / "first.gguf", job=reusing)
+    read = imatrix_file.read(recipe.with_name("imatrix.gguf"))
+    flat = {name: replace(entry, in_sum2=np.ones_like(entry.in_sum2)) for name, entry in read.entries.items()}
+    other = tmp_path / "flat.gguf"
+    imatrix_file.write(replace(read, entries=flat), other)
+    free = tmp_path / "free.toml"
+    free.write_text("\n".join(line for line in plan.text.splitlines() if not line.startswith("imatrix")))
+    for name, encoded in (("second", tmp_path / "encoded"), ("alone", None)):
+        quantize(base, free, tmp_path / f"{name}.gguf", job=replace(reusing, imatrix=other, encoded=encoded))
+    assert (tmp_path / "second.gguf").read_bytes() == (tmp_path / "alone.gguf").read_bytes()
 
 
 def test_the_file_tells_its_recipe(planned, tmp_path):
