@@ -69,6 +69,12 @@ def announce(what: str) -> None:
         print(what, file=sys.stderr, flush=True)
 
 
+def note(what: str) -> None:
+    """Say what a user should know while the work goes on: one line on standard error, above a bar if there is one."""
+    if not (_quiet.get() or _callback.get()):
+        tqdm.write(what, file=sys.stderr)
+
+
 @contextmanager
 def reported(callback: Callback | None) -> Iterator[None]:
     """Within the block, progress goes to `callback` instead of a bar; None changes nothing."""

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from gguf_golf.errors import GolfError
-from gguf_golf.progress import announce
+from gguf_golf.errors import GolfError, InputError
+from gguf_golf.progress import announce, note
 from gguf_golf.steps.pools import Pool, open_pool
 from gguf_golf.steps.step import Step
 from gguf_golf.steps.store import Made, Store, open_store
@@ -85,8 +85,7 @@ class Executor:
             path = self._store.fetch(wanted.made.sha256)
             if path is not None:
                 return path
-            wanted.made = None  # the object went with another step's
-            self._submit(wanted)
+            self._missing(wanted)
 
     def _is_lost(self, each: "_Running") -> bool:
         if each.made is not None or each.future is None or not each.future.done():
@@ -100,7 +99,20 @@ class Executor:
                 f"{each.step.name}: its worker was lost {each.attempts} times ({type(error).__name__}): see its log, "
                 "most often it has too little memory; then run the same command again, finished steps are kept"
             ) from error
-        announce(f"{each.step.name}: its worker was lost; it runs again")
+        note(f"{each.step.name}: its worker was lost; it runs again")
+        self._submit(each)
+
+    def _missing(self, each: "_Running") -> None:
+        """Run a step again whose output went with another's; it may also lie where only its worker sees it."""
+        assert each.made is not None
+        each.attempts += 1
+        if each.attempts > ATTEMPTS:
+            raise GolfError(
+                f"{each.step.name}: {each.made.host} has finished it, but its output is not in the store "
+                f"{self._store.url}: give a --store that all machines see, a shared folder or a URL such as "
+                "s3://bucket/prefix"
+            )
+        each.made = None
         self._submit(each)
 
 
@@ -130,10 +142,12 @@ class _Clock:
 def open_executor(spec: str, store: str | Path, cores: int = 1) -> Executor | None:
     """The executor that `--executor` names, with its outputs in a folder or at a URL; None for "local".
 
-    Raises InputError as `open_pool` and `open_store` do.
+    Raises InputError as `open_pool` and `open_store` do, and for a store that no other process sees.
     """
     if spec == "local":
         return None
+    if "memory://" in str(store):
+        raise InputError(f"--store {store}: every process has a memory of its own; give a folder, or another URL")
     opened = open_store(store)  # before a pool that would have to be closed again
     return Executor(open_pool(spec, cores), opened, cores)
 

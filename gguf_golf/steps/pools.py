@@ -6,7 +6,9 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from gguf_golf.errors import InputError
+from gguf_golf.progress import note
 from gguf_golf.steps.step import Needs
+from gguf_golf.steps.work import end_with
 from gguf_golf.threads import available
 
 Function = Callable[..., Any]
@@ -59,7 +61,8 @@ class JoblibPool:
         self.lost: Lost = (BrokenProcessPool, ShutdownExecutorError)
         # a worker that waits for its next step keeps its model; and its BLAS takes no more than its cores
         blas = {name: str(cores) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-        self._workers: Callable[[], Any] = lambda: get_reusable_executor(workers, timeout=3600, env=blas)
+        options = {"timeout": 3600, "env": blas, "initializer": end_with, "initargs": (os.getpid(),)}
+        self._workers: Callable[[], Any] = lambda: get_reusable_executor(workers, **options)
 
     def submit(self, needs: Needs, function: Function, *arguments: Any) -> "Future[Any]":
         """See `Pool.submit`."""
@@ -90,10 +93,17 @@ class DaskPool:
                 "address as dask://HOST:PORT"
             ) from None
         self._executor = self._client.get_executor(pure=False)
+        workers = self._client.sync(self._client.scheduler.identity)["workers"].values()
+        self._offers = _Offers([worker["resources"] for worker in workers])
 
     def submit(self, needs: Needs, function: Function, *arguments: Any) -> "Future[Any]":
-        """See `Pool.submit`. Workers that offer GPUs do so as Dask's resource GPU."""
-        options = {"resources": {"GPU": 1}} if needs.gpu else {}
+        """See `Pool.submit`. Workers offer GPUs, and bytes of memory if they like, as Dask's resources GPU and MEMORY.
+
+        Needs in memory count only where some worker offered it when the pool was opened, as Dask has none by default.
+        """
+        wanted = ({"GPU": 1} if needs.gpu else {}) | ({"MEMORY": needs.memory} if "MEMORY" in self._offers else {})
+        self._offers.check(wanted)
+        options = {"resources": wanted} if wanted else {}
         future: Future[Any] = self._executor.submit(function, *arguments, **options)
         return future
 
@@ -119,6 +129,7 @@ class RayPool:
                 f"no Ray cluster answers at {address or os.environ.get('RAY_ADDRESS')} ({error}): give its address as "
                 "ray://HOST:10001, or `ray` for one on this machine"
             ) from None
+        self._offers = _Offers([node["Resources"] for node in ray.nodes() if node["Alive"]])
 
     def _connect(self, address: str | None, quiet: dict[str, Any]) -> None:
         if address is not None or os.environ.get("RAY_ADDRESS"):
@@ -131,6 +142,7 @@ class RayPool:
 
     def submit(self, needs: Needs, function: Function, *arguments: Any) -> "Future[Any]":
         """See `Pool.submit`."""
+        self._offers.check({"CPU": needs.cores, "GPU": int(needs.gpu), "memory": needs.memory})
         wanted = {"num_cpus": needs.cores, "num_gpus": int(needs.gpu), "memory": needs.memory or None}
         remote = self._ray.remote(**wanted, max_retries=3)(function)
         future: Future[Any] = Future()
@@ -149,3 +161,24 @@ def _settle(future: "Future[Any]", done: "Future[Any]") -> None:
         future.set_result(done.result())
     else:
         future.set_exception(getattr(error, "cause", None) or error)
+
+
+class _Offers:
+    """The most that one worker offered of each resource, when the pool was opened."""
+
+    def __init__(self, workers: list[dict[str, float]]) -> None:
+        self._most: dict[str, float] = {}
+        for worker in workers:
+            self._most |= {name: max(amount, self._most.get(name, 0)) for name, amount in worker.items()}
+        self._said: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._most
+
+    def check(self, wanted: dict[str, int]) -> None:
+        """Say, once for each resource, that steps wait for a worker which has not come yet: engines are silent."""
+        for name, amount in wanted.items():
+            most = self._most.get(name, 0)
+            if amount > most and name not in self._said:
+                self._said.add(name)
+                note(f"steps take {amount:,} of {name}, the largest worker has {most:,.0f}: they wait for another")

@@ -70,7 +70,7 @@ class Stopwatch(Protocol):
 def open_store(place: str | Path) -> Store:
     """A folder, or a URL such as s3://bucket/prefix, which takes fsspec and its package for that protocol.
 
-    Raises InputError for a folder that cannot be written to, and for a protocol that is not known or installed.
+    Raises InputError for a place that cannot be written to, and for a protocol that is not known or installed.
     """
     text = str(place)
     if "://" in text and not text.startswith("file://"):
@@ -157,27 +157,36 @@ class FolderStore:
 
 
 class UrlStore:
-    """An object store, with what was read of it in the cache folder of this machine."""
+    """An object store, with what was read of it in the cache folder of this machine.
+
+    Whatever it cannot do (no permission, no such bucket, no network) is an InputError with the store's own words.
+    """
 
     def __init__(self, url: str) -> None:
-        try:
-            import fsspec
-        except ImportError:
-            raise InputError(f"the store {url} takes fsspec: pip install 'gguf-golf[dask]'") from None
         self.url = url.rstrip("/")
         try:
-            self._fs, self._root = fsspec.core.url_to_fs(self.url)
-        except (ImportError, ValueError) as error:
-            raise InputError(f"the store {url} cannot be opened: {error}") from None
+            import fsspec
+
+            with self._named():
+                self._fs, self._root = fsspec.core.url_to_fs(self.url)
+        except ImportError:
+            raise InputError(f"the store {url} takes an extra: pip install 'gguf-golf[store]'") from None
         self._here = FolderStore(cache_dir() / "fetched" / hashlib.sha256(self.url.encode()).hexdigest()[:16])
+        with self._named():  # not with the first result, hours from now
+            for kind in ("objects", "steps"):
+                self._fs.makedirs(f"{self._root}/{kind}", exist_ok=True)
+            test = f"{self._root}/.{uuid.uuid4().hex}"
+            self._fs.pipe_file(test, b"may be deleted")
+            self._fs.rm_file(test)
 
     def find(self, key: str) -> Made | None:
         """See `Store.find`."""
-        try:
-            made = Made(**json.loads(self._fs.cat_file(f"{self._root}/steps/{key}.json")))
-        except (FileNotFoundError, ValueError, TypeError):
-            return None
-        return made if self._fs.exists(f"{self._root}/objects/{made.sha256}") else None
+        with self._named():
+            try:
+                made = Made(**json.loads(self._fs.cat_file(f"{self._root}/steps/{key}.json")))
+            except (FileNotFoundError, TypeError, json.JSONDecodeError):
+                return None
+            return made if self._fs.exists(f"{self._root}/objects/{made.sha256}") else None
 
     def put(self, key: str, parts: Iterable[Any], seconds: Stopwatch) -> Made:
         """See `Store.put`."""
@@ -185,14 +194,17 @@ class UrlStore:
         local = self._here.fetch(made.sha256)
         assert local is not None
         self._upload(local, f"{self._root}/objects/{made.sha256}")
-        self._fs.pipe_file(f"{self._root}/steps/{key}.json", json.dumps(asdict(made)).encode())
+        with self._named():
+            self._fs.pipe_file(f"{self._root}/steps/{key}.json", json.dumps(asdict(made)).encode())
         self._here.forget(key)
         return made
 
     def publish(self, file: File) -> None:
         """See `Store.publish`."""
         target = f"{self._root}/objects/{file.sha256}"
-        if not self._fs.exists(target):
+        with self._named():
+            there = self._fs.exists(target)
+        if not there:
             self._upload(file.path, target)
 
     def fetch(self, sha256: str) -> Path | None:
@@ -203,12 +215,14 @@ class UrlStore:
         partial = self._here.folder / f".{uuid.uuid4().hex}"
         partial.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._fs.get_file(f"{self._root}/objects/{sha256}", str(partial))
+            with self._named():
+                try:
+                    self._fs.get_file(f"{self._root}/objects/{sha256}", str(partial))
+                except FileNotFoundError:
+                    return None
             if file_sha256(partial) != sha256:
                 raise DataError(f"{self.url}/objects/{sha256} holds other bytes: delete it, and run again")
             self._here.add(partial, sha256)
-        except FileNotFoundError:
-            return None
         finally:
             partial.unlink(missing_ok=True)
         return self._here.fetch(sha256)
@@ -216,11 +230,23 @@ class UrlStore:
     def forget(self, key: str) -> None:
         """See `Store.forget`."""
         made = self.find(key)
-        for name in [f"steps/{key}.json", *([] if made is None else [f"objects/{made.sha256}"])]:
-            if self._fs.exists(f"{self._root}/{name}"):
-                self._fs.rm_file(f"{self._root}/{name}")
+        with self._named():
+            for name in [f"steps/{key}.json", *([] if made is None else [f"objects/{made.sha256}"])]:
+                if self._fs.exists(f"{self._root}/{name}"):
+                    self._fs.rm_file(f"{self._root}/{name}")
 
     def _upload(self, local: Path, target: str) -> None:
         """A reader of half a file finds another hash; records come after what they speak of."""
-        with local.open("rb") as source, self._fs.open(target, "wb") as sink:
+        with local.open("rb") as source, self._named(), self._fs.open(target, "wb") as sink:
             shutil.copyfileobj(source, sink, BLOCK)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Errors within the block are the store's."""
+        try:
+            yield
+        except Exception as error:  # of any kind: each protocol's package has its own
+            raise InputError(
+                f"the store {self.url}: {error or type(error).__name__}; check the address, this machine's "
+                "credentials for it, and that the protocol's package is installed on every machine"
+            ) from error

@@ -2,6 +2,7 @@
 
 import atexit
 import importlib
+import os
 import shutil
 import tempfile
 import threading
@@ -14,6 +15,8 @@ from gguf_golf.errors import InputError
 from gguf_golf.progress import quiet
 from gguf_golf.steps.step import File, Step, Task, check_code
 from gguf_golf.steps.store import Made, Store, open_store
+
+WATCH_SECONDS = 1
 
 _one_at_a_time = threading.Lock()  # residents are not for two threads of a worker at once
 
@@ -30,6 +33,18 @@ def work(step: Step, store_url: str) -> Made:
         inputs = {name: _locate(file, store) for name, file in step.inputs.items()}
         task = Task(inputs, step.parameters, step.needs.cores, _scratch())
         return store.put(step.key, _function(step.function)(task), lambda: time.monotonic() - started)
+
+
+def end_with(driver: int) -> None:
+    """End this process once `driver`, the process that started it, is gone: one that is killed cannot tell."""
+
+    def watch() -> None:
+        while os.getppid() == driver:
+            time.sleep(WATCH_SECONDS)
+        shutil.rmtree(_scratch(), ignore_errors=True)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _locate(file: File, store: Store) -> Path:

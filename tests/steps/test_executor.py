@@ -1,5 +1,6 @@
 """Steps on an executor: run once, in order, with their outputs in a store; workers that are lost; files not seen."""
 
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
@@ -130,13 +131,49 @@ def test_an_unknown_executor_is_refused_with_all_that_are_known(spec, tmp_path):
 
 @pytest.mark.parametrize(
     ("store", "message"),
-    [("FILE", "cannot be written: .*FILE is not a folder"), ("nope://bucket", "store nope://bucket cannot be opened")],
+    [
+        ("FILE", "cannot be written: .*FILE is not a folder"),
+        ("nope://bucket", "the store nope://bucket: Protocol not known: nope; check the address"),
+        ("local://FILE/store", "the store local://FILE/store: .*Not a directory.*; check the address"),
+        ("memory://store", "every process has a memory of its own; give a folder, or another URL"),
+    ],
 )
 def test_a_store_that_cannot_be_used_is_refused_at_once(store, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("FILE").touch()
     with pytest.raises(InputError, match=message):
         open_executor("joblib:1", store)
+
+
+def test_a_store_that_loses_its_rights_on_the_way_says_so(upper, tmp_path, monkeypatch):
+    monkeypatch.setenv("GGUF_GOLF_CACHE", str(tmp_path / "cache"))
+    store = open_store(f"memory://{tmp_path.name}")
+
+    def denied(*_: object) -> None:
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.pipe_file", denied)
+    with pytest.raises(InputError, match=rf"the store memory://{tmp_path.name}: Access Denied; .*credentials"):
+        contents(Executor(InProcess(0), store, 1), [upper(1)])
+
+
+def test_a_store_without_fsspec_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(InputError, match=r"pip install 'gguf-golf\[store\]'"):
+        open_executor("joblib:1", "s3://bucket")
+
+
+def test_an_output_that_only_its_worker_sees_is_not_asked_for_for_ever(upper, tmp_path):
+    class Elsewhere(InProcess):
+        """A machine with another folder under the store's path."""
+
+        def submit(self, needs: Needs, function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+            return super().submit(needs, function, arguments[0], str(tmp_path / "its own"))
+
+    executor = Executor(Elsewhere(0), open_store(tmp_path / "store"), 1)
+    with pytest.raises(GolfError, match=r"upper 1: .* has finished it, but its output is not in the store .*: give"):
+        contents(executor, [upper(1)])
+    assert runs(tmp_path) == 1
 
 
 def test_local_is_no_executor(tmp_path):

@@ -2,13 +2,16 @@
 
 import os
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from gguf_golf.errors import DataError, InputError
-from gguf_golf.steps import Step, open_executor
+from gguf_golf.steps import Needs, Step, open_executor
 
 
 @pytest.fixture(params=["joblib:1", "dask", "ray"])
@@ -34,6 +37,41 @@ def test_an_engine_runs_steps_and_hands_errors_on_and_replaces_a_killed_worker(a
             list(executor.outputs([Step("fail", "tests.steps.toy:failing", {}, {})]))
 
 
+def test_workers_of_this_machine_end_with_a_driver_that_is_killed(tmp_path: Path) -> None:
+    pytest.importorskip("joblib", reason="needs the extra")
+    program = (
+        "import sys; from gguf_golf.steps import Step, open_executor\n"
+        "with open_executor('joblib:1', sys.argv[1] + '/store') as executor:\n"
+        "    list(executor.outputs([Step('endless', 'tests.steps.toy:endless', {}, {'log': sys.argv[1] + '/log'})]))\n"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE)
+    while not (tmp_path / "log").exists() or not (tmp_path / "log").read_text().endswith("\n"):
+        assert driver.poll() is None
+        time.sleep(0.05)
+    driver.kill()
+    driver.communicate(timeout=60)  # until every process that has this pipe is gone
+
+
+@pytest.mark.parametrize("offered", [{}, {"GPU": 1, "MEMORY": 1000}])
+def test_dask_is_told_what_a_step_needs_and_the_user_of_what_no_worker_has(offered, tmp_path, capsys):
+    distributed = pytest.importorskip("distributed", reason="needs the dask extra")
+    given = {"processes": False, "protocol": "tcp://", "n_workers": 1, "dashboard_address": None}
+    needs = [Needs(memory=900, gpu="GPU" in offered), Needs(memory=1100), Needs(memory=1200)]
+    steps = [
+        Step(f"step {n}", "tests.steps.toy:slow", {}, {"seconds": 0, "number": n}, need) for n, need in enumerate(needs)
+    ]
+    with (
+        distributed.LocalCluster(**given, resources=offered) as cluster,
+        open_executor(cluster.scheduler_address.replace("tcp", "dask"), tmp_path / "store") as executor,
+    ):
+        outputs = executor.outputs(steps)
+        assert next(outputs)[1].read_bytes() == b"0"
+        if not offered:
+            assert [output.read_bytes() for _, output in outputs] == [b"1", b"2"]
+    waits = "steps take 1,100 of MEMORY, the largest worker has 1,000: they wait for another\n"
+    assert (waits in capsys.readouterr().err) == bool(offered)
+
+
 @pytest.mark.parametrize("address", ["//127.0.0.1:9", "//127.0.0.1:port", "//"])
 def test_an_address_without_an_answer_is_named(address, tmp_path, monkeypatch):
     pytest.importorskip("distributed", reason="needs the dask extra")
@@ -57,6 +95,7 @@ def test_a_ray_cluster_is_started_only_where_none_runs(running, tmp_path, monkey
         connected.append(address)
 
     monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "nodes", list)
     open_executor("ray", tmp_path)
     assert connected == ["auto" if running else "local"]
 

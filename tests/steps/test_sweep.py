@@ -1,67 +1,61 @@
-"""A sweep of the embedded model on Dask: the bytes of the local run, also when a worker is killed on the way."""
+"""A sweep of the embedded model on Dask: the bytes of the local run, though its driver and a worker are killed."""
 
-import hashlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
-from gguf_golf.fit import Settings, fit
-from gguf_golf.formats import quant_types
-from gguf_golf.plan.constraints import Constraints
-from gguf_golf.sensitivity import distortion
-from gguf_golf.steps import Executor, executing, open_executor
-
-SETTINGS = Settings(n_ctx=64, calibration_chunks=2, control_chunks=2, eval_chunks=3, threads=1)
-TYPES = ("tcq2", "tcq3", "q4_k")  # a few: every type is tried in tests/sensitivity
+from gguf_golf.steps import open_executor
+from tests.steps.sweeping import sweep
 
 
-@pytest.fixture(scope="module", autouse=True)
-def few_types() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distortion, "CANDIDATES", tuple(quant_types.get(name) for name in TYPES))
-        yield
+def killed_driver(*arguments: str) -> set[str]:
+    """Start a sweep and kill it when five tensors are measured: their names."""
+    done: set[str] = set()
+    command = [sys.executable, "-m", "tests.steps.sweeping", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as driver:
+        assert driver.stderr is not None
+        for line in driver.stderr:
+            done |= measured(line)
+            if len(done) == 5:
+                break
+        driver.kill()
+    return done
 
 
-@pytest.fixture(scope="module")
-def sweep(tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """sweep(folder, executor) is the file's SHA-256; evaluations are cached beside it."""
-
-    def run(folder: Path, executor: Executor | None = None) -> str:
-        out = folder / "out.gguf"
-        with pytest.MonkeyPatch.context() as patch, executing(executor):
-            patch.setattr("gguf_golf.evaluate.evaluate.cache_dir", lambda: folder / "cache")
-            fit(tiny_dir, ["2.6bpw"], [out], SETTINGS, Constraints(), lambda words: None)
-        return hashlib.sha256(out.read_bytes()).hexdigest()
-
-    return run
+def measured(lines: str) -> set[str]:
+    return {line.split()[2] for line in lines.splitlines() if line.startswith("[") and "] measure " in line}
 
 
-@pytest.fixture(scope="module")
-def local(sweep: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> str:
-    return sweep(tmp_path_factory.mktemp("local"))
-
-
-def test_on_dask_they_are_the_same_though_a_worker_is_killed(sweep, local, tmp_path):
+def test_on_dask_they_are_the_same_though_the_driver_and_then_a_worker_are_killed(tiny_dir, tmp_path, capsys):
     distributed = pytest.importorskip("distributed", reason="needs the dask extra")
+    store, local = tmp_path / "store", tmp_path / "local"
+    local.mkdir()
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         address = cluster.scheduler_address.replace("tcp", "dask")
+        before = killed_driver(str(tiny_dir), str(tmp_path), address)
         first = next(iter(cluster.workers.values())).pid
 
-        def kill() -> None:
-            while not list((tmp_path / "store" / "steps").glob("*.json")):
+        def kill_at_the_next_result() -> None:
+            seen = set(store.rglob("*.json"))
+            while not set(store.rglob("*.json")) - seen:
                 time.sleep(0.02)
             os.kill(first, signal.SIGKILL)
 
-        killer = threading.Thread(target=kill, daemon=True)
+        killer = threading.Thread(target=kill_at_the_next_result, daemon=True)
         killer.start()
-        with open_executor(address, tmp_path / "store") as executor:
-            assert sweep(tmp_path, executor) == local
+        capsys.readouterr()
+        with open_executor(address, store) as executor:
+            made = sweep(tiny_dir, tmp_path, executor)
         killer.join()
-        assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
-        with pytest.raises(ProcessLookupError):
-            os.kill(first, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(first, 0)
+    assert made == sweep(tiny_dir, local)
+    after = measured(capsys.readouterr().err)
+    assert len(before) == 5 and after and not before & after  # what the first driver had is not made again
+    left = list(store.glob("steps/*"))  # the one that the first driver was about to drop, and two that were under way
+    assert len(left) <= 3 and len(list(store.glob("objects/*"))) == len(left)

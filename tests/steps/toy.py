@@ -31,3 +31,11 @@ def slow(task: Task) -> Iterator[bytes]:
 def pid(_: Task) -> Iterator[bytes]:
     """The worker's process."""
     yield str(os.getpid()).encode()
+
+
+def endless(task: Task) -> Iterator[bytes]:
+    """Writes its own process to the file `log`, and never ends."""
+    with open(task.parameters["log"], "a", encoding="utf-8") as log:
+        log.write(f"{os.getpid()}\n")
+    time.sleep(3600)
+    yield b""
