@@ -149,7 +149,8 @@ def fit(
             if settings.tune is not None:
                 clock.step("tune", f"tuning {out.name}")
                 _tune(model_path, verdicts[-1].best.plan, out, work, job, settings.tune, say)
-        shutil.rmtree(work / "encoded", ignore_errors=True)
+        if job.encoded is not None and job.encoded.is_dir():  # large, and no budget is left that needs it
+            shutil.rmtree(job.encoded)
         clock.step("evaluate", f"measuring on {settings.eval_chunks} chunks of {eval_text.name}")
         scored = TextSettings(eval_text, settings.n_ctx, settings.eval_chunks)
         results = evaluate(base, outs, scored, threads=settings.threads, noise_floor=True)

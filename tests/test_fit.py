@@ -81,6 +81,7 @@ def test_files_results_and_page(whole):
     assert outs[0].with_suffix(".html").is_file()
     assert said[0].startswith("[1/6] converting")
     assert all("left in all" in words for words in said[:-1])
+    assert not list(outs[0].parent.rglob("encoded")), "tensors that no later file needs are still there"
     text = describe(fits)
     assert f"{fits[0].plan.file_bytes:,} bytes, predicted KLD" in text
 
