@@ -1,7 +1,10 @@
 """Every command in the documentation, as it is written, parses; the pages that people follow run from top to bottom."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -95,6 +98,17 @@ def test_the_pages_that_people_follow_run(page: str, desk: Path, monkeypatch: py
         words = [STANDS_FOR.get(word, word) for word in arguments]
         result = CliRunner().invoke(cli, words, input="Once upon a time", catch_exceptions=False)
         assert result.exit_code == 0, f"{arguments}: {result.output}"
+
+
+def test_the_line_for_shell_completion_completes(tmp_path: Path) -> None:
+    (line,) = [line for line in commands(ROOT / "docs" / "install.md") if line.startswith("eval ")]
+    program = tmp_path / "gguf-golf"
+    program.write_text(f"#!{sys.executable}\nfrom gguf_golf.cli import main\nmain()\n")
+    program.chmod(0o755)
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    words = f"{line}; complete -p gguf-golf"
+    done = subprocess.run(["bash", "-c", words], check=False, capture_output=True, text=True, env=env)
+    assert done.returncode == 0 and "gguf-golf" in done.stdout, done.stderr
 
 
 def test_targets_of_make_exist() -> None:

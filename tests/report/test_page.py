@@ -85,6 +85,36 @@ def test_the_page_holds_every_part(tmp_path: Path) -> None:
     assert not any("gguf" in text for text in re.findall(r"https?://\S+", page.text))
 
 
+def test_axes_at_chance_are_one_line_until_opened(tmp_path: Path) -> None:
+    models = ladder()
+    for model in models:
+        model["tasks"] = {name: task(0.26, 0.2, 0.33) for name in ("mmlu", "gpqa")}
+    page = page_of(tmp_path, document(*models))
+    assert "No verdict from mmlu, gpqa: the original itself is at chance" in page.text
+    html = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert html.count("No verdict from ") == 2, "once for the plots and once for what is retained"
+    folded = html[html.index("<details><summary>No verdict from") :]
+    assert folded.index("mmlu against file size") < folded.index("</details>")
+
+
+def test_the_page_says_which_room_is_meant_and_which_axes_are_logarithmic(tmp_path: Path) -> None:
+    page = page_of(tmp_path, document(*ladder()))
+    assert "Pick by the disk space that you have (memory: the same, and the context on top)" in page.text
+    captions = re.findall(r"<figcaption><b>(.+?)</b> (.+?)</figcaption>", (tmp_path / "page.html").read_text())
+    said = {title: caption for title, caption in captions if "(KL" in title or "Same next" in title}
+    assert said["Damage (KL divergence)"].endswith("logarithmic") and "logarithmic" not in said["Same next token"]
+
+
+def test_no_bar_flatters_a_damaged_file(tmp_path: Path) -> None:
+    """Text prediction of a KLD of 1 nat retains 93%, in a vocabulary of 1000 tokens."""
+    page = page_of(tmp_path, document(*ladder()))
+    rows = (tmp_path / "page.html").read_text(encoding="utf-8")
+    rows = rows[rows.index('id="retained"') :]
+    tiny = rows[rows.index(">tiny<") :].split("</tr>")[0]
+    assert "badly damaged" in tiny and tiny.count('class="bar"') == 1, "of the same next token alone"
+    assert "badly damaged" in page.text
+
+
 def test_the_page_loads_nothing(tmp_path: Path) -> None:
     page = page_of(tmp_path, document(*ladder()))
     loading = {"src", "href", "action", "data", "poster", "srcset"}

@@ -168,6 +168,36 @@ def test_the_main_table_fits_a_laptop_and_the_switch_shows_every_column(page: An
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+@pytest.mark.parametrize("n", [3, 4])
+def test_plots_fill_their_row(page: Any, n: int) -> None:
+    size = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    page.refresh()
+    gaps = (
+        "const grid = document.querySelector('#plots .grid');"
+        "while (grid.children.length > arguments[0]) grid.lastElementChild.remove();"
+        "return [...grid.children].map((figure) => figure.getBoundingClientRect())"
+        ".map((box) => [box.top, grid.getBoundingClientRect().right - box.right])"
+    )
+    plots = page.execute_script(gaps, n)
+    right = dict(plots)  # of the last one in each row
+    assert len(plots) == n and len(right) == n - 2
+    assert all(abs(gap) < 1 for gap in right.values())
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_what_scrolls_sideways_has_a_shadow_at_its_edge(page: Any) -> None:
+    size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    page.refresh()
+    table = page.find_element("css selector", "#table .scroll")
+    assert page.execute_script("return arguments[0].scrollWidth - arguments[0].clientWidth", table) > 0
+    # shadows that stay, and covers of the page's colour that scroll along and hide them at the ends
+    assert table.value_of_css_property("background-attachment") == "local, local, scroll, scroll"
+    assert table.value_of_css_property("background-image").count("linear-gradient") == 4
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_links_lead_to_the_words(page: Any) -> None:
     missing = (
         "return [...document.querySelectorAll('a[href^=\"#\"]')]"

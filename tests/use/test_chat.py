@@ -11,7 +11,7 @@ from gguf_golf.errors import InputError
 from gguf_golf.evaluate.chat_template import ChatTemplate
 from gguf_golf.evaluate.generate import Sampling
 from gguf_golf.runtime.session import Context
-from gguf_golf.use.chat import Conversation, chat
+from gguf_golf.use.chat import Conversation, chat, terminal_reader
 
 
 @pytest.fixture
@@ -39,6 +39,27 @@ def test_turns_are_answered_and_remembered(conversation: Conversation) -> None:
     assert [message["role"] for message in conversation.messages] == ["user", "assistant"] * 2
     assert conversation.messages[1]["content"] in shown
     assert shown.count("tokens/s)") == 2
+
+
+def test_an_answer_appears_as_it_is_made(conversation: Conversation) -> None:
+    pieces = conversation.answer("The city of", 8)
+    first = next(pieces)
+    assert first and first != "".join([first, *pieces])
+
+
+def test_what_was_typed_is_there_the_next_time_and_for_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readline = pytest.importorskip("readline")
+    monkeypatch.setattr("builtins.input", readline.add_history)
+    history = tmp_path / "cache" / "history"
+    readline.clear_history()
+    terminal_reader(history)("The city of London")
+    readline.clear_history()
+    terminal_reader(history)("")
+    assert readline.get_history_item(1) == "The city of London"
+    assert history.stat().st_mode & 0o077 == 0
+    readline.clear_history()
 
 
 def test_a_second_turn_decodes_only_what_is_new(conversation: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
