@@ -138,7 +138,7 @@ class Case:
         """The imatrix, and for error feedback the Hessians."""
         job = self.job(kind)
         assert job.imatrix is not None
-        if not job.imatrix.exists():
+        if not all(path.exists() for path in (job.imatrix, job.hessian) if path is not None):
             collect(
                 self.base,
                 [self.valid, CALIBRATION] if kind == "feedback" else self.valid,
