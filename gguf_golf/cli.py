@@ -103,6 +103,28 @@ def executor_options(command: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
+def rpc_option(command: Callable[..., None]) -> Callable[..., None]:
+    """--rpc: models that the command loads compute on the servers that it names."""
+
+    @click.option(
+        "--rpc",
+        "servers",
+        metavar="HOST:PORT,...",
+        help="Compute on these machines, each of which runs `gguf-golf rpc-server`.",
+    )
+    @wraps(command)
+    def wrapper(*, servers: str | None, **others: object) -> None:
+        if servers is not None:
+            if others.get("executor", "local") != "local":
+                raise click.UsageError("--rpc servers serve one process: give them without --executor")
+            from gguf_golf.runtime.rpc import use
+
+            use(servers)
+        command(**others)
+
+    return wrapper
+
+
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Say types, bytes and time; write nothing.")
 VRAM = click.option(
     "--vram",
@@ -258,15 +280,16 @@ def runtime_group() -> None:
 @click.option("--cuda", is_flag=True, help="Include the CUDA backend; needs NVIDIA's toolkit.")
 @click.option("--metal", is_flag=True, help="Include the Metal backend; needs a Mac.")
 @click.option("--vulkan", is_flag=True, help="Include the Vulkan backend; needs glslc and Vulkan's headers.")
+@click.option("--rpc", is_flag=True, help="Also build the RPC backend, which --rpc and rpc-server build if need be.")
 def runtime_build_command(
-    *, tools: bool, tests: bool, amx: bool, portable: bool, cuda: bool, metal: bool, vulkan: bool
+    *, tools: bool, tests: bool, amx: bool, portable: bool, cuda: bool, metal: bool, vulkan: bool, rpc: bool
 ) -> None:
     """Fetch, patch and build llama.cpp, and link the llama-cpp-python bindings to it."""
     from gguf_golf.runtime.config import Options
     from gguf_golf.runtime.library import make
 
     options = Options(amx=amx, portable=portable, cuda=cuda, metal=metal, vulkan=vulkan)
-    components = ("lib", *(["tools"] if tools else []), *(["tests"] if tests else []))
+    components = tuple(name for name, on in {"lib": True, "tools": tools, "tests": tests, "rpc": rpc}.items() if on)
     folder = make(options, components)
     output().result(f"runtime ready: {folder}", {"schema": "gguf-golf/runtime", "folder": str(folder)})
 
@@ -431,6 +454,7 @@ def imatrix_command(
     metavar="ENGINE:PATH",
     help="Also judge a model in another engine: transformers, or a Python module.",
 )
+@rpc_option
 @executor_options
 def eval_command(
     base: Path,
@@ -495,6 +519,7 @@ def eval_command(
     "--chat/--raw", default=None, help="With or without the chat template.  [default: with it, if the file has one]"
 )
 @THREADS
+@rpc_option
 def run_command(
     model: Path,
     prompt: str | None,
@@ -545,6 +570,7 @@ def run_command(
     help="Tokens of context.  [default: as many as the model was trained for, at most 8192]",
 )
 @THREADS
+@rpc_option
 def chat_command(
     model: Path, system: str | None, n_predict: int, temp: float, seed: int | None, ctx: int | None, threads: int
 ) -> None:
@@ -577,6 +603,7 @@ def _write(text: str) -> None:
 @click.option("--api-key", envvar="LLAMA_API_KEY", help="Answer only to whoever sends this key.  [env: LLAMA_API_KEY]")
 @click.option("--ctx", type=click.IntRange(min=64), metavar="N", help="Tokens of context, shared by all conversations.")
 @THREADS
+@rpc_option
 @click.argument("extra", nargs=-1, type=click.UNPROCESSED)
 def serve_command(
     model: Path, host: str, port: int, api_key: str | None, ctx: int | None, threads: int, extra: tuple[str, ...]
@@ -604,6 +631,23 @@ def serve_command(
         extra=extra,
         say=output().say,
     )
+
+
+@cli.command("rpc-server", with_json=False)
+@click.argument("address", metavar="[HOST:PORT]", default="127.0.0.1:50052")
+@THREADS
+def rpc_server_command(address: str, threads: int) -> None:
+    """Offer this machine to the --rpc of others: its GPUs, or its CPU where the runtime was built for none.
+
+    It serves one client at a time, at 127.0.0.1:50052 unless told otherwise. Whoever reaches that address may use
+    it, and can crash it: keep it to a network that you trust.
+
+    \b
+    gguf-golf rpc-server 10.0.0.7:50052
+    """
+    from gguf_golf.runtime.rpc import serve
+
+    serve(address, threads, output().say)
 
 
 @cli.command(

@@ -104,6 +104,11 @@ Signature = tuple[Any, tuple[Any, ...]]
 
 GGML: dict[str, Signature] = {
     "ggml_set_abort_callback": (AbortCallback, (AbortCallback,)),
+    # devices
+    "ggml_backend_register": (None, (c_void_p,)),
+    "ggml_backend_dev_count": (c_size_t, ()),
+    "ggml_backend_dev_get": (c_void_p, (c_size_t,)),
+    "ggml_backend_dev_type": (c_int, (c_void_p,)),
     # types
     "ggml_type_name": (c_char_p, (c_int,)),
     "ggml_get_type_traits": (POINTER(TypeTraits), (c_int,)),
@@ -153,6 +158,12 @@ CUDA: dict[str, Signature] = dict.fromkeys(
     ("ggml_backend_cuda_quantize_tcq", "ggml_backend_cuda_quantize_tcq_feedback"), _ENCODE
 )
 """Functions of libggml-cuda, defined in patches/src/ggml/src/ggml-cuda/tcq-encode.cu."""
+
+RPC: dict[str, Signature] = {
+    "ggml_backend_rpc_add_server": (c_void_p, (c_char_p,)),
+    "ggml_backend_rpc_start_server": (None, (c_char_p, c_char_p, c_size_t, c_size_t, c_void_p)),
+}
+"""Functions of libggml-rpc."""
 
 Library = TypeVar("Library", bound=ctypes.CDLL)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gguf_golf.errors import BuildError
 from gguf_golf.files import locked, sync, sync_tree
-from gguf_golf.runtime import config, process
+from gguf_golf.runtime import config, process, rpc_backend
 from gguf_golf.runtime.cache import cache_dir
 from gguf_golf.runtime.config import Options
 from gguf_golf.runtime.source import source_dir
@@ -33,6 +33,7 @@ COMPONENTS = {
         ("libllama-*", "libmtmd*"),
     ),
     "tests": Component(("test-quantize-fns", "test-backend-ops"), ("libllama-common*",)),
+    "rpc": Component((), (rpc_backend.NAME,)),
 }
 
 
@@ -53,9 +54,14 @@ def build(options: Options, components: tuple[str, ...] = ("lib",)) -> Path:
         if source.name != parts["source"]:  # patches/ changed while this process waited
             return build(options, components)
         missing = [name for name in wanted if not (runtime / name).is_dir()]
-        _sync(source, tree / "src")
-        _configure(tree, parts)
+        if missing != ["rpc"]:
+            _sync(source, tree / "src")
+            _configure(tree, parts)
         for name in missing:
+            if name == "rpc":
+                rpc_backend.compile_backend(source, runtime / "lib", tree / "rpc")
+                _publish(tree / "rpc", runtime, name, parts)
+                continue
             _compile(tree, name)
             _publish(tree / "build" / "bin", runtime, name, parts)
     return runtime

@@ -19,13 +19,13 @@ from gguf_golf.runtime.source import source_key
 _LINUX = platform.system() == "Linux"
 
 # libraries find each other beside themselves; programs in tools/ and tests/ find them in lib/
-_ORIGIN = "$ORIGIN" if _LINUX else "@loader_path"
+ORIGIN = "$ORIGIN" if _LINUX else "@loader_path"
 
 _FLAGS = (
     "CMAKE_BUILD_TYPE=Release",
     "BUILD_SHARED_LIBS=ON",
     "CMAKE_BUILD_WITH_INSTALL_RPATH=ON",
-    f"CMAKE_INSTALL_RPATH={_ORIGIN};{_ORIGIN}/../lib",
+    f"CMAKE_INSTALL_RPATH={ORIGIN};{ORIGIN}/../lib",
     # everything is configured, so that one tree serves libraries, tools and tests; what is built is chosen by target
     "LLAMA_BUILD_TOOLS=ON",
     "LLAMA_BUILD_SERVER=ON",
@@ -98,10 +98,9 @@ def compiler(options: Options) -> dict[str, str]:
     Raises BuildError, saying what to install, when one is missing.
     """
     c = _command("CC", ("cc", "gcc", "clang"))
-    cxx = _command("CXX", ("c++", "g++", "clang++"))
-    found = {"c": _version(c), "c++": _version(cxx), "c_flags": ""}
+    found = {"c": _version(c), "c++": _version(cxx()), "c_flags": ""}
     if not options.amx and cpu.architecture() == "x86_64":
-        known = [flag for flag in _AMX_OFF if _accepts(c, flag) and _accepts(cxx, flag)]
+        known = [flag for flag in _AMX_OFF if _accepts(c, flag) and _accepts(cxx(), flag)]
         found["c_flags"] = " ".join(known)
     if options.cuda:
         found["cuda"] = _version([_nvcc()])
@@ -110,6 +109,11 @@ def compiler(options: Options) -> dict[str, str]:
     if options.metal and platform.system() != "Darwin":
         raise BuildError("--metal needs a Mac: Metal exists on macOS only, and this is " + platform.system())
     return found
+
+
+def cxx() -> list[str]:
+    """The C++ compiler's command. Raises BuildError, saying what to install, when there is none."""
+    return _command("CXX", ("c++", "g++", "clang++"))
 
 
 def key(parts: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from gguf_golf.errors import BuildError
 from gguf_golf.runtime import abi, bindings, build, config, prebuilt
+from gguf_golf.runtime import rpc_backend as rpc_library
 from gguf_golf.runtime.config import Options
 
 _OVERRIDE = "LLAMA_CPP_LIB_PATH"
@@ -71,6 +72,14 @@ def tool(name: str) -> Path:
                 return path
             raise BuildError(f"{name} is not built: run `gguf-golf runtime build --{component}`")
     raise BuildError(f"the runtime has no program called {name}")
+
+
+def rpc_backend() -> Path:
+    """The library of llama.cpp's RPC backend, compiled where it is missing. Raises BuildError."""
+    runtime = current()
+    if not (runtime / "rpc").is_dir():
+        runtime = make(Options(**manifest(runtime)["options"]), ("lib", "rpc"))
+    return runtime / "rpc" / rpc_library.NAME
 
 
 def current() -> Path:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from gguf_golf.errors import DataError, InputError, printable
 from gguf_golf.formats.foreign import foreign_type
-from gguf_golf.runtime import library
+from gguf_golf.runtime import library, rpc
 from gguf_golf.runtime.abi import AbortCallback
 from gguf_golf.threads import resolve
 
@@ -55,6 +55,7 @@ def bindings() -> ModuleType:
     library.libggml().ggml_set_abort_callback(abort)
     _kept_alive.extend((log, abort))
     llama_cpp.llama_backend_init()
+    rpc.connect()
     return llama_cpp
 
 
@@ -62,7 +63,10 @@ def _give_up(reason: bytes) -> None:
     """End the process, which ggml would do by a signal with a debugger's output: it cannot go on after an assertion."""
     words = re.sub(r"^\S*/", "", reason.decode("utf-8", "replace"))
     file = f"{_latest[0]}: " if _latest else ""
-    what = f"{file}llama.cpp cannot go on ({words}); the file is damaged, or of a kind that this runtime does not know"
+    why = "the file is damaged, or of a kind that this runtime does not know"
+    if "rpc" in words.lower():
+        why = f"a server of {', '.join(rpc.endpoints())} is lost or out of memory: start it again, and run this again"
+    what = f"{file}llama.cpp cannot go on ({words}); {why}"
     sys.stderr.write(f"\nerror: {printable(what)}\n")
     sys.stderr.flush()
     os._exit(GAVE_UP)

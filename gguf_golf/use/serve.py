@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from gguf_golf.errors import InputError
-from gguf_golf.runtime import build, library
+from gguf_golf.runtime import build, library, rpc
 from gguf_golf.runtime.config import Options
 
 PAGE = Path(__file__).parent / "page"
@@ -65,9 +65,11 @@ def serve(
     program = find_tool("llama-server", say)
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     say(f"chat page: {url}   OpenAI endpoint: {url}/v1   (Ctrl-C stops the server)")
+    remote, environment = rpc.for_program()
+    extra = [*remote, *extra]
     command = serve_command(program, model, name=name, host=host, port=port, n_ctx=n_ctx, threads=threads, extra=extra)
     # the key goes through the environment: a command line is seen by every user of the machine
-    run_program(command, {"LLAMA_API_KEY": api_key} if api_key else {})
+    run_program(command, environment | ({"LLAMA_API_KEY": api_key} if api_key else {}))
 
 
 def find_tool(name: str, say: Callable[[str], None]) -> Path:

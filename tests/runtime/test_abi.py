@@ -29,6 +29,7 @@ SCALARS = {
     "size_t": ctypes.c_size_t,
     "void": None,
     "ggml_abort_callback_t": abi.AbortCallback,
+    **dict.fromkeys(("ggml_backend_reg_t", "ggml_backend_dev_t"), ctypes.c_void_p),
     **{name: struct for struct, (_, name) in STRUCTS.items()},
 }
 
@@ -36,18 +37,18 @@ SCALARS = {
 @pytest.fixture(scope="module")
 def prototypes() -> str:
     ggml = source_dir() / "ggml"
-    headers = [ggml / "include" / name for name in ("ggml.h", "ggml-cpu.h", "gguf.h")]
+    headers = [ggml / "include" / name for name in ("ggml.h", "ggml-backend.h", "ggml-cpu.h", "ggml-rpc.h", "gguf.h")]
     text = "".join(
         path.read_text() for path in [*headers, ggml / "src/ggml-tcq.h", ggml / "src/ggml-cuda/tcq-encode.cu"]
     )
     return re.sub(r"//[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("name", [*abi.GGML, *abi.CUDA])
+@pytest.mark.parametrize("name", [*abi.GGML, *abi.CUDA, *abi.RPC])
 def test_a_signature_is_that_of_the_header(name: str, prototypes: str) -> None:
     found = re.search(rf"(?:GGML_\w*API|GGML_CALL)\s+([\w\s*]+?)\b{name}\s*\(([^)]*)\)", prototypes)
     assert found, f"{name} is in none of the headers"
-    result, arguments = (abi.GGML | abi.CUDA)[name]
+    result, arguments = (abi.GGML | abi.CUDA | abi.RPC)[name]
     theirs = [] if found[2].strip() in ("", "void") else found[2].split(",")
     assert len(arguments) == len(theirs)
     assert_same(result, found[1])

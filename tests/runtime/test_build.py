@@ -75,6 +75,20 @@ def test_tools_come_to_a_runtime_that_stays_as_it_is() -> None:
     assert not (runtime / "tools" / "libllama.so").exists()
 
 
+def test_the_rpc_backend_comes_to_a_runtime_without_cmake(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = build.build(Options())
+
+    def compile_backend(source: Path, lib: Path, folder: Path) -> None:
+        assert (source / "a.c").is_file() and (lib / "libggml.so").exists()
+        folder.mkdir()
+        (folder / "libggml-rpc.so").write_text("rpc")
+
+    monkeypatch.setattr(build, "_configure", None)
+    monkeypatch.setattr(build.rpc_backend, "compile_backend", compile_backend)
+    assert build.build(Options(), ("lib", "rpc")) == runtime
+    assert [path.name for path in (runtime / "rpc").iterdir()] == ["libggml-rpc.so"]
+
+
 def test_a_failed_build_leaves_no_runtime_and_the_next_one_heals(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
