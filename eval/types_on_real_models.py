@@ -55,7 +55,7 @@ def golf_88m(model: Path, wikitext: Path, out: Path, chunks: int) -> None:
 @tables.command("smollm2")
 @click.argument("wikitext", type=click.Path(path_type=Path, exists=True))
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True)
-@click.option("--chunks", default=16, show_default=True)
+@click.option("--chunks", default=40, show_default=True)
 def smollm2(wikitext: Path, out: Path, chunks: int) -> None:
     """SmolLM2-135M-Instruct: the dequantized weights of its Q4_1 file are the baseline."""
     base, quants = smollm2_files(wikitext, out)
