@@ -1,9 +1,11 @@
 """A running model whose weights can be exchanged in memory: the KL divergence that an error in one tensor causes.
 
-No file is written: a tensor's data in llama.cpp's own memory is overwritten, the text runs, the data is put back.
+No file is written: llama.cpp is shown other data for a tensor, the text runs, it is shown the file's again. The model
+stays in the mapped file: the system keeps as much of it in memory as there is, and this process holds one tensor.
 """
 
 import ctypes
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,11 +22,9 @@ from gguf_golf import files
 from gguf_golf.calibrate.chunks import text_chunks, with_bos
 from gguf_golf.errors import DataError, InputError
 from gguf_golf.formats import quant_types
-from gguf_golf.models import open_model
 from gguf_golf.runtime import ggml
 from gguf_golf.runtime.abi import GgmlTensor
 from gguf_golf.runtime.session import Context, LoadedModel
-from gguf_golf.sensitivity.distortion import SLAB_WEIGHTS
 from gguf_golf.threads import resolve
 
 FloatArray = NDArray[np.float32]
@@ -33,6 +33,7 @@ _PLAIN_TYPES = {t.id: t.name for t in quant_types.ALL.values() if t.holds_weight
 _COMPARED = 1 << 21  # probabilities that are compared at a time by one thread, of at most _ROWS positions
 _ROWS = 64
 _LOGITS = 1 << 24  # logits asked for at a time: bounds memory for large vocabularies
+_ALIGNMENT = 64
 _MIN_TOKENS = 32  # and in a batch, however large the vocabulary: smaller ones are slow, and calibration ignores them
 
 SEGMENTS = 16
@@ -41,8 +42,9 @@ SEGMENTS = 16
 
 @dataclass(frozen=True)
 class _Weight:
-    """A weight in llama.cpp's memory: ggml type, NumPy shape [n_rows, n_cols], and its bytes."""
+    """A weight of llama.cpp's: its struct, ggml type, NumPy shape [n_rows, n_cols], and the file's bytes, mapped."""
 
+    tensor: GgmlTensor
     type_id: int
     shape: tuple[int, int]
     data: NDArray[np.uint8]
@@ -70,8 +72,7 @@ class Probe:
         n_observed: int = 0,
     ) -> None:
         self.threads = resolve(threads)
-        self._source = open_model(path)
-        self._model = LoadedModel(path, in_place=True)
+        self._model = LoadedModel(path, mapped=True)
         self._observed = text_chunks(self._model, text, n_ctx, max(n_chunks, n_observed))
         self.chunks = self._observed[:n_chunks]
         self._positions = np.arange(n_ctx, dtype=np.int32)
@@ -142,24 +143,20 @@ class Probe:
     def disturbed(self, name: str, rows: FloatArray | Iterable[FloatArray], first_row: int = 0) -> Iterator[None]:
         """Within the block, rows first_row.. of the named weight are `rows` f32 [n, columns], whole or in slabs."""
         weight, end = self._weight(name), first_row
+        changed = _aligned(weight.data.shape)
+        for slab in [rows] if isinstance(rows, np.ndarray) else rows:
+            changed[end : end + len(slab)] = ggml.quantize(weight.type_id, slab, threads=self.threads)
+            end += len(slab)
+        changed[:first_row], changed[end:] = weight.data[:first_row], weight.data[end:]
+        before = weight.tensor.data
+        weight.tensor.data = changed.ctypes.data
         try:
-            for slab in [rows] if isinstance(rows, np.ndarray) else rows:
-                weight.data[end : end + len(slab)] = ggml.quantize(weight.type_id, slab, threads=self.threads)
-                end += len(slab)
             yield
         finally:
-            self._put_back(name, first_row, end)
-
-    def _put_back(self, name: str, first: int, end: int) -> None:
-        """Give rows of a weight the file's own values again: a second copy in memory would double a large tensor."""
-        weight, source = self._weight(name), self._source.tensor(name)
-        step = max(1, SLAB_WEIGHTS // weight.shape[1])
-        for start in range(first, end, step):
-            values = source.load_rows(start, min(start + step, end))
-            weight.data[start : start + len(values)] = ggml.quantize(weight.type_id, values, threads=self.threads)
+            weight.tensor.data = before
 
     def rows(self, name: str, first: int, last: int) -> FloatArray:
-        """Rows first..last-1 of a weight as they are now, f32 [n, columns]."""
+        """Rows first..last-1 of a weight as the file has them, f32 [n, columns]."""
         weight = self._weight(name)
         return ggml.dequantize(weight.type_id, weight.data[first:last], last - first, weight.shape[1], self.threads)
 
@@ -227,9 +224,9 @@ class Probe:
             shape = (int(weight.ne[1] * weight.ne[2] * weight.ne[3]), int(weight.ne[0]))
             row_bytes = quant_types.get(weight.type).row_bytes(shape[1])
             memory = (ctypes.c_uint8 * (shape[0] * row_bytes)).from_address(weight.data)
-            self._weights[name] = _Weight(
-                weight.type, shape, np.ndarray((shape[0], row_bytes), np.uint8, memoryview(memory))
-            )
+            data = np.ndarray((shape[0], row_bytes), np.uint8, memoryview(memory))
+            data.flags.writeable = False  # its pages are the file's
+            self._weights[name] = _Weight(weight, weight.type, shape, data)
 
     def _weight(self, name: str) -> _Weight:
         if name not in self._weights:
@@ -248,6 +245,14 @@ class _BaseRows:
         count = rows.stop - rows.start
         offset = 4 * self._n_vocab * (self._first + rows.start)
         return np.fromfile(self._path, np.float32, count * self._n_vocab, offset=offset).reshape(count, self._n_vocab)
+
+
+def _aligned(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """u8 of a shape, as ggml aligns its tensors."""
+    size = math.prod(shape)
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    first = -memory.ctypes.data % _ALIGNMENT
+    return memory[first : first + size].reshape(shape)
 
 
 def _parts(logits: FloatArray) -> Iterator[slice]:
