@@ -286,7 +286,7 @@ def plan(
         constraints=constraints,
         force=force,
     )
-    chosen = {name: line.type for name, line in made.recipe.tensors.items()}
+    chosen = {name: str(line) for name, line in made.recipe.tensors.items()}
     predicted = made.recipe.predicted_kld
     return Planned(made.text, made.file_bytes, predicted, chosen, summary(made), explain(opened, made))
 

@@ -741,6 +741,7 @@ def constraint_options(command: Callable[..., None]) -> Callable[..., None]:
         "--tie", multiple=True, metavar="PATTERN", help="One type for all of these; # stands for one layer's number."
     )
     @click.option("--embedding-floor", metavar="TYPE", help="Give the embedding and the head no fewer bits than TYPE.")
+    @click.option("--no-protected-rows", is_flag=True, help="Store no residual of the most frequent tokens' rows.")
     @click.option("--min-speed", type=float, metavar="N", help="Generate at least N tokens per second, by --bench.")
     @click.option("--bench", type=PATH, help="Speed of each type: the JSON of gguf-golf bench.")
     @wraps(command)
@@ -751,6 +752,7 @@ def constraint_options(command: Callable[..., None]) -> Callable[..., None]:
         forbid: tuple[str, ...],
         tie: tuple[str, ...],
         embedding_floor: str | None,
+        no_protected_rows: bool,
         min_speed: float | None,
         bench: Path | None,
         **others: object,
@@ -761,7 +763,9 @@ def constraint_options(command: Callable[..., None]) -> Callable[..., None]:
             raise click.UsageError("--min-speed and --bench go together")
         speed = read_speed(bench, min_speed) if bench is not None and min_speed is not None else None
         command(
-            constraints=Constraints(stock_build(stock), _pairs(pin), _pairs(forbid), tie, embedding_floor, speed),
+            constraints=Constraints(
+                stock_build(stock), _pairs(pin), _pairs(forbid), tie, embedding_floor, speed, not no_protected_rows
+            ),
             **others,
         )
 
@@ -865,7 +869,7 @@ def plan_command(
             "schema": "gguf-golf/plan",
             "predicted_bytes": made.file_bytes,
             "predicted_kld": made.recipe.predicted_kld,
-            "tensors": {name: line.type for name, line in made.recipe.tensors.items()},
+            "tensors": {name: str(line) for name, line in made.recipe.tensors.items()},
             "super_weights": made.recipe.super_weights,
             "offload": division and division.to_json(),
         },
@@ -1162,7 +1166,7 @@ def _fit(
                     {
                         "budget": plan.recipe.budget,
                         "file_bytes": plan.file_bytes,
-                        "types": {name: line.type for name, line in plan.recipe.tensors.items()},
+                        "types": {name: str(line) for name, line in plan.recipe.tensors.items()},
                     }
                     for plan in forecast.plans
                 ],

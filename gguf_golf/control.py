@@ -99,7 +99,7 @@ class Control:
         self._known = {record["key"]: _Measured(**record) for record in journal.records if "kld" in record}
         self._speeds = {record["key"]: float(record["tps"]) for record in journal.records if "tps" in record}
         self._observed: dict[str, Observation] = {}
-        candidates = {quant_type.name: quant_type for group in planner.groups for quant_type in group.types}
+        candidates = {each.type.name: each.type for group in planner.groups for each in group.choices}
         self._uniform = uniform_rivals(planner.model, list(candidates.values()))
         self._mixes = mix_rivals(mixes(base, has_imatrix=job.imatrix is not None))
 
@@ -200,8 +200,8 @@ class Control:
 
 
 def _key(plan: Plan) -> str:
-    """Names a file by the types of its tensors."""
-    chosen = "\n".join(f"{name} {line.type}" for name, line in plan.recipe.tensors.items())
+    """Names a file by what its tensors become."""
+    chosen = "\n".join(f"{name} {line}" for name, line in plan.recipe.tensors.items())
     return hashlib.sha256(chosen.encode()).hexdigest()[:16]
 
 

@@ -117,6 +117,8 @@ def fit(
         require_extra()
     if settings.tune is not None and not model_path.is_dir():
         raise InputError(f"{model_path} cannot be tuned: training needs the Hugging Face folder that it was made from")
+    if settings.tune is not None:
+        constraints = replace(constraints, protects_rows=False)  # their residual is of weights that no training moved
     wanted = [_budget(budget, model, settings) for budget in budgets]
     for out in outs:
         check_output(out, [model_path, settings.text, settings.eval_text], mark=KEY_RECIPE.encode())
@@ -216,7 +218,7 @@ class DryRun:
     def __str__(self) -> str:
         lines = [
             f"{plan.recipe.budget}: {plan.file_bytes:,} bytes; "
-            + counted(line.type for line in plan.recipe.tensors.values())
+            + counted(str(line) for line in plan.recipe.tensors.values())
             for plan in self.plans
         ]
         if self.guessed:

@@ -107,7 +107,8 @@ def collect(
         _run(model, chunks, collector, threads, label, done, keep)
         if not collector.entries:
             raise InputError(f"{model_path}: no linear layer was seen; is this a language model?")
-        collected = Imatrix(collector.entries, [str(path) for path in texts], len(chunks), n_ctx)
+        counts = np.bincount(chunks.ravel(), minlength=model.n_vocab)
+        collected = Imatrix(collector.entries, [str(path) for path in texts], len(chunks), n_ctx, counts)
         if out is not None:
             imatrix_file.write(collected, out, inputs)
     state.remove()

@@ -3,7 +3,7 @@
 An entry holds, for one weight tensor, the sums of squared activations of each input channel, and the number of rows
 that were summed: tensors `<name>.in_sum2` f32 [n_experts, k] and `<name>.counts` f32 [n_experts, 1] (llama.cpp
 tools/imatrix). n_experts is 1 except in mixtures of experts. Our own `<name>.in_peak` f32 [n_experts, k], the largest
-|x|, is ignored by llama.cpp.
+|x|, is ignored by llama.cpp, and so is `token_counts` f32 [n_vocab]: how often each token is in the text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +25,7 @@ KEY_CHUNK_SIZE = "imatrix.chunk_size"
 SUFFIX_SUM = ".in_sum2"
 SUFFIX_COUNT = ".counts"
 SUFFIX_PEAK = ".in_peak"
+TOKEN_COUNTS = "token_counts"
 MARK = SUFFIX_PEAK.encode()
 """What every imatrix that `collect` writes contains (see files.py)."""
 
@@ -47,12 +48,14 @@ class ImatrixEntry:
 
 @dataclass
 class Imatrix:
-    """All entries by weight name, with what they were collected on."""
+    """All entries by weight name, with what they were collected on; `token_counts` int64 [n_vocab], of whose tokens, if
+    it is known."""
 
     entries: dict[str, ImatrixEntry]
     datasets: list[str] = field(default_factory=list)
     chunk_count: int = 0
     chunk_size: int = 512
+    token_counts: NDArray[np.int64] | None = None
 
     def importance(self, name: str) -> NDArray[np.float32]:
         """Mean squared activation f32 [n_experts, k] of the named weight tensor.
@@ -122,6 +125,7 @@ def read(path: str | Path) -> Imatrix:
         [str(name) for name in datasets],
         _value(reader, KEY_CHUNK_COUNT, 0),
         _value(reader, KEY_CHUNK_SIZE, 512),
+        _counts(path, TOKEN_COUNTS, tensors) if TOKEN_COUNTS in tensors else None,
     )
 
 
@@ -140,6 +144,8 @@ def write(imatrix: Imatrix, path: str | Path, inputs: Sequence[Path | None] = ()
         writer.add_tensor(name + SUFFIX_COUNT, entry.counts.astype(np.float32).reshape(-1, 1))
         if entry.peak is not None:
             writer.add_tensor(name + SUFFIX_PEAK, np.ascontiguousarray(entry.peak, np.float32))
+    if imatrix.token_counts is not None:
+        writer.add_tensor(TOKEN_COUNTS, imatrix.token_counts.astype(np.float32))
     with files.replace_file(Path(path), inputs) as partial:
         writer.write_header_to_file(partial)
         writer.write_kv_data_to_file()
@@ -156,34 +162,39 @@ def _value(reader: gguf.GGUFReader, key: str, default: Value) -> Value:
     return found if isinstance(found, type(default)) else default
 
 
-def _entry(path: Path, weight: str, tensors: Mapping[str, gguf.ReaderTensor]) -> ImatrixEntry:
-    def numbers(suffix: str) -> NDArray[np.float32]:
-        tensor = tensors[weight + suffix]
-        if tensor.tensor_type != gguf.GGMLQuantizationType.F32:
-            raise InputError(f"{path}: {weight}{suffix} is {tensor.tensor_type.name}, and an imatrix holds F32")
-        values = np.array(tensor.data, np.float32)
-        if not np.isfinite(values).all() or (values < 0).any():
-            raise DataError(
-                f"{path}: {weight}{suffix} holds NaN, Inf or negative numbers, and these are sums of squares and "
-                "counts; collect the imatrix again"
-            )
-        return values
+def _numbers(path: Path, name: str, tensors: Mapping[str, gguf.ReaderTensor]) -> NDArray[np.float32]:
+    tensor = tensors[name]
+    if tensor.tensor_type != gguf.GGMLQuantizationType.F32:
+        raise InputError(f"{path}: {name} is {tensor.tensor_type.name}, and an imatrix holds F32")
+    values = np.array(tensor.data, np.float32)
+    if not np.isfinite(values).all() or (values < 0).any():
+        raise DataError(
+            f"{path}: {name} holds NaN, Inf or negative numbers, and these are sums of squares and counts; collect the "
+            "imatrix again"
+        )
+    return values
 
+
+def _counts(path: Path, name: str, tensors: Mapping[str, gguf.ReaderTensor]) -> NDArray[np.int64]:
+    counted = _numbers(path, name, tensors).reshape(-1)
+    if (counted >= 2**53).any():
+        raise InputError(f"{path}: {name} counts more than any text has: it is damaged")
+    return np.rint(counted).astype(np.int64)
+
+
+def _entry(path: Path, weight: str, tensors: Mapping[str, gguf.ReaderTensor]) -> ImatrixEntry:
     if weight + SUFFIX_COUNT not in tensors:
         raise InputError(f"{path}: {weight}{SUFFIX_SUM} has no {weight}{SUFFIX_COUNT}")
-    sums = numbers(SUFFIX_SUM)
+    sums = _numbers(path, weight + SUFFIX_SUM, tensors)
     if not sums.size:
         raise InputError(f"{path}: {weight}{SUFFIX_SUM} is empty: the file is damaged; collect the imatrix again")
     sums = sums.reshape(-1, sums.shape[-1])
-    counted = numbers(SUFFIX_COUNT).reshape(-1)
-    if (counted >= 2**53).any():
-        raise InputError(f"{path}: {weight}{SUFFIX_COUNT} counts more rows than any text has: it is damaged")
-    counts = np.rint(counted).astype(np.int64)
+    counts = _counts(path, weight + SUFFIX_COUNT, tensors)
     if len(counts) not in (1, len(sums)):
         raise InputError(f"{path}: {weight} has {len(sums)} rows of sums and {len(counts)} counts: it is damaged")
     if weight + SUFFIX_PEAK not in tensors:
         return ImatrixEntry(sums, counts)
-    peak = numbers(SUFFIX_PEAK)
+    peak = _numbers(path, weight + SUFFIX_PEAK, tensors)
     if peak.size != sums.size:
         raise InputError(f"{path}: {weight} has {sums.size} sums and {peak.size} peaks: it is damaged")
     return ImatrixEntry(sums, counts, peak.reshape(sums.shape))

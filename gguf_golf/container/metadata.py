@@ -1,13 +1,15 @@
 """The metadata of a quantized file: the model's own, with the file type and the provenance of the new file."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from gguf import GGUFValueType, LlamaFileType
 
 from gguf_golf import __version__
 from gguf_golf.calibrate.imatrix import Imatrix
+from gguf_golf.container.tensors import NOTHING, tensor_infos
 from gguf_golf.formats import quant_types, tcq
+from gguf_golf.formats.protected import RESIDUAL, Protected
 from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models import MetadataField, Model
 from gguf_golf.models.gguf_file import KEY_KEPT
@@ -45,16 +47,18 @@ def output_metadata(
     imatrix: Imatrix | None,
     imatrix_path: Path | None,
     kept: Collection[str] = (),
+    protected: Mapping[str, Protected] = NOTHING,
 ) -> list[MetadataField]:
     """The model's metadata with the file type and the provenance of the new file; `kept` are the tensors that were on
-    their type's lattice already."""
+    their type's lattice already, `protected` the rows that are protected, by matrix."""
     own = [field for field in model.metadata if not field.key.startswith(_REPLACED)]
     added = [
         MetadataField("general.file_type", file_type(model, chosen), GGUFValueType.UINT32),
         MetadataField("general.quantization_version", 2, GGUFValueType.UINT32),
         MetadataField(KEY_VERSION, __version__, GGUFValueType.STRING),
     ]
-    if any(quant_type.tcq for quant_type in chosen.values()):
+    tensors = tensor_infos(model, chosen, protected)
+    if any(tensor.type.tcq for tensor in tensors):
         added.append(MetadataField(tcq.FORMAT_KEY, tcq.FORMAT_VERSION, GGUFValueType.UINT32))
     if kept:
         added.append(MetadataField(KEY_KEPT, sorted(kept), GGUFValueType.ARRAY, GGUFValueType.STRING))
@@ -65,7 +69,7 @@ def output_metadata(
             MetadataField("quantize.imatrix.entries_count", len(imatrix.entries), GGUFValueType.UINT32),
             MetadataField("quantize.imatrix.chunks_count", imatrix.chunk_count, GGUFValueType.UINT32),
         ]
-    if (needed := needs(quant_type.name for quant_type in chosen.values())) is not None:
+    if (needed := needs((tensor.name, tensor.type.name) for tensor in tensors)) is not None:
         words = (
             f"{needed}; any other llama.cpp refuses this file. The Python package gguf-golf {__version__} builds it."
         )
@@ -73,9 +77,12 @@ def output_metadata(
     return own + added
 
 
-def needs(type_names: Iterable[str]) -> str | None:
-    """What runs a file with tensors of these types, where that is not any llama.cpp."""
-    ours = sorted({name for name in type_names if name in quant_types.ALL and not quant_types.get(name).is_stock})
+def needs(tensors: Iterable[tuple[str, str]]) -> str | None:
+    """What runs a file with these tensors, given as (name, type), where that is not any llama.cpp."""
+    tensors = list(tensors)
+    ours = sorted({t for _, t in tensors if t in quant_types.ALL and not quant_types.get(t).is_stock})
+    if any(name.endswith(RESIDUAL) for name, _ in tensors):
+        ours.append("protected rows")
     return f"gguf-golf's llama.cpp, for {', '.join(ours)}" if ours else None
 
 
@@ -98,9 +105,10 @@ def recipe_metadata(
     imatrix_name: str,
     imatrix_sha256: str,
     kept: Collection[str] = (),
+    protected: Mapping[str, Protected] = NOTHING,
 ) -> list[MetadataField]:
     """Metadata of a file made from a recipe: `output_metadata`, the recipe, and hashes of what it was made of."""
-    fields = output_metadata(model, chosen, imatrix, Path(imatrix_name), kept)
+    fields = output_metadata(model, chosen, imatrix, Path(imatrix_name), kept, protected)
     fields.append(MetadataField(KEY_FINGERPRINT, fingerprint, GGUFValueType.STRING))
     if imatrix is not None:
         fields.append(MetadataField(KEY_IMATRIX, imatrix_sha256, GGUFValueType.STRING))

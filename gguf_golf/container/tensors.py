@@ -7,8 +7,13 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_golf.formats import quant_types
+from gguf_golf.formats.protected import RESIDUAL, ROWS, Protected
 from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models import Model
+
+NOTHING: Mapping[str, Protected] = {}
+"""No rows are protected."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,21 @@ class Stored(TensorInfo):
     parts: Callable[[], Iterator[NDArray[np.uint8]]]
 
 
-def tensor_infos(model: Model, chosen: Mapping[str, QuantType]) -> list[TensorInfo]:
-    """Every tensor of a model under its own name, in its chosen type."""
-    return [TensorInfo(tensor.name, tensor.shape, chosen[tensor.name]) for tensor in model.tensors]
+def tensor_infos(
+    model: Model, chosen: Mapping[str, QuantType], protected: Mapping[str, Protected] = NOTHING
+) -> list[TensorInfo]:
+    """Every tensor of a model under its own name, in its chosen type, followed by its protected rows."""
+    infos = []
+    for tensor in model.tensors:
+        infos.append(TensorInfo(tensor.name, tensor.shape, chosen[tensor.name]))
+        if tensor.name in protected:
+            infos += companion_infos(tensor.name, tensor.shape[-1], protected[tensor.name])
+    return infos
+
+
+def companion_infos(name: str, row_length: int, protected: Protected) -> list[TensorInfo]:
+    """The two tensors of a matrix's protected rows."""
+    return [
+        TensorInfo(name + ROWS, (protected.n_rows,), quant_types.get("i32")),
+        TensorInfo(name + RESIDUAL, (protected.n_rows, row_length), protected.type),
+    ]

@@ -1,5 +1,8 @@
-"""A GGUF file, or all parts of a split one, as a Model. Its metadata is copied as it is."""
+"""A GGUF file, or all parts of a split one, as a Model. Its metadata is copied as it is; protected rows come back with
+their residual."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from gguf_golf.errors import InputError
 from gguf_golf.files import part_paths
 from gguf_golf.formats import tcq
 from gguf_golf.formats.foreign import foreign_type
+from gguf_golf.formats.protected import RESIDUAL, ROWS, matrix_of
 from gguf_golf.formats.quant_types import TCQ, register_with_gguf
 from gguf_golf.models.checkpoint import FLOAT_DTYPES, to_float32
 from gguf_golf.models.model import FloatArray, LazyTensor, MetadataField, Model
@@ -46,9 +50,12 @@ def open_gguf(path: Path, *, allow_requantize: bool) -> Model:
     """
     metadata: list[MetadataField] = []
     tensors: list[LazyTensor] = []
+    companions: dict[str, tuple[Path, ReaderTensor]] = {}
     for part, reader in _parts(path):
         metadata = metadata or _metadata(part, reader)
-        tensors += [_lazy_tensor(part, tensor) for tensor in reader.tensors]
+        companions |= {tensor.name: (part, tensor) for tensor in reader.tensors if matrix_of(tensor.name)}
+        tensors += [_lazy_tensor(part, tensor) for tensor in reader.tensors if not matrix_of(tensor.name)]
+    tensors = _with_residuals(path, tensors, companions)
     architecture = next((field.value for field in metadata if field.key == gguf.Keys.General.ARCHITECTURE), None)
     if not isinstance(architecture, str) or not tensors:
         raise InputError(f"{path} names no architecture or holds no tensors: it is not a model")
@@ -61,6 +68,41 @@ def open_gguf(path: Path, *, allow_requantize: bool) -> Model:
             "GGUF or the Hugging Face directory it was made from (or pass --allow-requantize and measure against it)"
         )
     return Model(architecture, metadata, tensors)
+
+
+def _with_residuals(
+    path: Path, tensors: list[LazyTensor], companions: Mapping[str, tuple[Path, ReaderTensor]]
+) -> list[LazyTensor]:
+    """The tensors, protected rows with their residual. Raises InputError for companions of no matrix, or that do not
+    fit theirs."""
+    matrices = {tensor.name: tensor for tensor in tensors}
+    for name in {matrix_of(name) or "" for name in companions}:
+        matrix, rows, residual = matrices.get(name), companions.get(name + ROWS), companions.get(name + RESIDUAL)
+        if matrix is None or rows is None or residual is None:
+            raise InputError(f"{path}: {name}, {name}{ROWS} and {name}{RESIDUAL} belong together, and one is missing")
+        numbers, stored = np.asarray(rows[1].data), _lazy_tensor(*residual)
+        if (
+            rows[1].tensor_type != GGMLQuantizationType.I32
+            or stored.shape != (numbers.size, matrix.shape[-1])
+            or (np.diff(numbers, prepend=-1) <= 0).any()
+            or numbers[-1] >= matrix.n_rows
+        ):
+            raise InputError(f"{path}: the protected rows of {name} do not fit it; the file is damaged")
+        matrices[name] = replace(matrix, read_rows=_Restored(matrix, numbers.astype(np.int64), stored))
+    return list(matrices.values())
+
+
+class _Restored:
+    """Reads rows of a matrix, and adds the residual of those that are protected."""
+
+    def __init__(self, matrix: LazyTensor, numbers: npt.NDArray[np.int64], residual: LazyTensor) -> None:
+        self.matrix, self.numbers, self.residual = matrix, numbers, residual
+
+    def __call__(self, first: int, last: int) -> FloatArray:
+        values = self.matrix.read_rows(first, last)
+        start, end = (int(place) for place in np.searchsorted(self.numbers, [first, last]))
+        values[self.numbers[start:end] - first] += self.residual.read_rows(start, end)
+        return values
 
 
 def split_parts(path: Path) -> list[Path]:

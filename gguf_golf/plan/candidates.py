@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_golf.container.tensors import TensorInfo
+from gguf_golf.calibrate.frequency import coverage
+from gguf_golf.container.tensors import TensorInfo, companion_infos
 from gguf_golf.errors import InputError
 from gguf_golf.formats import quant_types
+from gguf_golf.formats.protected import DEFAULT_RESIDUAL, NOT_APPLIED, Protected, protected
 from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models import LazyTensor, Model
-from gguf_golf.models.roles import is_quantizable
+from gguf_golf.models.roles import EMBEDDINGS, is_quantizable
 from gguf_golf.plan.constraints import KEPT_WITHIN, Constraints
 from gguf_golf.plan.correction import UNCORRECTED, Correction, part_of
 from gguf_golf.plan.knapsack import Item
@@ -20,14 +22,23 @@ from gguf_golf.sensitivity.result import Sensitivity, SuperWeight
 
 
 @dataclass(frozen=True)
-class Group:
-    """Tensors that share a type (mostly one), the types they may take, and one knapsack item with an entry for each.
+class Choice:
+    """What a tensor may become: a type, with protected rows or without, which leave a share `left` of its error."""
 
-    `damage` is what each type is expected to cost; the item's damage is an upper confidence bound of it.
+    type: QuantType
+    protected: Protected | None = None
+    left: float = 1.0
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tensors that share a type (mostly one), the choices that they have, and one knapsack item with an entry for each.
+
+    `damage` is what each choice is expected to cost; the item's damage is an upper confidence bound of it.
     """
 
     names: tuple[str, ...]
-    types: tuple[QuantType, ...]
+    choices: tuple[Choice, ...]
     damage: NDArray[np.float64]
     item: Item
 
@@ -35,11 +46,22 @@ class Group:
 CAUTION = 1.0
 """Standard errors (of a damage's logarithm) above the expected damage that a plan reckons with."""
 
+FEWEST_ROWS, MOST_ROWS = 64, 0.5
+"""Protected rows are tried in powers of two from the first on, up to the second's share of all."""
+
+RESIDUAL_ERROR = 0.062
+"""What DEFAULT_RESIDUAL leaves of the energy of noise, as which a residual comes (docs/formats.md: 12.1 dB)."""
+
 
 def groups(
-    model: Model, sensitivity: Sensitivity, constraints: Constraints, correction: Correction = UNCORRECTED
+    model: Model,
+    sensitivity: Sensitivity,
+    constraints: Constraints,
+    correction: Correction = UNCORRECTED,
+    token_counts: NDArray[np.int64] | None = None,
 ) -> list[Group]:
-    """The candidates of every quantizable tensor of the model, in its order, with corrected damages.
+    """The candidates of every quantizable tensor of the model, in its order, with corrected damages; protected rows
+    among them where `token_counts` says how frequent tokens are.
 
     Raises InputError where the constraints leave nothing, or the sensitivity file is of another model.
     """
@@ -48,20 +70,21 @@ def groups(
     found = []
     for names in constraints.groups(list(tensors)):
         allowed = [_allowed(tensors[name], sensitivity, constraints) for name in names]
-        shared = [t for t in allowed[0] if all(t in others for others in allowed[1:])]
+        shared = [Choice(t) for t in allowed[0] if all(t in others for others in allowed[1:])]
         if not shared:
             raise InputError(f"no type is allowed for all of {', '.join(names)}, which are tied")
-        sizes = [[stored_bytes(tensors[name], t) for t in shared] for name in names]
+        if len(names) == 1 and token_counts is not None and model.architecture not in NOT_APPLIED:
+            shared += _protecting(tensors[names[0]], shared, constraints, token_counts)
+        sizes = [[stored_bytes(tensors[name], choice) for choice in shared] for name in names]
         damage = [
-            [tensor_damage(sensitivity, name, t) * correction.factor(part_of(name, t)) for t in shared]
+            [tensor_damage(sensitivity, name, c) * correction.factor(part_of(name, c.type)) for c in shared]
             for name in names
         ]
-        doubt = [[math.exp(CAUTION * sensitivity.of(name).uncertainty(t.name)) for t in shared] for name in names]
+        doubt = [[math.exp(CAUTION * sensitivity.of(name).uncertainty(c.type.name)) for c in shared] for name in names]
         seconds = None
         if constraints.speed is not None:
-            ns = np.array([constraints.speed.ns_per_weight[t.name] for t in shared])
-            n_weights = sum(float(np.prod(tensors[name].shape)) for name in names if name in multiplied)
-            seconds = 1e-9 * n_weights * ns
+            ns = constraints.speed.ns_per_weight
+            seconds = 1e-9 * np.array([sum(_ns(tensors[n], c, ns) for n in names if n in multiplied) for c in shared])
         bound: NDArray[np.float64] = np.sum(np.multiply(damage, doubt), 0, dtype=np.float64)
         item = Item(np.asarray(np.sum(sizes, 0), np.int64), bound, seconds)
         expected: NDArray[np.float64] = np.sum(damage, 0, dtype=np.float64)
@@ -69,16 +92,54 @@ def groups(
     return found
 
 
-def stored_bytes(tensor: LazyTensor, quant_type: QuantType) -> int:
-    """Bytes that a tensor takes in a GGUF file, padding included."""
-    return TensorInfo(tensor.name, tensor.shape, quant_type).padded_bytes
+def _protecting(
+    tensor: LazyTensor,
+    plain: Sequence[Choice],
+    constraints: Constraints,
+    token_counts: NDArray[np.int64],
+) -> list[Choice]:
+    """The same types with the rows of the most frequent tokens protected.
+
+    A token's share of the damage is taken for its share of the text: rows are looked up as often as it is said, and
+    Fisher's information of a head's output, E[p (1 - p)], is nearly how often it is predicted.
+    """
+    residual = protected(0, DEFAULT_RESIDUAL, tensor.shape[-1]).type
+    if (
+        tensor.name not in EMBEDDINGS
+        or len(token_counts) != tensor.n_rows
+        or not constraints.protects(tensor.name)
+        or (constraints.speed is not None and residual.name not in constraints.speed.ns_per_weight)
+    ):
+        return []
+    found, n = [], FEWEST_ROWS
+    while n <= MOST_ROWS * tensor.n_rows:
+        left = 1 - coverage(token_counts, n) * (1 - RESIDUAL_ERROR)
+        found += [Choice(choice.type, Protected(n, residual), left) for choice in plain]
+        n *= 2
+    return found
 
 
-def tensor_damage(sensitivity: Sensitivity, name: str, quant_type: QuantType) -> float:
-    """Predicted damage of one tensor in this type, its super weights by the square of their error."""
-    damage = sensitivity.of(name).damage(quant_type.name)
+def _ns(tensor: LazyTensor, choice: Choice, ns_per_weight: Mapping[str, float]) -> float:
+    """Nanoseconds that a product with a tensor takes."""
+    ns = math.prod(tensor.shape) * ns_per_weight[choice.type.name]
+    if choice.protected is not None:
+        ns += choice.protected.n_rows * tensor.shape[-1] * ns_per_weight[choice.protected.type.name]
+    return ns
+
+
+def stored_bytes(tensor: LazyTensor, choice: Choice) -> int:
+    """Bytes that a tensor takes in a GGUF file, its protected rows and padding included."""
+    infos = [TensorInfo(tensor.name, tensor.shape, choice.type)]
+    if choice.protected is not None:
+        infos += companion_infos(tensor.name, tensor.shape[-1], choice.protected)
+    return sum(info.padded_bytes for info in infos)
+
+
+def tensor_damage(sensitivity: Sensitivity, name: str, choice: Choice) -> float:
+    """Predicted damage of one tensor that becomes this, its super weights by the square of their error."""
+    damage = sensitivity.of(name).damage(choice.type.name, choice.left)
     for weight in _kept_weights(sensitivity, name):
-        damage += float(np.mean(weight.kld)) * weight.errors[quant_type.name] ** 2
+        damage += float(np.mean(weight.kld)) * weight.errors[choice.type.name] ** 2
     return damage
 
 

@@ -40,6 +40,7 @@ class Constraints:
     """Pins and bans are (pattern, type); a tie is a pattern whose matches share a type, see `groups`.
 
     `stock` is a build of unpatched llama.cpp that must read the file (4000 is b4000), or NEWEST for the pinned one.
+    `protects_rows` allows protected rows.
     """
 
     stock: int | None = None
@@ -48,6 +49,12 @@ class Constraints:
     ties: tuple[str, ...] = ()
     embedding_floor: str | None = None
     speed: Speed | None = field(default=None)
+    protects_rows: bool = True
+
+    def protects(self, name: str) -> bool:
+        """Whether this tensor may have protected rows, which no unpatched llama.cpp reads; a pin is all that it has."""
+        pinned = any(fnmatchcase(name, pattern) for pattern, _ in self.pins)
+        return self.protects_rows and self.stock is None and not pinned
 
     def allowed(self, name: str, row_length: int, candidates: Sequence[str]) -> list[QuantType]:
         """Those of the candidates that this tensor may take. Raises InputError if none is left."""

@@ -50,7 +50,7 @@ def describe(groups: Sequence[Group], chosen: Sequence[int], n_weights: dict[str
     for group, index in zip(groups, chosen, strict=True):
         damage += float(group.damage[index])
         for name in group.names:
-            size[role(name)] += int(n_weights[name] * group.types[index].bpw / 8)
+            size[role(name)] += int(group.item.bytes[index] * n_weights[name] / sum(n_weights[n] for n in group.names))
             weights[role(name)] += n_weights[name]
     bpw = {name: 8 * size[name] / weights[name] for name in ROLES if weights[name]}
     bpw["all"] = 8 * sum(size.values()) / sum(weights.values())

@@ -57,7 +57,7 @@ class Offload:
 def offload(model: Model, recipe: Recipe, memory: Memory) -> Offload:
     """How the file that a recipe describes is divided. Raises InputError as `context_memory` and `divide` do."""
     chosen, _ = recipe.types_for(model)
-    sizes = {info.name: info.n_bytes for info in tensor_infos(model, chosen)}
+    sizes = {info.name: info.n_bytes for info in tensor_infos(model, chosen, recipe.protected_for(model))}
     return divide(sizes, memory, context_memory(model, memory.n_ctx, memory.keys, memory.values))
 
 
@@ -75,8 +75,9 @@ def divide(sizes: Mapping[str, int], memory: Memory, context: ContextMemory) -> 
                 experts[int(match[1])] += size
         elif name.startswith("output"):
             head += size
+    embedding = sum(size for name, size in sizes.items() if name.startswith("token_embd.weight"))
     if "output.weight" not in sizes:
-        head += sizes["token_embd.weight"]
+        head += embedding
     cached = [size + context.cache_of.get(layer, 0) for layer, size in enumerate(whole)]
     # most on the GPU first: experts leave it one layer after the other, then, without any experts, whole layers do
     tried = [(layers + 1, n_cpu_experts) for n_cpu_experts in range(layers + 1 if any(experts) else 1)]
@@ -86,7 +87,7 @@ def divide(sizes: Mapping[str, int], memory: Memory, context: ContextMemory) -> 
         kept = sum(experts[first:n_cpu_experts])
         gpu = context.compute + head + sum(cached[first:]) - kept
         if gpu <= memory.bytes:
-            cpu = sum(whole[:first]) + kept + sizes.get("token_embd.weight", 0)
+            cpu = sum(whole[:first]) + kept + embedding
             return Offload(memory, n_gpu_layers, n_cpu_experts, gpu, cpu)
     raise InputError(
         f"{memory.bytes / 1e6:,.0f} MB of VRAM hold nothing of this model: its head and the compute buffer take "

@@ -9,12 +9,13 @@ from gguf_golf.container.metadata import recipe_metadata
 from gguf_golf.container.tensors import tensor_infos
 from gguf_golf.errors import InputError
 from gguf_golf.formats import quant_types
+from gguf_golf.formats.protected import Protected
 from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models import Model
 from gguf_golf.models.roles import is_quantizable
 from gguf_golf.plan import knapsack
 from gguf_golf.plan.budget import Budget, n_weights
-from gguf_golf.plan.candidates import Group, groups, kept_by, tensor_damage
+from gguf_golf.plan.candidates import Choice, Group, groups, kept_by, tensor_damage
 from gguf_golf.plan.constraints import Constraints, Speed
 from gguf_golf.plan.correction import UNCORRECTED, Correction, part_of
 from gguf_golf.plan.recipe import Line, Recipe, to_toml
@@ -48,7 +49,8 @@ class Planner:
         source: Mapping[str, str],
         correction: Correction = UNCORRECTED,
     ) -> None:
-        self.groups = groups(model, sensitivity, constraints, correction)
+        counts = None if imatrix is None else imatrix.token_counts
+        self.groups = groups(model, sensitivity, constraints, correction, counts)
         self.correction = correction
         self.model, self._sensitivity, self._constraints = model, sensitivity, constraints
         self._imatrix, self._source = imatrix, dict(source)
@@ -100,11 +102,12 @@ class Planner:
                 return smallest
 
     def choices(self, wanted: Mapping[str, QuantType]) -> list[int] | None:
-        """The choices that give tensors these types, by name; None if the constraints forbid one of them."""
+        """The choices that give tensors these types and protect nothing; None if the constraints forbid one of them."""
         chosen = []
         for group in self.groups:
             names = {wanted[name].name for name in group.names}
-            index = next((i for i, quant_type in enumerate(group.types) if names == {quant_type.name}), None)
+            plain = (i for i, each in enumerate(group.choices) if {each.type.name} == names and not each.protected)
+            index = next(plain, None)
             if index is None:
                 return None
             chosen.append(index)
@@ -128,10 +131,9 @@ class Planner:
     def parts(self, plan: Plan) -> dict[tuple[str, str], float]:
         """The uncorrected damage of a plan by part, see correction.py."""
         parts: dict[tuple[str, str], float] = {}
-        for name, line in plan.recipe.tensors.items():
-            quant_type = quant_types.get(line.type)
-            part = part_of(name, quant_type)
-            parts[part] = parts.get(part, 0.0) + tensor_damage(self._sensitivity, name, quant_type)
+        for name, choice in _picked(plan.groups, plan.chosen).items():
+            part = part_of(name, choice.type)
+            parts[part] = parts.get(part, 0.0) + tensor_damage(self._sensitivity, name, choice)
         return parts
 
     def _solve(self, room: int) -> list[int]:
@@ -159,15 +161,15 @@ class Planner:
 
     def _made(self, chosen: list[int], budget: Budget) -> Plan:
         """The plan for these choices, with the exact size of its file, which the recipe in its header states."""
-        picked = {
-            name: group.types[index] for group, index in zip(self.groups, chosen, strict=True) for name in group.names
-        }
+        picked = _picked(self.groups, chosen)
         quick = self._sensitivity.quick  # then damage is in no unit that a recipe could state
         damage = {
             name: tensor_damage(self._sensitivity, name, picked[name])
-            * self.correction.factor(part_of(name, picked[name]))
+            * self.correction.factor(part_of(name, picked[name].type))
             for name in picked
         }
+        types = self._types(picked)
+        protected = {name: choice.protected for name, choice in picked.items() if choice.protected is not None}
         total = self.correction.total(sum(damage.values()))
         scale = total / (sum(damage.values()) or 1.0)
         rates = {
@@ -177,25 +179,36 @@ class Planner:
         }
         recipe = Recipe(
             tensors={
-                name: Line(picked[name].name, None if quick else scale * damage[name], None if quick else rates[name])
+                name: _line(picked[name], None if quick else scale * damage[name], None if quick else rates[name])
                 for name in picked
             },
             budget=budget.text,
             predicted_bytes=0,
             predicted_kld=None if quick else total,
             source=self._source,
-            super_weights=kept_by(self._sensitivity, picked),
+            super_weights=kept_by(self._sensitivity, types),
         )
         while True:
             text = to_toml(recipe)
-            size = file_bytes(self.model, self._types(picked), text, self._imatrix, self._source)
+            size = file_bytes(self.model, types, protected, text, self._imatrix, self._source)
             if size == recipe.predicted_bytes:
                 return Plan(recipe, text, size, self.groups, chosen)
             recipe = replace(recipe, predicted_bytes=size)
 
-    def _types(self, picked: Mapping[str, QuantType]) -> dict[str, QuantType]:
-        f32 = quant_types.get("f32")
-        return {tensor.name: picked.get(tensor.name, f32) for tensor in self.model.tensors}
+    def _types(self, picked: Mapping[str, Choice]) -> dict[str, QuantType]:
+        f32 = Choice(quant_types.get("f32"))
+        return {tensor.name: picked.get(tensor.name, f32).type for tensor in self.model.tensors}
+
+
+def _picked(groups: Sequence[Group], chosen: Sequence[int]) -> dict[str, Choice]:
+    """What each tensor becomes, by name."""
+    return {name: group.choices[index] for group, index in zip(groups, chosen, strict=True) for name in group.names}
+
+
+def _line(choice: Choice, kld: float | None, kld_per_mb: float | None) -> Line:
+    if choice.protected is None:
+        return Line(choice.type.name, kld, kld_per_mb)
+    return Line(choice.type.name, kld, kld_per_mb, choice.protected.n_rows, choice.protected.type.name)
 
 
 def with_prediction(plan: Plan, kld: float) -> Plan:
@@ -215,6 +228,7 @@ def with_prediction(plan: Plan, kld: float) -> Plan:
 def file_bytes(
     model: Model,
     chosen: dict[str, QuantType],
+    protected: Mapping[str, Protected],
     recipe_text: str,
     imatrix: Imatrix | None,
     source: Mapping[str, str],
@@ -228,8 +242,9 @@ def file_bytes(
         imatrix=imatrix,
         imatrix_name=source.get("imatrix", ""),
         imatrix_sha256=source.get("imatrix_sha256", ""),
+        protected=protected,
     )
-    return lay_out(tensor_infos(model, chosen), metadata).file_bytes
+    return lay_out(tensor_infos(model, chosen, protected), metadata).file_bytes
 
 
 def saved_per_mb(group: Group, index: int) -> float:

@@ -9,10 +9,12 @@
 
     [tensors]
     "token_embd.weight" = { type = "tcq5", kld = 4.10e-04, kld_per_mb = 1.20e-04 }
+    "output.weight" = { type = "tcq3", rows = 512, residual = "tcq2" }
     "blk.*.attn_v.weight" = "tcq4"
 
 Only `format` and `[tensors]` are required. Keys may be shell globs; a tensor's own name goes before a glob, an earlier
-glob before a later one. Tensors that are not quantizable are F32 and not named.
+glob before a later one. Tensors that are not quantizable are F32 and not named. `rows` protects the rows of that many
+tokens, the most frequent ones (docs/formats.md); `residual`, their residual's type, is tcq2 if it is not named.
 """
 
 import tomllib
@@ -25,9 +27,10 @@ from typing import Any
 from gguf_golf import __version__
 from gguf_golf.errors import InputError
 from gguf_golf.formats import quant_types
+from gguf_golf.formats.protected import DEFAULT_RESIDUAL, NOT_APPLIED, Protected, protected
 from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models import Model
-from gguf_golf.models.roles import is_quantizable
+from gguf_golf.models.roles import EMBEDDINGS, is_quantizable
 
 FORMAT = 1
 MARK = b"# A recipe of gguf-golf"
@@ -35,11 +38,17 @@ MARK = b"# A recipe of gguf-golf"
 
 @dataclass(frozen=True)
 class Line:
-    """A tensor's type; its share of the predicted damage, and what the next MB (10^6 bytes) for it would buy, nats."""
+    """A tensor's type, and its protected rows; its share of the predicted damage, and what the next MB (10^6 bytes) for
+    it would buy, nats."""
 
     type: str
     kld: float | None = None
     kld_per_mb: float | None = None
+    rows: int = 0
+    residual: str = DEFAULT_RESIDUAL
+
+    def __str__(self) -> str:
+        return f"{self.type} + {self.rows} rows in {self.residual}" if self.rows else self.type
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,25 @@ class Recipe:
                 raise InputError(f"the recipe has a line for {key}, and the model no such tensor")
         return chosen, notes
 
+    def protected_for(self, model: Model) -> dict[str, Protected]:
+        """The protected rows of the model's tensors, by name.
+
+        Raises InputError for tensors that cannot have any: only the rows of a vocabulary are tokens.
+        """
+        found = {}
+        for tensor in model.tensors:
+            line = self.tensors[self._key(tensor.name)] if is_quantizable(tensor) else None
+            if line is None or not line.rows:
+                continue
+            if tensor.name not in EMBEDDINGS:
+                raise InputError(f"the recipe protects rows of {tensor.name}: only {' and '.join(EMBEDDINGS)} can")
+            if model.architecture in NOT_APPLIED:
+                raise InputError(f"llama.cpp's {model.architecture} does not apply protected rows: remove them")
+            if not 0 < line.rows <= tensor.n_rows:
+                raise InputError(f"the recipe protects {line.rows} rows of {tensor.name}, which has {tensor.n_rows}")
+            found[tensor.name] = protected(line.rows, line.residual, tensor.shape[-1])
+        return found
+
     def _key(self, name: str) -> str:
         if name in self.tensors:
             return name
@@ -107,6 +135,8 @@ def to_toml(recipe: Recipe) -> str:
     lines.append("[tensors]")
     for name, line in recipe.tensors.items():
         parts = [f"type = {_quoted(line.type)}"]
+        if line.rows:
+            parts.append(f"rows = {line.rows}, residual = {_quoted(line.residual)}")
         if line.kld is not None:
             parts.append(f"kld = {_number(line.kld)}")
         if line.kld_per_mb is not None:
@@ -155,8 +185,19 @@ def _line(name: str, value: Any, path: Path | str) -> Line:
     entry = {"type": value} if isinstance(value, str) else value
     if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
         raise InputError(f'{path}: {name} needs a type, such as "tcq3" or {{ type = "tcq3" }}')
-    quant_types.get(entry["type"])
-    return Line(entry["type"], _typed(entry, "kld", float, path), _typed(entry, "kld_per_mb", float, path))
+    known = {"type", "rows", "residual", "kld", "kld_per_mb"}
+    if unknown := sorted(set(entry) - known):
+        raise InputError(f"{path}: {name} has an unknown entry {unknown[0]}; known are {', '.join(sorted(known))}")
+    residual = _typed(entry, "residual", str, path) or DEFAULT_RESIDUAL
+    for type_name in (entry["type"], residual):
+        quant_types.get(type_name)
+    return Line(
+        entry["type"],
+        _typed(entry, "kld", float, path),
+        _typed(entry, "kld_per_mb", float, path),
+        _typed(entry, "rows", int, path) or 0,
+        residual,
+    )
 
 
 def _typed(table: Mapping[str, Any], key: str, wanted: type, path: Path | str) -> Any:

@@ -41,7 +41,7 @@ def counted(types: Iterable[str]) -> str:
 
 def forecast(made: Prepared) -> Forecast:
     """What writing this would give: nothing is written, and only some rows of the largest tensors are read."""
-    layout = lay_out(tensor_infos(made.model, made.types), made.metadata)
+    layout = lay_out(tensor_infos(made.model, made.types, made.protected), made.metadata)
     names = {name: quant_type.name for name, quant_type in made.types.items()}
     seconds = encoding_seconds(made.model, made.types, made.guide, made.encoder)
     return Forecast(names, layout.file_bytes, seconds, made.notes)

@@ -31,7 +31,7 @@ def quantize(source: Path, recipe_path: Path, out: Path, *, job: Job = DEFAULT_J
     """
     made, recipe = by_recipe(source, recipe_path, out, job)
     written = write(
-        stored_tensors(made.model, made.types, made.guide, made.encoder, made.kept),
+        stored_tensors(made.model, made.types, made.guide, made.encoder, made.kept, made.protected),
         out,
         metadata=made.metadata,
         made_from=made.made_from,

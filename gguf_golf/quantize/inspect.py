@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gguf_golf.container.metadata import KEY_FINGERPRINT, KEY_IMATRIX, KEY_RECIPE, needs, tuned_words
 from gguf_golf.errors import InputError
+from gguf_golf.formats.protected import RESIDUAL, matrix_of
 from gguf_golf.models.gguf_file import split_parts
 from gguf_golf.models.hashing import file_sha256
 from gguf_golf.runtime.header import GgufHeader
@@ -65,7 +66,7 @@ def inspect(path: Path) -> Inspected:
     for part in parts:
         with GgufHeader(part) as header:
             tensors += [Tensor(t.name, t.type.lower(), list(t.shape), t.bytes) for t in header.tensors()]
-    weights = sum(_weights(tensor) for tensor in tensors)
+    weights = sum(_weights(tensor) for tensor in tensors if matrix_of(tensor.name) is None)
     with GgufHeader(parts[0]) as header:
         architecture = header.text("general.architecture")
         return Inspected(
@@ -81,7 +82,7 @@ def inspect(path: Path) -> Inspected:
             vocabulary=header.length("tokenizer.ggml.tokens"),
             tokenizer=header.text("tokenizer.ggml.model"),
             chat_template=header.text("tokenizer.chat_template"),
-            needs=needs(tensor.type for tensor in tensors),
+            needs=needs((tensor.name, tensor.type) for tensor in tensors),
             fingerprint=header.text(KEY_FINGERPRINT),
             imatrix_sha256=header.text(KEY_IMATRIX),
             tuned=tuned_words(header),
@@ -111,6 +112,7 @@ def as_text(found: Inspected, *, every_tensor: bool = False) -> str:
         "source fingerprint": found.fingerprint,
         "imatrix sha256": found.imatrix_sha256,
         "tuned": found.tuned,
+        **_protected(found.tensors),
     }
     lines += [f"{key}: {value}" for key, value in described.items() if value is not None]
     lines += ["", f"{'type':<12}{'tensors':>8}{'weights':>16}{'MB':>11}{'share':>8}"]
@@ -128,6 +130,12 @@ def as_text(found: Inspected, *, every_tensor: bool = False) -> str:
         ]
     missing = "no recipe: this file was not made by `gguf-golf quantize --recipe`"
     return "\n".join([*lines, "", found.recipe.rstrip() if found.recipe else missing])
+
+
+def _protected(tensors: list[Tensor]) -> dict[str, str]:
+    """What is said of each matrix with protected rows, by its name."""
+    residuals = [tensor for tensor in tensors if tensor.name.endswith(RESIDUAL)]
+    return {t.name.removesuffix(RESIDUAL): f"{t.shape[0]:,} protected rows in {t.type}" for t in residuals}
 
 
 def _weights(tensor: Tensor) -> int:

@@ -10,6 +10,7 @@ from gguf_golf.container.metadata import MARK, output_metadata, recipe_metadata
 from gguf_golf.encode import Encoder, Guide
 from gguf_golf.errors import InputError
 from gguf_golf.formats import quant_types
+from gguf_golf.formats.protected import Protected
 from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models import MetadataField, Model
 from gguf_golf.models.fingerprint import fingerprint
@@ -25,13 +26,15 @@ from gguf_golf.quantize.job import Job, made_from
 @dataclass(frozen=True)
 class Prepared:
     """All that is decided before the first weight is read; `kept` are the tensors that are stored on their lattice,
-    `inputs` the files that the output must not replace, and `job` has the paths that were found."""
+    `protected` the rows that are protected, by matrix, `inputs` the files that the output must not replace, and `job`
+    has the paths that were found."""
 
     source: Path
     job: Job
     model: Model
     types: dict[str, QuantType]
     kept: dict[str, QuantType]
+    protected: dict[str, Protected]
     guide: Guide
     encoder: Encoder
     metadata: list[MetadataField]
@@ -55,6 +58,7 @@ def by_recipe(source: Path, recipe_path: Path, out: Path, job: Job) -> tuple[Pre
         )
     chosen, notes = recipe.types_for(model)
     kept = job.lattice(model, chosen)
+    protected = {name: rows for name, rows in recipe.protected_for(model).items() if name not in kept}
     notes = [*model.notes, *notes, *lattice.note(kept)]
     chosen = chosen | kept
     imatrix_path, imatrix_sha256 = _input(recipe, "imatrix", recipe_path, job.imatrix)
@@ -70,9 +74,10 @@ def by_recipe(source: Path, recipe_path: Path, out: Path, job: Job) -> tuple[Pre
         imatrix_name=recipe.source.get("imatrix", str(imatrix_path)),
         imatrix_sha256=imatrix_sha256,
         kept=kept,
+        protected=protected,
     )
     inputs = [source, recipe_path, imatrix_path, hessian_path]
-    return _prepared(model, chosen, kept, guide, job, metadata, inputs, notes), recipe
+    return _prepared(model, chosen, kept, protected, guide, job, metadata, inputs, notes), recipe
 
 
 def by_type(source: Path, type_name: str | None, embedding_type: str, out: Path, job: Job) -> Prepared:
@@ -88,7 +93,7 @@ def by_type(source: Path, type_name: str | None, embedding_type: str, out: Path,
     chosen, notes = assignment.types | kept, [*assignment.notes, *lattice.note(kept)]
     guide = job.guide()
     metadata = output_metadata(model, chosen, guide.imatrix, job.imatrix, kept)
-    return _prepared(model, chosen, kept, guide, job, metadata, inputs, notes)
+    return _prepared(model, chosen, kept, {}, guide, job, metadata, inputs, notes)
 
 
 def source_precision(model: Model) -> str:
@@ -101,6 +106,7 @@ def _prepared(
     model: Model,
     chosen: dict[str, QuantType],
     kept: dict[str, QuantType],
+    protected: dict[str, Protected],
     guide: Guide,
     job: Job,
     metadata: list[MetadataField],
@@ -111,7 +117,8 @@ def _prepared(
     assert source is not None
     notes = [*notes, *guide.notes(chosen)]
     made = made_from(source, model, guide)
-    return Prepared(source, job, model, chosen, kept, guide, job.encoder(), metadata, made, inputs, notes)
+    encoder = job.encoder()
+    return Prepared(source, job, model, chosen, kept, protected, guide, encoder, metadata, made, inputs, notes)
 
 
 def _input(recipe: Recipe, what: str, recipe_path: Path, given: Path | None) -> tuple[Path | None, str]:

@@ -1,4 +1,5 @@
-"""A model's weights as the tensors of a file: read, encoded and handed on a slab of rows at a time."""
+"""A model's weights as the tensors of a file: read, encoded and handed on a slab of rows at a time. Residuals of
+protected rows are what is missing in these rows once they come back from their type."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
@@ -6,11 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_golf.container.tensors import Stored
-from gguf_golf.encode import Encoder, Guide
+from gguf_golf.container.tensors import NOTHING, Stored, companion_infos
+from gguf_golf.encode import Encoder, Guide, round_trip
 from gguf_golf.encode.magnitude import HARMLESS, OutOfRangeError, encode_in_range, largest, within
 from gguf_golf.errors import DataError, InputError
 from gguf_golf.formats import quant_types
+from gguf_golf.formats.protected import Protected
 from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models import LazyTensor, Model
 from gguf_golf.quantize import lattice
@@ -36,9 +38,15 @@ class OutOfRange(InputError):
 
 
 def stored_tensors(
-    model: Model, chosen: Mapping[str, QuantType], guide: Guide, encoder: Encoder, kept: Collection[str] = ()
+    model: Model,
+    chosen: Mapping[str, QuantType],
+    guide: Guide,
+    encoder: Encoder,
+    kept: Collection[str] = (),
+    protected: Mapping[str, Protected] = NOTHING,
 ) -> list[Stored]:
-    """Every weight as one tensor of its name, in its chosen type; those of `kept` lie on that type's lattice.
+    """Every weight as one tensor of its name, in its chosen type, followed by its protected rows; those of `kept` lie
+    on that type's lattice.
 
     Raises InputError for types that need an imatrix where the guide has nothing about their tensors, and for a guide
     that was collected on another model.
@@ -46,12 +54,14 @@ def stored_tensors(
     check_imatrix(chosen, guide.imatrix)
     for tensor in model.tensors:
         guide.check(tensor.name, tensor.shape[-1], tensor.n_experts)
-    return [
-        stored_exactly(tensor, chosen[tensor.name])
-        if tensor.name in kept
-        else stored(tensor, chosen[tensor.name], guide, encoder)
-        for tensor in model.tensors
-    ]
+    tensors = []
+    for tensor in model.tensors:
+        quant_type = chosen[tensor.name]
+        exact = tensor.name in kept
+        tensors.append(stored_exactly(tensor, quant_type) if exact else stored(tensor, quant_type, guide, encoder))
+        if tensor.name in protected:
+            tensors += companions(tensor, quant_type, protected[tensor.name], guide, encoder)
+    return tensors
 
 
 def stored(tensor: LazyTensor, quant_type: QuantType, guide: Guide, encoder: Encoder) -> Stored:
@@ -62,6 +72,32 @@ def stored(tensor: LazyTensor, quant_type: QuantType, guide: Guide, encoder: Enc
         return encoded(tensor, slabs(tensor), quant_type, guide, encoder)
 
     return Stored(tensor.name, tensor.shape, quant_type, parts)
+
+
+def companions(
+    tensor: LazyTensor, quant_type: QuantType, protected: Protected, guide: Guide, encoder: Encoder
+) -> list[Stored]:
+    """The protected rows of a matrix that is stored in `quant_type`: their numbers and their residual.
+
+    Raises InputError as `Guide.frequent_rows` does; reading the residual raises as reading `stored` does.
+    """
+    k = tensor.shape[-1]
+    rows = guide.frequent_rows(tensor.name, tensor.n_rows, protected.n_rows)
+
+    def numbers() -> Iterator[NDArray[np.uint8]]:
+        yield rows.astype("<i4").view(np.uint8)
+
+    def residual() -> Iterator[NDArray[np.uint8]]:
+        guidance = guide.of(tensor.name, quant_type, k)
+        plain = guide.without_hessians().of(tensor.name, protected.type, k)
+        for some in np.array_split(rows, -(-rows.size * k // SLAB_WEIGHTS)):
+            values = np.concatenate([tensor.load_rows(int(row), int(row) + 1) for row in some])
+            missing = values - round_trip(encoder, values, quant_type, guidance)
+            yield encoder.encode(missing, protected.type, plain)
+
+    parts = (numbers, residual)
+    infos = companion_infos(tensor.name, k, protected)
+    return [Stored(i.name, i.shape, i.type, part) for i, part in zip(infos, parts, strict=True)]
 
 
 def slabs(tensor: LazyTensor) -> list[tuple[int, int]]:

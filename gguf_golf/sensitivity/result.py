@@ -59,9 +59,10 @@ class TensorSensitivity:
     row_stability: float | None = None
     channel_stability: float | None = None
 
-    def damage(self, type_name: str) -> float:
-        """Expected damage with this tensor alone in the named type; 0 for types that hold it exactly."""
-        error = self._error(type_name)
+    def damage(self, type_name: str, left: float = 1.0) -> float:
+        """Expected damage with this tensor alone in the named type, where a share `left` of its weights' error is left;
+        0 for types that hold it exactly."""
+        error = self._error(type_name, left)
         beyond = max(1.0, error / self.anchor)
         return float(self.coefficient * error * beyond ** (self.exponent - 1))
 
@@ -73,8 +74,8 @@ class TensorSensitivity:
         slope_sd = self.exponent_sd if error > self.anchor else LINEAR_SD
         return math.hypot(self.coefficient_sd, slope_sd * math.log(error / self.anchor))
 
-    def _error(self, type_name: str) -> float:
-        return self.errors[type_name] + self.rounding.get(quant_types.get(type_name).activations or "", 0.0)
+    def _error(self, type_name: str, left: float = 1.0) -> float:
+        return left * self.errors[type_name] + self.rounding.get(quant_types.get(type_name).activations or "", 0.0)
 
 
 LINEAR_SD = 0.05

@@ -102,6 +102,11 @@ def tune(
     job, encoding_notes = _encoding_on(replace(job, keep_lattice=False))  # what is trained leaves its lattice
     if recipe is not None:
         made, _ = by_recipe(source, recipe, out, job)
+        if made.protected:
+            raise InputError(
+                f"{recipe} protects rows of {', '.join(made.protected)}, and their residual cannot be tuned: plan with "
+                "--no-protected-rows"
+            )
     else:
         assert type_name is not None
         made = by_type(source, type_name, embedding_type, out, job)

@@ -14,7 +14,7 @@ from gguf_golf.errors import InputError
 from gguf_golf.formats import quant_types
 from gguf_golf.models import Model
 from gguf_golf.plan.budget import Budget, n_weights
-from gguf_golf.plan.candidates import tensor_damage
+from gguf_golf.plan.candidates import Choice, tensor_damage
 from gguf_golf.plan.constraints import NEWEST, Constraints, Speed, stock_build
 from gguf_golf.plan.make import explain
 from gguf_golf.plan.planner import Planner
@@ -91,7 +91,7 @@ def test_more_bytes_mean_less_damage(make):
 
 def test_prediction_is_the_sum_of_its_tensors(sensitivity, make):
     plan = make(BUDGETS[2])
-    total = sum(tensor_damage(sensitivity, name, quant_type) for name, quant_type in types_of(plan).items())
+    total = sum(tensor_damage(sensitivity, name, Choice(each)) for name, each in types_of(plan).items())
     assert plan.recipe.predicted_kld == pytest.approx(total)
 
 
