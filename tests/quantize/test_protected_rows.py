@@ -142,6 +142,16 @@ def test_neither_threads_nor_splitting_changes_them(folder, tiny, tmp_path):
     assert np.array_equal(logits(parts[0], tokens), logits(folder / "rows.gguf", tokens))
 
 
+def test_a_residual_is_not_reused_for_a_matrix_in_another_type(folder, tiny, tmp_path):
+    reusing = replace(JOB, encoded=tmp_path / "encoded")
+    recipe = folder / "other.toml"
+    recipe.write_text((folder / "rows.toml").read_text().replace("tcq1", "tcq2_64"))
+    quantize(tiny("f32"), folder / "rows.toml", tmp_path / "first.gguf", job=reusing)
+    for name, job in (("reused", reusing), ("alone", JOB)):
+        quantize(tiny("f32"), recipe, tmp_path / f"{name}.gguf", job=job)
+    assert (tmp_path / "reused.gguf").read_bytes() == (tmp_path / "alone.gguf").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
