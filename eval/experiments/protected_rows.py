@@ -72,12 +72,12 @@ def main(model: Path, wikitext: Path, out: Path, budgets: str, chunks: int, pair
             plans.append(plan)
         _, *results = evaluate(base, files, TextSettings(wikitext / "wiki.test.raw", n_chunks=chunks), threads=threads)
         ratios = _time_ratios(files, pairs)
-        for plan, result, times in zip(plans, results, (("1", "1"), ratios), strict=True):
+        for path, plan, result, times in zip(files, plans, results, (("1", "1"), ratios), strict=True):
             m = result.measures
             assert m is not None and m.kld_mean is not None
             rows = sum(line.rows for line in plan.recipe.tensors.values())
             lines.append(
-                f"| {result.name} | {result.bytes / 1e6:.2f} | {rows:,} | {plan.recipe.predicted_kld:.4f} | "
+                f"| {path.stem} | {result.bytes / 1e6:.2f} | {rows:,} | {plan.recipe.predicted_kld:.4f} | "
                 f"{m.kld_mean:.4f} ± {m.kld_se:.4f} | {m.ppl:.2f} | {' | '.join(times)} |"
             )
     (out / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

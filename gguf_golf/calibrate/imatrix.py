@@ -57,6 +57,11 @@ class Imatrix:
     chunk_size: int = 512
     token_counts: NDArray[np.int64] | None = None
 
+    def frequent_tokens(self, n: int) -> NDArray[np.int64]:
+        """The `n` most frequent tokens, ascending; among equals those of lower number."""
+        assert self.token_counts is not None
+        return np.sort(np.argsort(-self.token_counts, kind="stable")[:n])
+
     def importance(self, name: str) -> NDArray[np.float32]:
         """Mean squared activation f32 [n_experts, k] of the named weight tensor.
 

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_golf.calibrate import imatrix as imatrix_file
-from gguf_golf.calibrate.frequency import most_frequent
 from gguf_golf.calibrate.hessian import Hessians
 from gguf_golf.calibrate.imatrix import Imatrix
 from gguf_golf.encode import shrunk
@@ -80,18 +79,18 @@ class Guide:
 
         Raises InputError where no imatrix says how frequent tokens are, or one of another vocabulary does.
         """
-        counts = None if self.imatrix is None else self.imatrix.token_counts
-        if counts is None:
+        imatrix = self.imatrix
+        if imatrix is None or imatrix.token_counts is None:
             raise InputError(
                 f"protected rows of {weight} take an imatrix that says how frequent tokens are: collect one with "
                 "`gguf-golf imatrix MODEL.gguf --text FILE -o IMATRIX.gguf` and pass --imatrix IMATRIX.gguf"
             )
-        if len(counts) != n_rows:
+        if len(imatrix.token_counts) != n_rows:
             raise InputError(
-                f"the imatrix counts {len(counts):,} tokens, and {weight} has {n_rows:,} rows: it was collected on "
-                "another model"
+                f"the imatrix counts {len(imatrix.token_counts):,} tokens, and {weight} has {n_rows:,} rows: it was "
+                "collected on another model"
             )
-        return most_frequent(counts, n)
+        return imatrix.frequent_tokens(n)
 
     def routed(self, weight: str, n_experts: int) -> NDArray[np.float64]:
         """How many tokens each expert got, f64 [n_experts], relative to their mean; ones where nothing is known."""

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_golf.calibrate.frequency import coverage
 from gguf_golf.container.tensors import TensorInfo, companion_infos
 from gguf_golf.errors import InputError
 from gguf_golf.formats import quant_types
 from gguf_golf.formats.protected import DEFAULT_RESIDUAL, NOT_APPLIED, Protected, protected
 from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models import LazyTensor, Model
-from gguf_golf.models.roles import EMBEDDINGS, is_quantizable
+from gguf_golf.models.roles import is_quantizable
 from gguf_golf.plan.constraints import KEPT_WITHIN, Constraints
 from gguf_golf.plan.correction import UNCORRECTED, Correction, part_of
 from gguf_golf.plan.knapsack import Item
@@ -46,9 +45,6 @@ class Group:
 CAUTION = 1.0
 """Standard errors (of a damage's logarithm) above the expected damage that a plan reckons with."""
 
-FEWEST_ROWS, MOST_ROWS = 64, 0.5
-"""Protected rows are tried in powers of two from the first on, up to the second's share of all."""
-
 RESIDUAL_ERROR = 0.062
 """What DEFAULT_RESIDUAL leaves of the energy of noise, as which a residual comes (docs/formats.md: 12.1 dB)."""
 
@@ -58,10 +54,9 @@ def groups(
     sensitivity: Sensitivity,
     constraints: Constraints,
     correction: Correction = UNCORRECTED,
-    token_counts: NDArray[np.int64] | None = None,
 ) -> list[Group]:
     """The candidates of every quantizable tensor of the model, in its order, with corrected damages; protected rows
-    among them where `token_counts` says how frequent tokens are.
+    are among them where it was measured what they save.
 
     Raises InputError where the constraints leave nothing, or the sensitivity file is of another model.
     """
@@ -73,8 +68,8 @@ def groups(
         shared = [Choice(t) for t in allowed[0] if all(t in others for others in allowed[1:])]
         if not shared:
             raise InputError(f"no type is allowed for all of {', '.join(names)}, which are tied")
-        if len(names) == 1 and token_counts is not None and model.architecture not in NOT_APPLIED:
-            shared += _protecting(tensors[names[0]], shared, constraints, token_counts)
+        if len(names) == 1 and model.architecture not in NOT_APPLIED:
+            shared += _protecting(tensors[names[0]], shared, sensitivity, constraints)
         sizes = [[stored_bytes(tensors[name], choice) for choice in shared] for name in names]
         damage = [
             [tensor_damage(sensitivity, name, c) * correction.factor(part_of(name, c.type)) for c in shared]
@@ -93,30 +88,17 @@ def groups(
 
 
 def _protecting(
-    tensor: LazyTensor,
-    plain: Sequence[Choice],
-    constraints: Constraints,
-    token_counts: NDArray[np.int64],
+    tensor: LazyTensor, plain: Sequence[Choice], sensitivity: Sensitivity, constraints: Constraints
 ) -> list[Choice]:
-    """The same types with the rows of the most frequent tokens protected.
-
-    A token's share of the damage is taken for its share of the text: rows are looked up as often as it is said, and
-    Fisher's information of a head's output, E[p (1 - p)], is nearly how often it is predicted.
-    """
+    """The same types with protected rows, as many as were measured."""
     residual = protected(0, DEFAULT_RESIDUAL, tensor.shape[-1]).type
-    if (
-        tensor.name not in EMBEDDINGS
-        or len(token_counts) != tensor.n_rows
-        or not constraints.protects(tensor.name)
-        or (constraints.speed is not None and residual.name not in constraints.speed.ns_per_weight)
-    ):
+    if not constraints.protects(tensor.name, residual):
         return []
-    found, n = [], FEWEST_ROWS
-    while n <= MOST_ROWS * tensor.n_rows:
-        left = 1 - coverage(token_counts, n) * (1 - RESIDUAL_ERROR)
-        found += [Choice(choice.type, Protected(n, residual), left) for choice in plain]
-        n *= 2
-    return found
+    return [
+        Choice(choice.type, Protected(int(n_rows), residual), 1 - saved * (1 - RESIDUAL_ERROR))
+        for n_rows, saved in sensitivity.of(tensor.name).rows_saved.items()
+        for choice in plain
+    ]
 
 
 def _ns(tensor: LazyTensor, choice: Choice, ns_per_weight: Mapping[str, float]) -> float:

@@ -51,10 +51,11 @@ class Constraints:
     speed: Speed | None = field(default=None)
     protects_rows: bool = True
 
-    def protects(self, name: str) -> bool:
+    def protects(self, name: str, residual: QuantType) -> bool:
         """Whether this tensor may have protected rows, which no unpatched llama.cpp reads; a pin is all that it has."""
         pinned = any(fnmatchcase(name, pattern) for pattern, _ in self.pins)
-        return self.protects_rows and self.stock is None and not pinned
+        timed = self.speed is None or residual.name in self.speed.ns_per_weight
+        return self.protects_rows and self.stock is None and timed and not pinned
 
     def allowed(self, name: str, row_length: int, candidates: Sequence[str]) -> list[QuantType]:
         """Those of the candidates that this tensor may take. Raises InputError if none is left."""

@@ -49,8 +49,7 @@ class Planner:
         source: Mapping[str, str],
         correction: Correction = UNCORRECTED,
     ) -> None:
-        counts = None if imatrix is None else imatrix.token_counts
-        self.groups = groups(model, sensitivity, constraints, correction, counts)
+        self.groups = groups(model, sensitivity, constraints, correction)
         self.correction = correction
         self.model, self._sensitivity, self._constraints = model, sensitivity, constraints
         self._imatrix, self._source = imatrix, dict(source)

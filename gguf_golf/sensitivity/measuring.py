@@ -12,14 +12,14 @@ from gguf_golf.encode import Encoder, Guide, open_encoder
 from gguf_golf.formats import quant_types
 from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models import LazyTensor, Model, open_model
-from gguf_golf.models.roles import is_quantizable, kind
+from gguf_golf.models.roles import EMBEDDINGS, is_quantizable, kind
 from gguf_golf.sensitivity import distortion
 from gguf_golf.sensitivity.activations import Observer
 from gguf_golf.sensitivity.concentration import Spread
 from gguf_golf.sensitivity.distortion import Judge, Slab
 from gguf_golf.sensitivity.estimate import mean_and_error
 from gguf_golf.sensitivity.layer_inputs import LayerInputs
-from gguf_golf.sensitivity.probe import Probe
+from gguf_golf.sensitivity.probe import Probe, Restore
 from gguf_golf.sensitivity.result import Measurement, SuperWeight, TensorSensitivity
 from gguf_golf.sensitivity.super_weights import super_weights
 
@@ -32,6 +32,9 @@ PER_KIND, BEYOND_SHARE = 4, 0.5
 ENOUGH = 0.2
 """A tensor's run ends early once the standard error of its damage is this share of it, with one chunk of text; with n
 chunks, a square root of n less. Errors of single tensors mostly cancel in a file: see docs/planning.md."""
+
+FEWEST_ROWS, MOST_ROWS = 64, 0.5
+"""Rows of a vocabulary are made exact in powers of two from the first on, up to the second's share of all."""
 
 OBSERVED_CHUNKS, INPUT_STRIDE = 4, 4
 """Chunks whose layer inputs are looked at, and every how many-th of them judges the types' errors."""
@@ -118,13 +121,30 @@ class Measuring:
                 even, odd = (Guide(sample) for sample in self._observer.samples)
                 spread = Spread(tensor, (guide, even, odd))
                 slabs = _each_added(slabs, spread)
-            with self._probe.disturbed(tensor.name, (slab.stored for slab in slabs)):
+            with self._probe.disturbed(tensor.name, (slab.stored for slab in slabs)) as restore:
                 kld = self._kld() if type_name == ANCHOR else self._probe.kld(1, BEYOND_SHARE).ravel().tolist()
+                if type_name == ANCHOR and tensor.name in EMBEDDINGS:
+                    entry = replace(entry, rows_saved=self._rows_saved(tensor, kld, restore))
             error = judge.error(distortion.decoded(sample, quant_type, self._encoder))
             used[quant_type.name] = Measurement(quant_type.name, error, kld)
             if type_name == ANCHOR:
                 entry = spread.describe(entry)
         return replace(entry, rounding=judge.rounding(), measured=list(used.values()))
+
+    def _rows_saved(self, tensor: LazyTensor, kld: Sequence[float], restore: Restore) -> dict[str, float]:
+        """What exact rows of the most frequent tokens save of a measured damage, on the same text; nothing where the
+        imatrix does not say which these are."""
+        imatrix = self._guide.imatrix
+        if imatrix is None or imatrix.token_counts is None:
+            return {}
+        saved, most, n = {}, 0.0, FEWEST_ROWS
+        while n <= MOST_ROWS * tensor.n_rows:
+            restore(self._guide.frequent_rows(tensor.name, tensor.n_rows, n))
+            left = self._probe.kld_until(lambda segments: len(segments) >= len(kld))
+            most = max(most, 1 - sum(left) / (sum(kld) or 1.0))  # more rows save no less: the rest is noise
+            saved[str(n)] = most
+            n *= 2
+        return saved
 
     def _kld(self) -> list[float]:
         """KL divergence of segments of the text, until their mean is known well enough."""

@@ -28,6 +28,7 @@ from gguf_golf.runtime.session import Context, LoadedModel
 from gguf_golf.threads import resolve
 
 FloatArray = NDArray[np.float32]
+Restore = Callable[[NDArray[np.int64]], None]
 
 _PLAIN_TYPES = {t.id: t.name for t in quant_types.ALL.values() if t.holds_weights and not t.is_quantized}
 _COMPARED = 1 << 21  # probabilities that are compared at a time by one thread, of at most _ROWS positions
@@ -140,8 +141,9 @@ class Probe:
         return {name: weight.shape for name, weight in self._weights.items()}
 
     @contextmanager
-    def disturbed(self, name: str, rows: FloatArray | Iterable[FloatArray], first_row: int = 0) -> Iterator[None]:
-        """Within the block, rows first_row.. of the named weight are `rows` f32 [n, columns], whole or in slabs."""
+    def disturbed(self, name: str, rows: FloatArray | Iterable[FloatArray], first_row: int = 0) -> Iterator[Restore]:
+        """Within the block, rows first_row.. of the named weight are `rows` f32 [n, columns], whole or in slabs; those
+        that are restored, by number, have the file's values again."""
         weight, end = self._weight(name), first_row
         changed = _aligned(weight.data.shape)
         for slab in [rows] if isinstance(rows, np.ndarray) else rows:
@@ -150,8 +152,12 @@ class Probe:
         changed[:first_row], changed[end:] = weight.data[:first_row], weight.data[end:]
         before = weight.tensor.data
         weight.tensor.data = changed.ctypes.data
+
+        def restore(numbers: NDArray[np.int64]) -> None:
+            changed[numbers] = weight.data[numbers]
+
         try:
-            yield
+            yield restore
         finally:
             weight.tensor.data = before
 

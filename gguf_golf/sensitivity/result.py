@@ -39,8 +39,10 @@ class TensorSensitivity:
     `errors` holds E of every type; `rounding` that of rounding the activations, by activation type, which adds to it in
     a model that runs and was no part of the measurement. `coefficient_sd` is the standard error of the coefficient's
     logarithm, None if nothing was measured. `proxy` is the cheap guess at the coefficient: sum h w^2.
-    `row_share` and `channel_share` map a share of the rows or input channels, the worst first, to their share of the
-    weighted error; the stabilities are Spearman's correlation of their rankings between two disjoint samples of text.
+    `rows_saved` maps a number of rows of a vocabulary, those of the most frequent tokens, to the share of the anchor's
+    damage that is gone once they are exact. `row_share` and `channel_share` map a share of the rows or input channels,
+    the worst first, to their share of the weighted error; the stabilities are Spearman's correlation of their rankings
+    between two disjoint samples of text.
     """
 
     name: str
@@ -54,6 +56,7 @@ class TensorSensitivity:
     exponent_sd: float = 0.0
     rounding: dict[str, float] = field(default_factory=dict)
     measured: list[Measurement] = field(default_factory=list)
+    rows_saved: dict[str, float] = field(default_factory=dict)
     row_share: dict[str, float] = field(default_factory=dict)
     channel_share: dict[str, float] = field(default_factory=dict)
     row_stability: float | None = None
@@ -163,7 +166,7 @@ def tensor_from_json(document: dict[str, Any]) -> TensorSensitivity:
     made = TensorSensitivity(**{**document, "measured": measured})
     numbers = [made.proxy, made.coefficient, made.anchor, made.exponent, made.exponent_sd]
     optional = [made.coefficient_sd, made.row_stability, made.channel_stability]
-    tables = [made.errors, made.rounding, made.row_share, made.channel_share]
+    tables = [made.errors, made.rounding, made.row_share, made.channel_share, made.rows_saved]
     numbers += [value for value in optional if value is not None] + [v for table in tables for v in table.values()]
     if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
         raise TypeError(f"{made.name} holds something that is not a finite number")

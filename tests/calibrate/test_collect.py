@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from gguf_golf.calibrate import imatrix
+from gguf_golf.calibrate.chunks import text_chunks
 from gguf_golf.calibrate.collect import Collector, collect
 from gguf_golf.calibrate.hessian import Accumulator, Rows, Survey, kept
 from gguf_golf.calibrate.imatrix import ImatrixEntry
@@ -232,3 +233,13 @@ def test_several_texts_are_summed_chunk_by_chunk(
     for name, entry in both.entries.items():
         summed = collected.entries[name].in_sum2 + alone.entries[name].in_sum2
         np.testing.assert_allclose(entry.in_sum2, summed, rtol=1e-4)
+
+
+def test_tokens_are_counted(tiny: Callable[[str], Path], demo_text: Path) -> None:
+    with LoadedModel(tiny("bf16"), vocab_only=True) as model:
+        tokens = text_chunks(model, demo_text, 128, 2).ravel().tolist()
+    counts = collect(tiny("bf16"), demo_text, n_ctx=128, n_chunks=2, threads=1).token_counts
+    assert counts is not None
+    assert len(counts) == 4096
+    assert counts.sum() == 256
+    assert all(counts[token] == tokens.count(token) for token in set(tokens))

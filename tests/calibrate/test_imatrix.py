@@ -151,3 +151,17 @@ def test_the_command_that_the_error_names_converts_an_old_file(
     read = imatrix.read(new)
     np.testing.assert_allclose(read.importance(name.decode())[0], sums)
     assert (read.datasets, read.chunk_count) == (["a.txt"], 4)
+
+
+def test_how_often_tokens_are_said_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "imatrix.gguf"
+    entry = ImatrixEntry(np.ones((1, 8)), np.array([1]))
+    counts = np.array([1, 5, 0, 5, 2, 1])
+    imatrix.write(Imatrix({"blk.0.attn_q.weight": entry}, token_counts=counts), path)
+    found = imatrix.read(path)
+    assert found.token_counts is not None
+    assert np.array_equal(found.token_counts, counts)
+    assert found.frequent_tokens(2).tolist() == [1, 3]
+    assert found.frequent_tokens(4).tolist() == [0, 1, 3, 4]
+    imatrix.write(Imatrix({"blk.0.attn_q.weight": entry}), path)
+    assert imatrix.read(path).token_counts is None

@@ -2,11 +2,8 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from gguf_golf.calibrate.frequency import coverage
-from gguf_golf.calibrate.imatrix import Imatrix, ImatrixEntry
 from gguf_golf.container.layout import lay_out
 from gguf_golf.container.metadata import recipe_metadata
 from gguf_golf.container.tensors import tensor_infos
@@ -21,19 +18,20 @@ VOCABULARY = "token_embd.weight"
 BUDGET = Budget("0.5MB", file_bytes=500_000)
 
 
-@pytest.fixture(scope="module")
-def counts(model):
-    """Tokens by Zipf's law."""
-    return (10_000 / np.arange(1, model.tensor(VOCABULARY).n_rows + 1)).astype(np.int64)
+SAVED = {"64": 0.4, "128": 0.6, "256": 0.7}
 
 
 @pytest.fixture(scope="module")
-def planner(model, sensitivity, source, counts):
-    imatrix = Imatrix({"blk.0.attn_q.weight": ImatrixEntry(np.ones((1, 256)), np.array([9]))}, token_counts=counts)
+def measured(sensitivity):
+    """What exact rows of the vocabulary save was measured."""
+    tensors = [replace(t, rows_saved=SAVED) if t.name == VOCABULARY else t for t in sensitivity.tensors]
+    return replace(sensitivity, tensors=tensors)
 
+
+@pytest.fixture(scope="module")
+def planner(model, measured, source):
     def make(correction=None, **constraints):
-        source_with = source | {"imatrix": "imatrix.gguf", "imatrix_sha256": "0" * 64}
-        made = Planner(model, sensitivity, Constraints(**constraints), imatrix, source_with)
+        made = Planner(model, measured, Constraints(**constraints), None, source)
         return made if correction is None else made.corrected(correction)
 
     return make
@@ -43,18 +41,16 @@ def group_of(found):
     return next(group for group in found if group.names == (VOCABULARY,))
 
 
-def test_they_save_the_share_of_the_damage_that_their_tokens_have_of_a_text(model, sensitivity, counts):
-    group = group_of(groups(model, sensitivity, Constraints(), token_counts=counts))
+def test_they_save_what_was_measured_but_for_what_their_residual_leaves(model, measured):
+    group = group_of(groups(model, measured, Constraints()))
     plain = {c.type.name: i for i, c in enumerate(group.choices) if c.protected is None}
-    sizes = sorted({c.protected.n_rows for c in group.choices if c.protected})
-    assert sizes == [64, 128, 256]
+    assert {str(c.protected.n_rows) for c in group.choices if c.protected} == SAVED.keys()
     for index, choice in enumerate(group.choices):
         if choice.protected is not None:
-            before, base = group.damage[plain[choice.type.name]], plain[choice.type.name]
-            share = coverage(counts, choice.protected.n_rows)
-            assert group.damage[index] == pytest.approx(before * (1 - share * (1 - RESIDUAL_ERROR)))
-            added = choice.protected.n_rows * (4 + 68)
-            assert group.item.bytes[index] - group.item.bytes[base] == added
+            n, base = choice.protected.n_rows, plain[choice.type.name]
+            left = 1 - SAVED[str(n)] * (1 - RESIDUAL_ERROR)
+            assert group.damage[index] == pytest.approx(group.damage[base] * left)
+            assert group.item.bytes[index] - group.item.bytes[base] == n * (4 + 68)
 
 
 def test_a_plan_takes_them_where_they_pay_and_is_better_for_it(planner):
@@ -75,9 +71,9 @@ def test_predicted_size_is_the_size_of_the_file(model, planner, source):
         chosen,
         recipe_text=plan.text,
         fingerprint=source["fingerprint"],
-        imatrix=planner()._imatrix,
-        imatrix_name="imatrix.gguf",
-        imatrix_sha256="0" * 64,
+        imatrix=None,
+        imatrix_name="",
+        imatrix_sha256="",
         protected=protected,
     )
     layout = lay_out(tensor_infos(model, chosen, protected), metadata)
@@ -95,21 +91,22 @@ def test_no_rows_where_they_cannot_be_or_a_pin_says_all(planner, constraints):
     assert planner(**constraints).plan(budget).recipe.tensors[VOCABULARY].rows == 0
 
 
-def test_no_rows_for_an_architecture_that_does_not_apply_them_or_for_another_vocabulary(model, sensitivity, counts):
-    for changed, counted in ((replace(model, architecture="deepseek2"), counts), (model, counts[:-1])):
-        group = group_of(groups(changed, sensitivity, Constraints(), token_counts=counted))
-        assert not any(choice.protected for choice in group.choices)
+def test_no_rows_for_an_architecture_that_does_not_apply_them_or_where_nothing_was_measured(
+    model, sensitivity, measured
+):
+    for changed, known in ((replace(model, architecture="deepseek2"), measured), (model, sensitivity)):
+        assert not any(choice.protected for choice in group_of(groups(changed, known, Constraints())).choices)
 
 
-def test_their_time_counts(model, sensitivity, counts):
+def test_their_time_counts(model, measured):
     ns = dict.fromkeys(("tcq1", "tcq2", "q6_k"), 1.0)
-    group = group_of(groups(model, sensitivity, Constraints(speed=Speed(1.0, ns)), token_counts=counts))
+    group = group_of(groups(model, measured, Constraints(speed=Speed(1.0, ns))))
     n_rows = model.tensor(VOCABULARY).n_rows
     for choice, seconds in zip(group.choices, group.item.seconds, strict=True):
         extra = choice.protected.n_rows if choice.protected else 0
         assert seconds == pytest.approx(1e-9 * 256 * (n_rows + extra))
     slow = dict.fromkeys(("tcq1", "q6_k"), 1.0)
-    group = group_of(groups(model, sensitivity, Constraints(speed=Speed(1.0, slow)), token_counts=counts))
+    group = group_of(groups(model, measured, Constraints(speed=Speed(1.0, slow))))
     assert not any(choice.protected for choice in group.choices), "nobody knows how slow tcq2 is"
 
 

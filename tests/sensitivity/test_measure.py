@@ -228,3 +228,30 @@ def test_a_disk_too_full_for_the_base_is_named(base, demo_text, tmp_path):
                 probe.run_base(lambda chunk, node, ask: False)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_exact_rows_of_frequent_tokens_save_what_a_file_with_them_has_less(base, demo_text, imatrix, tmp_path):
+    name, tokens = "token_embd.weight", imatrix_file.read(imatrix).frequent_tokens(64)
+    tensor = open_model(base).tensor(name)
+    question = measuring.Question(base, demo_text, imatrix, None, N_CTX, 1, ("tcq2",))
+    with question.measuring(tmp_path / "scratch", 1) as made:
+        entry = made.measure_tensor(tensor)
+        guide = Guide.open(imatrix, None)
+        stored = np.concatenate(
+            [s.stored for s in distortion.slabs(tensor, guide, quant_types.get("tcq2"), CpuEncoder(1))]
+        )
+        stored[tokens] = tensor.load()[tokens]
+        with made._probe.disturbed(name, stored):
+            left = made._probe.kld()[0, : len(entry.measured[0].kld)]
+    assert entry.rows_saved["64"] == pytest.approx(1 - left.sum() / sum(entry.measured[0].kld))
+    assert list(entry.rows_saved) == ["64", "128", "256", "512", "1024", "2048"]
+    assert list(entry.rows_saved.values()) == sorted(entry.rows_saved.values())
+    assert 0.02 < entry.rows_saved["64"] < entry.rows_saved["2048"] < 1
+
+
+def test_without_token_counts_no_rows_are_measured(base, demo_text, imatrix, tmp_path):
+    uncounted = tmp_path / "imatrix.gguf"
+    imatrix_file.write(replace(imatrix_file.read(imatrix), token_counts=None), uncounted)
+    question = measuring.Question(base, demo_text, uncounted, None, N_CTX, 1, ("tcq2",))
+    with question.measuring(tmp_path / "scratch", 1) as made:
+        assert made.measure_tensor(open_model(base).tensor("token_embd.weight")).rows_saved == {}
