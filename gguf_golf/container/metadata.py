@@ -79,11 +79,15 @@ def output_metadata(
 
 def needs(tensors: Iterable[tuple[str, str]]) -> str | None:
     """What runs a file with these tensors, given as (name, type), where that is not any llama.cpp."""
+    ours = only_ours(tensors)
+    return f"gguf-golf's llama.cpp, for {', '.join(ours)}" if ours else None
+
+
+def only_ours(tensors: Iterable[tuple[str, str]]) -> list[str]:
+    """What only gguf-golf's llama.cpp reads of these tensors, given as (name, type): types, and protected rows."""
     tensors = list(tensors)
     ours = sorted({t for _, t in tensors if t in quant_types.ALL and not quant_types.get(t).is_stock})
-    if any(name.endswith(RESIDUAL) for name, _ in tensors):
-        ours.append("protected rows")
-    return f"gguf-golf's llama.cpp, for {', '.join(ours)}" if ours else None
+    return [*ours, *(["protected rows"] if any(name.endswith(RESIDUAL) for name, _ in tensors) else [])]
 
 
 def tuned_words(header: GgufHeader) -> str | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from gguf_golf.container.metadata import KEY_RECIPE, tuned_words
 from gguf_golf.errors import InputError
 from gguf_golf.evaluate.results import ModelResult
+from gguf_golf.formats.protected import matrix_of
 from gguf_golf.models.hashing import file_sha256
 from gguf_golf.runtime.header import GgufHeader
 
@@ -18,7 +19,7 @@ def file_result(path: Path, role: str) -> ModelResult:
         tuned = tuned_words(header)
     if not tensors:
         raise InputError(f"{path}: holds no tensors")
-    parameters = sum(math.prod(tensor.shape) for tensor in tensors)
+    parameters = sum(math.prod(tensor.shape) for tensor in tensors if matrix_of(tensor.name) is None)
     return ModelResult(
         file=path.name,
         role=role,

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gguf_golf import __version__
-from gguf_golf.formats import quant_types
+from gguf_golf.container.metadata import only_ours
 from gguf_golf.quantize.inspect import Inspected
 from gguf_golf.report import words
 from gguf_golf.report.page import markdown_cell, markdown_text
@@ -38,9 +38,8 @@ class Published:
 
     @property
     def ours(self) -> list[str]:
-        """Types in it that only gguf-golf's llama.cpp reads."""
-        found = (share.type for share in self.inspected.types)
-        return [name for name in found if name in quant_types.ALL and not quant_types.get(name).is_stock]
+        """What is in it that only gguf-golf's llama.cpp reads."""
+        return only_ours((tensor.name, tensor.type) for tensor in self.inspected.tensors)
 
 
 def card(published: Sequence[Published], about: About, results: Sequence[Path], verdict: Verdict | None) -> str:

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from gguf_golf.container.metadata import needs
 from gguf_golf.errors import InputError
 from gguf_golf.evaluate.results import SCHEMA, SCHEMA_VERSION, TextMeasures
-from gguf_golf.formats import quant_types
+from gguf_golf.formats.protected import matrix_of
 from gguf_golf.models.roles import EMBEDDINGS
 
 Measures = dict[str, float]
@@ -106,7 +107,7 @@ class Model:
     @property
     def layers_bpw(self) -> float | None:
         """Bits per weight of the layers alone, without embedding and head; None if the tensors are not listed."""
-        layers = [tensor for tensor in self.tensors if tensor.name not in EMBEDDINGS]
+        layers = [tensor for tensor in self.tensors if (matrix_of(tensor.name) or tensor.name) not in EMBEDDINGS]
         weights = sum(math.prod(tensor.shape) for tensor in layers)
         return 8 * sum(tensor.bytes for tensor in layers) / weights if weights else None
 
@@ -115,7 +116,7 @@ class Model:
         """Whether unpatched llama.cpp reads the file; None if its tensors are not listed."""
         if not self.tensors:
             return None
-        return all(known.is_stock for tensor in self.tensors if (known := quant_types.ALL.get(tensor.type)))
+        return not needs((tensor.name, tensor.type) for tensor in self.tensors)
 
 
 @dataclass

@@ -9,12 +9,14 @@ import pytest
 
 from gguf_golf.calibrate import imatrix as imatrix_file
 from gguf_golf.calibrate.imatrix import Imatrix, ImatrixEntry
-from gguf_golf.container.metadata import output_metadata
+from gguf_golf.container.metadata import needs, output_metadata
 from gguf_golf.encode import Guide, open_encoder
 from gguf_golf.errors import InputError
+from gguf_golf.evaluate.file_result import file_result
 from gguf_golf.formats import quant_types
 from gguf_golf.formats.protected import NOT_APPLIED, Protected
 from gguf_golf.models import open_model
+from gguf_golf.publish.card import Published
 from gguf_golf.publish.split import split
 from gguf_golf.quantize.forecast import forecast
 from gguf_golf.quantize.from_recipe import quantize
@@ -126,6 +128,15 @@ def test_the_file_says_what_it_needs(folder):
     assert found.parameters == inspect(folder / "plain.gguf").parameters
     assert f"{VOCABULARY}: {N_ROWS} protected rows in tcq2" in as_text(found)
     assert "protected rows" not in as_text(inspect(folder / "plain.gguf"))
+
+
+def test_the_card_and_the_results_know_them(folder):
+    path = folder / "rows.gguf"
+    assert Published(inspect(path), [path.name], []).ours == ["tcq1", "tcq2", "protected rows"]
+    with_rows, plain = (file_result(folder / name, "quant") for name in ("rows.gguf", "plain.gguf"))
+    assert with_rows.parameters == plain.parameters
+    assert with_rows.bpw > plain.bpw
+    assert needs([("a.weight", "q8_0"), ("a.weight.residual", "f16")]) == "gguf-golf's llama.cpp, for protected rows"
 
 
 def test_the_size_is_known_beforehand(folder, tiny, tmp_path):

@@ -123,3 +123,20 @@ def test_the_layers_bits_leave_out_the_vocabulary() -> None:
     matrices = 4 * 256 * 512
     assert listed.layers_bpw == pytest.approx(8 * (matrices // 2 + 1024) / (matrices + 256))
     assert unlisted.layers_bpw is None
+
+
+def test_protected_rows_belong_to_the_vocabulary_and_not_to_every_llama_cpp() -> None:
+    """Beside types that any llama.cpp reads."""
+    tensors = [
+        {"name": "token_embd.weight", "type": "q4_0", "shape": [512, 256], "bytes": 73728},
+        {"name": "blk.0.attn_q.weight", "type": "q4_0", "shape": [256, 256], "bytes": 36864},
+    ]
+    rows = [
+        {"name": "token_embd.weight.rows", "type": "i32", "shape": [8], "bytes": 32},
+        {"name": "token_embd.weight.residual", "type": "f16", "shape": [8, 256], "bytes": 4096},
+    ]
+    plain, protected = read(
+        document(quant("a", 1, 0.1, tensors=tensors), quant("b", 1, 0.1, tensors=[*tensors, *rows]))
+    ).quants
+    assert (plain.is_stock, protected.is_stock) == (True, False)
+    assert plain.layers_bpw == protected.layers_bpw == 4.5
