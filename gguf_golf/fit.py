@@ -117,8 +117,7 @@ def fit(
         require_extra()
     if settings.tune is not None and not model_path.is_dir():
         raise InputError(f"{model_path} cannot be tuned: training needs the Hugging Face folder that it was made from")
-    if settings.tune is not None:
-        constraints = replace(constraints, protects_rows=False)  # their residual is of weights that no training moved
+    constraints = _allowed(constraints, settings)
     wanted = [_budget(budget, model, settings) for budget in budgets]
     for out in outs:
         check_output(out, [model_path, settings.text, settings.eval_text], mark=KEY_RECIPE.encode())
@@ -173,6 +172,11 @@ def _budget(text: str, model: Model, settings: Settings) -> Budget:
     if settings.tune is None or budget.file_bytes is None:
         return budget
     return replace(budget, file_bytes=budget.file_bytes - METADATA_BYTES)
+
+
+def _allowed(constraints: Constraints, settings: Settings) -> Constraints:
+    """Without protected rows where a file is tuned: their residual would be of weights that no training has moved."""
+    return constraints if settings.tune is None else replace(constraints, protects_rows=False)
 
 
 def _tune(model_path: Path, plan: Plan, out: Path, work: Path, job: Job, settings: TuneSettings, say: Say) -> None:
@@ -231,6 +235,7 @@ def dry_run(
 ) -> DryRun:
     """What `fit` would do; nothing is written. Raises InputError as `fit` does."""
     model = open_model(model_path)
+    constraints = _allowed(constraints, settings)
     wanted = [_budget(budget, model, settings) for budget in budgets]
     for out in outs:
         check_output(out, [model_path, settings.text, settings.eval_text], mark=KEY_RECIPE.encode())

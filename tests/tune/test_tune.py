@@ -271,6 +271,14 @@ def test_a_model_writes_text_beside_that_which_is_given(one_layer: Path, short: 
     assert gguf.GGUFReader(out).fields["gguf_golf.tune.text"].contents() == "text.txt, sampled from the model"
 
 
+def test_protected_rows_are_refused(one_layer: Path, short: Settings, tmp_path: Path) -> None:
+    recipe = tmp_path / "rows.toml"
+    line = '"token_embd.weight" = { type = "tcq2", rows = 8 }'
+    recipe.write_text(f'format = 1\n[tensors]\n{line}\n"*" = "tcq2"\n')
+    with pytest.raises(InputError, match="--no-protected-rows"):
+        tune(one_layer, tmp_path / "out.gguf", recipe=recipe, settings=short, job=JOB)
+
+
 def test_no_text_at_all_is_refused(one_layer: Path, short: Settings, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no text to train on"):
         tune(one_layer, tmp_path / "o.gguf", type_name="q4_0", settings=replace(short, texts=(), own_tokens=0), job=JOB)
