@@ -28,6 +28,8 @@ from gguf_golf.threads import resolve
 
 GGUF_MAGIC = b"GGUF"
 
+_TOO_MANY = -(1 << 31)  # INT32_MIN, of llama_tokenize
+
 GAVE_UP = 3
 """Exit status of a process that llama.cpp cannot go on in."""
 
@@ -156,12 +158,15 @@ class LoadedModel:
         add_special = not parse_special if add_special is None else add_special
         data = text.encode("utf-8") if isinstance(text, str) else text
         capacity = len(data) + 8
-        tokens = np.empty(capacity, np.int32)
-        pointer = tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
-        n = bindings().llama_tokenize(self._vocab, data, len(data), pointer, capacity, add_special, parse_special)
-        if n < 0:
-            raise InputError(f"{self.path}: its tokenizer cannot tokenize the text ({_last_log_line()})")
-        return tokens[:n].copy()
+        while True:
+            tokens = np.empty(capacity, np.int32)
+            pointer = tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+            n = bindings().llama_tokenize(self._vocab, data, len(data), pointer, capacity, add_special, parse_special)
+            if n >= 0:
+                return tokens[:n].copy()
+            if n == _TOO_MANY:
+                raise InputError(f"{self.path}: its tokenizer cannot tokenize the text ({_last_log_line()})")
+            capacity = -n  # a vocabulary without a piece for the space makes three tokens of it
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """The bytes of one token's text (may be part of a UTF-8 character); special tokens only if asked for."""

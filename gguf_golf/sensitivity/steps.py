@@ -4,17 +4,21 @@ A worker keeps the model and what its undisturbed run showed from one step to th
 """
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-from gguf_golf.models import LazyTensor
+from gguf_golf.models import LazyTensor, open_model
 from gguf_golf.sensitivity import result
 from gguf_golf.sensitivity.measuring import Measuring, Question
 from gguf_golf.sensitivity.result import SuperWeight, TensorSensitivity
 from gguf_golf.steps import Executor, File, Needs, Step, Task, current, resident
+
+OWN_BYTES = 1 << 30
+"""What a worker takes at most beside the tensor that it exchanges; the model is mapped."""
 
 
 class Answers(Protocol):
@@ -58,7 +62,8 @@ class _Elsewhere:
         paths["hessian"] = question.hessian
         self._files = {name: File.of(path) for name, path in paths.items() if path is not None}
         self._numbers = {"n_ctx": question.n_ctx, "n_chunks": question.n_chunks, "types": list(question.types)}
-        self._needs = Needs(executor.cores, self._files["model"].bytes)
+        largest = max(math.prod(tensor.shape) for tensor in open_model(question.model).tensors)
+        self._needs = Needs(executor.cores, OWN_BYTES + 4 * largest)
 
     def tensors(self, tensors: Sequence[LazyTensor]) -> Iterator[TensorSensitivity]:
         steps = [self._step(f"measure {tensor.name}", "tensor", tensor=tensor.name) for tensor in tensors]

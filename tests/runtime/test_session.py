@@ -1,6 +1,7 @@
 """What happens where llama.cpp itself gives up, and a model whose rows it repacks when it loads them."""
 
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import gguf
 import pytest
 
 from gguf_golf.models import open_model
+from gguf_golf.runtime.session import LoadedModel
 from tests.models.checkpoints import build
 from tests.models.conftest import write_gguf
 
@@ -71,3 +73,17 @@ def test_a_model_loaded_into_groups_of_rows_computes_as_its_file_does(tiny: Call
     was_repacked, was_stored, error = done.stdout.split()
     assert (was_repacked, was_stored) == ("True", "True")
     assert float(error) < 1e-3
+
+
+def test_a_text_may_have_more_tokens_than_bytes(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    """Without a piece for the space, each becomes three bytes of it."""
+    data, space = tiny("bf16").read_bytes(), struct.pack("<Q", 3) + "\u2581".encode()
+    assert data.count(space) == 1
+    path = tmp_path / "spaceless.gguf"
+    path.write_bytes(data.replace(space, struct.pack("<Q", 3) + "\u3006".encode()))
+    text = " ~" * 30
+    with LoadedModel(path, vocab_only=True) as model:
+        tokens = model.tokenize(text, add_special=False)
+        assert len(tokens) > len(text) + 8
+        said = b"".join(model.piece(int(token)) for token in tokens).decode()
+    assert said.replace("\u2581", " ").strip() == text.strip()
