@@ -69,6 +69,7 @@ def made_from(source: Path, model: Model, guide: Guide) -> dict[str, Any]:
         for name, entry in sorted(guide.imatrix.entries.items()):
             imatrix.update(name.encode())
             imatrix.update(np.ascontiguousarray(entry.in_sum2).tobytes())
+            imatrix.update(entry.counts.tobytes())
         if guide.imatrix.token_counts is not None:
             imatrix.update(guide.imatrix.token_counts.tobytes())
     return {

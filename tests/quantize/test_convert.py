@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from gguf_golf.calibrate import imatrix as imatrix_file
 from gguf_golf.calibrate.collect import collect
 from gguf_golf.calibrate.hessian import Hessians
+from gguf_golf.calibrate.imatrix import Imatrix, ImatrixEntry
 from gguf_golf.cli import cli
 from gguf_golf.encode import Guide
 from gguf_golf.errors import InputError
@@ -195,6 +196,14 @@ def test_a_conversion_of_a_changed_checkpoint_is_not_continued(tmp_path: Path, t
     data[len(data) // 2] ^= 1
     weights.write_bytes(data)
     assert made_from(source, open_model(source), Guide()) != before
+
+
+def test_the_same_sums_over_more_tokens_of_an_expert_are_another_imatrix(tiny: Callable[[str], Path]) -> None:
+    source = tiny("f32")
+    model = open_model(source)
+    sums = np.ones((2, 256), np.float32)
+    guides = [Guide(Imatrix({"experts": ImatrixEntry(sums, np.array([1, n]))})) for n in (1, 9)]
+    assert made_from(source, model, guides[0]) != made_from(source, model, guides[1])
 
 
 def with_weights(tiny: Path, out: Path, changed: dict[str, float]) -> Path:

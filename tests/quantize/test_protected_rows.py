@@ -101,6 +101,15 @@ def test_llama_cpp_computes_what_the_dequantized_model_does(folder, tmp_path, n_
     assert distance(without, expected) > 0.1, "this model cannot tell"
 
 
+def test_a_prompt_of_several_batches_of_which_only_the_last_has_outputs(folder, tmp_path):
+    tokens, last = np.arange(5, 29, dtype=np.int32), np.arange(24) == 23
+    found = []
+    for path in (folder / "rows.gguf", as_f32(folder / "rows.gguf", tmp_path)):
+        with LoadedModel(path) as model, model.context(64, n_ubatch=8, threads=2) as context:
+            found.append(context.decode(tokens, np.arange(24, dtype=np.int32), last).copy())
+    assert distance(*found) < 0.01
+
+
 @pytest.mark.parametrize("type_name", ["tcq2", "tcq2_64", "q8_0", "f16"])
 def test_any_matrix_may_have_some_whatever_types_they_have(tiny, tmp_path, type_name):
     """Linear layers too, and a head of its own: what `quantize` does not write yet, llama.cpp reads."""
@@ -237,6 +246,39 @@ def test_what_belongs_together_is_not_read_apart(folder, tiny, tmp_path):
             LoadedModel(path)
         with pytest.raises(InputError, match="belong together"):
             open_model(path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "residual"),
+    [
+        (np.zeros(0, np.int32), np.zeros((0, 256), np.float32)),
+        (np.zeros(1, np.int32), np.zeros((1, 256), np.int32)),
+        (np.zeros(1, np.int32), np.zeros((1, 64), np.float32)),
+        (np.zeros(1, np.int32), np.zeros((2, 256), np.float32)),
+        (np.zeros(1, np.float32), np.zeros((1, 256), np.float32)),
+    ],
+    ids=["no rows", "a residual of integers", "of another width", "of more rows", "row numbers that are floats"],
+)
+def test_rows_and_residuals_that_do_not_fit_are_refused(tiny, tmp_path, rows, residual):
+    path = tmp_path / "wrong.gguf"
+    source = gguf.GGUFReader(tiny("f32"))
+    writer = gguf.GGUFWriter(path, "llama")
+    for field in source.fields.values():
+        if not field.name.startswith(("GGUF.", "general.architecture")):
+            kind = field.types[0], field.types[-1] if len(field.types) > 1 else None
+            writer.add_key_value(field.name, field.contents(), *kind)
+    for tensor in source.tensors:
+        writer.add_tensor(tensor.name, tensor.data)
+    writer.add_tensor(f"{VOCABULARY}.rows", rows)
+    writer.add_tensor(f"{VOCABULARY}.residual", residual)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(InputError, match="do not fit the matrix"):
+        LoadedModel(path)
+    with pytest.raises(InputError):
+        open_model(path)
 
 
 def test_architectures_that_use_the_vocabulary_themselves_are_known():

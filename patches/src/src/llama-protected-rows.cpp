@@ -52,6 +52,10 @@ static ggml_backend_buffer_type_t plain_buffer_type(ggml_backend_buffer_type_t b
     return dev ? ggml_backend_dev_buffer_type(dev) : buft;
 }
 
+static bool holds_weights(ggml_type type) {
+    return type == GGML_TYPE_F32 || ggml_get_type_traits(type)->to_float != nullptr;
+}
+
 static ggml_context * context_for(llama_model_loader & ml, ggml_backend_buffer_type_t buft) {
     const llama_model_loader::ctx_key key { buft, /*.lazy =*/ false };
     if (ml.ctx_map.find(key) == ml.ctx_map.end()) {
@@ -81,7 +85,8 @@ void llama_protected_rows::create(llama_model_loader & ml) {
         const ggml_tensor * residual = ml.get_tensor_meta((std::string(w->name) + ".residual").c_str());
 
         if (!residual || ggml_n_dims(w) != 2 || rows->type != GGML_TYPE_I32 || ggml_n_dims(rows) != 1 ||
-            ggml_n_dims(residual) > 2 || residual->ne[0] != w->ne[0] || residual->ne[1] != rows->ne[0]) {
+            rows->ne[0] == 0 || !holds_weights(residual->type) || ggml_n_dims(residual) > 2 ||
+            residual->ne[0] != w->ne[0] || residual->ne[1] != rows->ne[0]) {
             throw std::runtime_error(format("protected rows of '%s': .rows and .residual do not fit the matrix", w->name));
         }
 
@@ -121,7 +126,7 @@ void llama_protected_rows::read() {
 ggml_tensor * llama_protected_rows::add_to_product(
         ggml_context * ctx, const ggml_tensor * w, ggml_tensor * x, ggml_tensor * y) const {
     const auto it = entries.find(w);
-    if (it == entries.end()) {
+    if (it == entries.end() || ggml_is_empty(y)) { // all but the last ubatch of a long prompt give no outputs
         return y;
     }
     const entry & e = it->second;
@@ -178,7 +183,7 @@ void llama_protected_rows::check(ggml_cgraph * gf) const {
 
         for (const ggml_tensor * src : node->src) {
             const auto it = entries.find(src);
-            if (src == nullptr || it == entries.end()) {
+            if (src == nullptr || it == entries.end() || ggml_is_empty(node)) {
                 continue;
             }
             bool is_restored = false;
