@@ -27,6 +27,9 @@ from gguf_golf.quantize.stored import companions, stored_tensors
 from gguf_golf.quantize.writer import write
 from gguf_golf.runtime.session import LoadedModel
 from gguf_golf.runtime.source import source_dir
+from gguf_golf.steps import Executor, executing
+from gguf_golf.steps.store import open_store
+from tests.steps.inprocess import InProcess
 
 VOCABULARY, N_ROWS = "token_embd.weight", 300
 JOB = Job(threads=2, progress=False)
@@ -160,6 +163,12 @@ def test_neither_threads_nor_splitting_changes_them(folder, tiny, tmp_path):
     assert len(parts) > 1
     tokens = np.arange(5, 25)
     assert np.array_equal(logits(parts[0], tokens), logits(folder / "rows.gguf", tokens))
+
+
+def test_on_an_executor_they_are_the_same(folder, tiny, tmp_path):
+    with executing(Executor(InProcess(0), open_store(tmp_path / "store"), 1)):
+        quantize(tiny("f32"), folder / "rows.toml", tmp_path / "elsewhere.gguf", job=JOB)
+    assert (tmp_path / "elsewhere.gguf").read_bytes() == (folder / "rows.gguf").read_bytes()
 
 
 def test_a_residual_is_not_reused_for_a_matrix_in_another_type(folder, tiny, tmp_path):
