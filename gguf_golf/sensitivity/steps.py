@@ -11,14 +11,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-from gguf_golf.models import LazyTensor, open_model
+from gguf_golf.models import LazyTensor
 from gguf_golf.sensitivity import result
 from gguf_golf.sensitivity.measuring import Measuring, Question
 from gguf_golf.sensitivity.result import SuperWeight, TensorSensitivity
 from gguf_golf.steps import Executor, File, Needs, Step, Task, current, resident
 
 OWN_BYTES = 1 << 30
-"""What a worker takes at most beside the tensor that it exchanges; the model is mapped."""
+"""What a worker takes beside the tensor that it exchanges, for which four bytes a weight are enough. The model itself
+is mapped (probe.py)."""
 
 
 class Answers(Protocol):
@@ -62,25 +63,28 @@ class _Elsewhere:
         paths["hessian"] = question.hessian
         self._files = {name: File.of(path) for name, path in paths.items() if path is not None}
         self._numbers = {"n_ctx": question.n_ctx, "n_chunks": question.n_chunks, "types": list(question.types)}
-        largest = max(math.prod(tensor.shape) for tensor in open_model(question.model).tensors)
-        self._needs = Needs(executor.cores, OWN_BYTES + 4 * largest)
 
     def tensors(self, tensors: Sequence[LazyTensor]) -> Iterator[TensorSensitivity]:
-        steps = [self._step(f"measure {tensor.name}", "tensor", tensor=tensor.name) for tensor in tensors]
+        steps = [
+            self._step(f"measure {tensor.name}", "tensor", math.prod(tensor.shape), tensor=tensor.name)
+            for tensor in tensors
+        ]
         for step, output in self._executor.outputs(steps):
             yield result.tensor_from_json(json.loads(output.read_bytes()))
             self._executor.forget([step])  # the next is asked for when this one is in the journal
 
     def super_weights(self, tensors: list[TensorSensitivity]) -> tuple[list[SuperWeight], int]:
-        step = self._step("look for super weights", "supers", tensors=[asdict(tensor) for tensor in tensors])
+        largest = max(math.prod(tensor.shape) for tensor in tensors)
+        step = self._step("look for super weights", "supers", largest, tensors=[asdict(tensor) for tensor in tensors])
         ((_, output),) = self._executor.outputs([step])
         found = json.loads(output.read_bytes())
         self._executor.forget([step])
         return [SuperWeight(**each) for each in found["super_weights"]], found["n_chunks"]
 
-    def _step(self, name: str, function: str, **parameters: Any) -> Step:
+    def _step(self, name: str, function: str, exchanged: int, **parameters: Any) -> Step:
         function = f"gguf_golf.sensitivity.steps:{function}"
-        return Step(name, function, self._files, self._numbers | parameters, self._needs)
+        needs = Needs(self._executor.cores, OWN_BYTES + 4 * exchanged)
+        return Step(name, function, self._files, self._numbers | parameters, needs)
 
 
 def tensor(task: Task) -> Iterator[bytes]:
