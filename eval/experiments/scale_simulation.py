@@ -45,13 +45,14 @@ DISPATCH = 0.004
 
 @dataclass(frozen=True)
 class Shape:
-    """A model: weights, those that a token meets, linear tensors, and tokens of the vocabulary."""
+    """A model: weights, those that a token meets, linear tensors, tokens of the vocabulary, and the largest tensor."""
 
     name: str
     weights: float
     active: float
     tensors: int
     vocabulary: int
+    largest: float
 
     @property
     def chunk(self) -> float:
@@ -60,9 +61,9 @@ class Shape:
 
 
 SHAPES = (
-    Shape("8B", 8.0e9, 8.0e9, 226, 128_256),
-    Shape("70B", 70.6e9, 70.6e9, 562, 128_256),
-    Shape("1T, 32B active", 1.03e12, 32e9, 550, 163_840),
+    Shape("8B", 8.0e9, 8.0e9, 226, 128_256, 128_256 * 4096),
+    Shape("70B", 70.6e9, 70.6e9, 562, 128_256, 128_256 * 8192),
+    Shape("1T, 32B active", 1.03e12, 32e9, 550, 163_840, 384 * 2048 * 7168),
 )
 
 
@@ -141,16 +142,16 @@ def sweep(shape: Shape) -> list[Phase]:
 
 def table() -> None:
     """What the steps take, and how long a sweep is."""
-    print("| model | step | core-hours | dollars | bytes moved | memory of a worker |\n|---|---|---|---|---|---|")
+    print("| model | step | core-hours | dollars | bytes moved | memory of a worker's own |\n|---|---|---|---|---|---|")
     for shape in SHAPES:
         file, base = shape.weights * BITS / 8, (N_CTX // 2 - 1) * 2 * shape.vocabulary
         rows = (
-            ("calibrate", CALIBRATION * shape.chunk, 2 * shape.weights, 2 * shape.weights),
+            ("calibrate", CALIBRATION * shape.chunk, 2 * shape.weights, 1e9),
             (
                 "sensitivity",
                 1.3 * ENCODE * shape.weights + shape.tensors * (SAMPLES + RUNS * shape.chunk),
                 2 * shape.weights,
-                2 * shape.weights,
+                1e9 + 2 * shape.largest,
             ),
             ("quantize, a file", ENCODE * shape.weights, 2 * shape.weights + 3 * file, 1e9),
             ("evaluate, a file", EVALUATION * shape.chunk, file + EVALUATION * base, file),
