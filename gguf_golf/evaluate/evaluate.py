@@ -20,6 +20,7 @@ from gguf_golf.evaluate.on_text import BaseOnText, TextSettings
 from gguf_golf.evaluate.results import ModelResult, TextMeasures, base_measures, chunk_means, model_measures
 from gguf_golf.evaluate.suite import Suite
 from gguf_golf.evaluate.tasks.task import TaskRun
+from gguf_golf.runtime import rpc
 from gguf_golf.runtime.cache import cache_dir
 from gguf_golf.runtime.session import check_gguf, is_repacked
 from gguf_golf.threads import resolve
@@ -135,7 +136,7 @@ def _run_tasks(suite: Suite, tested: Sequence[tuple[ModelResult, Path]], cache: 
 def _measure_cost(suite: Suite, tested: Sequence[tuple[ModelResult, Path]], cache: Path) -> None:
     """Speed and memory, and the size of a compressed download."""
     if suite.speed is not None:
-        key = [suite.speed.to_json(), *(result.sha256 for result, _ in tested)]
+        key = [suite.speed.to_json(), rpc.endpoints(), *(result.sha256 for result, _ in tested)]
         journal = cache / "speed" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:20]}.jsonl"
         found = speed.measure_speed([file for _, file in tested], suite.speed, journal)
         for (result, _), measured in zip(tested, found, strict=True):
