@@ -67,7 +67,7 @@ def smollm2_files(wikitext: Path, out: Path, threads: int | None = None) -> tupl
     source = fetched(out)
     # llama-quantize reads F32 alone, so the embedding does not stay on the source's Q8_0
     plain = Job(threads=threads, allow_requantize=True, keep_lattice=False)
-    base = converted(source, out / "base-f32.gguf", type_name="f32", job=plain)
+    base = converted(source, out / "SmolLM2-135M-Instruct-f32.gguf", type_name="f32", job=plain)
     importance = calibrated(base, wikitext, out, threads=threads)
     job = Job(imatrix=importance, threads=threads, allow_requantize=True)
     quants = [
