@@ -29,11 +29,12 @@ from gguf_golf.sensitivity.probe import Probe
 PALETTE = ("tcq2", "q2_k", "iq3_xxs", "tcq3", "q3_k", "tcq4", "q4_k", "q6_k")
 
 
-def draw(rng: np.random.Generator, names: list[str]) -> dict[str, str]:
-    """A type for each tensor: random, but more often near this recipe's own mean rate."""
+def draw(rng: np.random.Generator, widths: dict[str, int]) -> dict[str, str]:
+    """A type for each tensor, by name, that its rows allow: random, but more often near this recipe's own mean rate."""
     bpw = np.array([quant_types.get(name).bpw for name in PALETTE])
     weights = np.exp(-np.abs(bpw - rng.uniform(2.1, 5.0)))
-    return {name: str(rng.choice(PALETTE, p=weights / weights.sum())) for name in names}
+    drawn = {name: str(rng.choice(PALETTE, p=weights / weights.sum())) for name in widths}
+    return {name: quant_types.type_for_row(wanted, widths[name])[0].name for name, wanted in drawn.items()}
 
 
 @click.command()
@@ -52,7 +53,7 @@ def main(base: Path, sensitivity: Path, text: Path, folder: Path, recipes: int, 
     model = open_model(base)
     assert known.imatrix is not None
     guide, encoder = Guide.open(sensitivity.parent / known.imatrix, None), open_encoder("cpu", threads)
-    names = [tensor.name for tensor in known.tensors]
+    widths = {tensor.name: tensor.shape[-1] for tensor in known.tensors}
     folder.mkdir(parents=True, exist_ok=True)
     out = folder / "random-recipes.json"
     rows = json.loads(out.read_text()) if out.exists() else []
@@ -65,7 +66,7 @@ def main(base: Path, sensitivity: Path, text: Path, folder: Path, recipes: int, 
         return np.load(kept).astype(np.float32)
 
     rng = np.random.default_rng(2024)
-    drawn = [draw(rng, names) for _ in range(recipes)]
+    drawn = [draw(rng, widths) for _ in range(recipes)]
     with Probe(base, text, n_ctx=512, n_chunks=chunks, scratch=folder / "base", threads=threads) as probe:
         probe.run_base(lambda chunk, node, ask: False)
         for types_of in tqdm(drawn[len(rows) :], initial=len(rows), total=recipes, desc="recipes"):
