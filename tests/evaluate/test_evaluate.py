@@ -34,9 +34,7 @@ def measures(result: ModelResult) -> TextMeasures:
 def llama_perplexity(program: Path, model: Path, *arguments: str | Path) -> dict[str, float]:
     command = [program, "-m", model, "-c", str(N_CTX), "-t", "2", *arguments]
     wanted = {"Mean PPL(Q)", "Mean KLD"} if "--kl-divergence" in arguments else {"Final estimate: PPL"}
-    for _ in range(
-        5
-    ):  # it ends without waiting for its log's thread (common/log.cpp), on a busy machine before the end
+    for _ in range(20):  # it ends without waiting for its log's thread, on a busy machine mostly before the end
         done = subprocess.run(command, check=True, capture_output=True, text=True, encoding="utf-8")
         found = re.findall(
             r"^.*?(Final estimate: PPL|Mean PPL\(Q\)|Mean +KLD|Maximum KLD|[\d.]+% +KLD|Median +KLD|RMS Δp|Same top p)"
