@@ -90,9 +90,10 @@ class FolderStore:
         """See `Store.find`."""
         try:
             made = Made(**json.loads(self._record(key).read_bytes()))
+            is_whole = self._object(made.sha256).stat().st_size == made.bytes
         except (FileNotFoundError, ValueError, TypeError):
             return None
-        return made if self._object(made.sha256).is_file() else None
+        return made if is_whole else None
 
     def put(self, key: str, parts: Iterable[Any], seconds: Stopwatch) -> Made:
         """See `Store.put`."""

@@ -25,6 +25,16 @@ def test_forgetting_a_step_drops_its_output_and_what_a_killed_worker_had_written
     assert left == {f"objects/{kept.sha256}", "steps/bb.json"}
 
 
+def test_an_output_that_was_cut_short_is_made_again(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    made = store.put("key", [b"output"], lambda: 0.0)
+    assert store.find("key") == made
+    (tmp_path / "objects" / made.sha256).write_bytes(b"out")
+    assert store.find("key") is None
+    assert store.put("key", [b"output"], lambda: 0.0).sha256 == made.sha256
+    assert (tmp_path / "objects" / made.sha256).read_bytes() == b"output"
+
+
 def iter_then_fail():
     yield b"half of it"
     raise KeyboardInterrupt
