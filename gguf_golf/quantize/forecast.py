@@ -19,7 +19,7 @@ TIMED_WEIGHTS = 1 << 16
 
 @dataclass(frozen=True)
 class Forecast:
-    """A file that could be written: the type of each tensor by name, its size, and seconds of encoding."""
+    """A file that could be written: what each tensor becomes by name, its size, and seconds of encoding."""
 
     types: dict[str, str]
     file_bytes: int
@@ -43,6 +43,7 @@ def forecast(made: Prepared) -> Forecast:
     """What writing this would give: nothing is written, and only some rows of the largest tensors are read."""
     layout = lay_out(tensor_infos(made.model, made.types, made.protected), made.metadata)
     names = {name: quant_type.name for name, quant_type in made.types.items()}
+    names |= {name: f"{names[name]} + {rows}" for name, rows in made.protected.items()}
     seconds = encoding_seconds(made.model, made.types, made.guide, made.encoder)
     return Forecast(names, layout.file_bytes, seconds, made.notes)
 

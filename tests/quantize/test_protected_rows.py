@@ -153,7 +153,9 @@ def test_the_card_and_the_results_know_them(folder):
 
 def test_the_size_is_known_beforehand(folder, tiny, tmp_path):
     made, _ = by_recipe(tiny("f32"), folder / "rows.toml", tmp_path / "out.gguf", JOB)
-    assert forecast(made).file_bytes == (folder / "rows.gguf").stat().st_size
+    found = forecast(made)
+    assert found.file_bytes == (folder / "rows.gguf").stat().st_size
+    assert f"1 in tcq1 + {N_ROWS} rows in tcq2" in str(found)
 
 
 def test_neither_threads_nor_splitting_changes_them(folder, tiny, tmp_path):
