@@ -21,7 +21,7 @@ from gguf_golf.encode import Guide, open_encoder
 from gguf_golf.files import write_text
 from gguf_golf.formats import quant_types
 from gguf_golf.models import open_model
-from gguf_golf.plan.candidates import tensor_damage
+from gguf_golf.plan.candidates import Choice, tensor_damage
 from gguf_golf.sensitivity import distortion, result
 from gguf_golf.sensitivity.probe import Probe
 
@@ -74,7 +74,9 @@ def main(base: Path, sensitivity: Path, text: Path, folder: Path, recipes: int, 
                 for name, type_name in types_of.items():
                     stack.enter_context(probe.disturbed(name, stored(name, type_name)))
                 measured = float(probe.kld().mean())
-            parts = [tensor_damage(known, name, quant_types.get(type_name)) for name, type_name in types_of.items()]
+            parts = [
+                tensor_damage(known, name, Choice(quant_types.get(type_name))) for name, type_name in types_of.items()
+            ]
             rows.append({"predicted": sum(parts), "measured": measured})
             write_text(out, json.dumps(rows, indent=1) + "\n")
     predicted = np.array([row["predicted"] for row in rows])
