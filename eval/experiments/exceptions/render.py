@@ -164,7 +164,8 @@ def _where(found: Results) -> Lines:
                 total = sum(sum(each.values()) for each in spent) or 1
                 shares = [100 * sum(each.get(kind, 0) for each in spent) / total for kind in kinds]
                 cells.append(" / ".join(f"{share:.0f}%" for share in shares) if spent else "")
-            yield row(model, name, *cells)
+            if any(cells):
+                yield row(model, name, *cells)
 
 
 def _absorbing(found: Results) -> Lines:
