@@ -135,7 +135,9 @@ def _drop_orphans(folder: Path) -> None:
 
 def _compile(tree: Path, name: str) -> None:
     command = [_program("cmake"), "--build", tree / "build", "--target", *COMPONENTS[name].targets]
-    process.run(command, f"building llama.cpp ({name})", tree / "build.log")
+    # an external project looks for its ninja on PATH
+    env = os.environ | {"PATH": _search_path()}
+    process.run(command, f"building llama.cpp ({name})", tree / "build.log", env)
 
 
 def _publish(binaries: Path, runtime: Path, name: str, parts: dict[str, object]) -> None:
@@ -158,10 +160,14 @@ def _publish(binaries: Path, runtime: Path, name: str, parts: dict[str, object])
         sync(runtime)
 
 
+def _search_path() -> str:
+    """PATH, with the programs that are installed beside gguf-golf first."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
 def _program(name: str) -> Path:
     """cmake or ninja: the one installed with gguf-golf, else one on PATH."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    found = shutil.which(name, path=path)
+    found = shutil.which(name, path=_search_path())
     if found is None:
         raise BuildError(f"{name} is not installed: run `{sys.executable} -m pip install {name}`")
     return Path(found)

@@ -53,7 +53,8 @@ def backend() -> Path:
         build._sync(source.source_dir(), tree / "src")
         build._configure(tree, {"compiler": {"c_flags": ""}, "flags": FLAGS})
         command = [build._program("cmake"), "--build", tree / "build", "--target", "ggml-vulkan"]
-        process.run(command, "building the Vulkan backend", tree / "build.log")
+        env = os.environ | {"PATH": build._search_path()}
+        process.run(command, "building the Vulkan backend", tree / "build.log", env)
     return next(tree.rglob("libggml-vulkan.so"))
 
 
