@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gguf_golf.errors import BuildError
-from gguf_golf.runtime import bindings, library, load, tool
+from gguf_golf.runtime import bindings, build, library, load, tool
 from gguf_golf.runtime.config import Options
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="about ELF run paths")
@@ -87,7 +87,7 @@ def test_a_runtime_for_another_cpu_is_replaced(runtime: Path, monkeypatch: pytes
     foreign = made | {"cpu": [*made["cpu"], "avx1024"]}
     monkeypatch.setattr(library, "manifest", lambda folder: foreign)
     monkeypatch.setattr(library, "make", lambda options, components: (options, components))
-    present = tuple(name for name in ("lib", "tools", "tests") if (runtime / name).is_dir())
+    present = tuple(name for name in build.COMPONENTS if (runtime / name).is_dir())
     assert library.current() == (Options(**made["options"]), present)
 
 
