@@ -21,11 +21,12 @@ import gguf
 import numpy as np
 
 from gguf_golf import texts
+from gguf_golf.bench.synthetic import SHAPES
 from gguf_golf.calibrate.collect import collect
 from gguf_golf.models import open_model
 from gguf_golf.sensitivity.measuring import Question
 
-LAYERS, WIDTH, FFN, HEADS, KV_HEADS, VOCAB = 32, 4096, 14336, 32, 8, 128256
+SHAPE = SHAPES["8b"]
 SLAB = 2048  # rows
 
 
@@ -54,39 +55,27 @@ def main() -> None:
 
 def make(out: Path) -> None:
     """A GGUF whose norms are 1 and whose weights are 0: holes of the file."""
-    shapes = {"token_embd": (VOCAB, WIDTH), "output": (VOCAB, WIDTH), "output_norm": (WIDTH,)}
-    for layer in range(LAYERS):
-        for name, shape in {
-            "attn_norm": (WIDTH,),
-            "attn_q": (WIDTH, WIDTH),
-            "attn_k": (WIDTH * KV_HEADS // HEADS, WIDTH),
-            "attn_v": (WIDTH * KV_HEADS // HEADS, WIDTH),
-            "attn_output": (WIDTH, WIDTH),
-            "ffn_norm": (WIDTH,),
-            "ffn_gate": (FFN, WIDTH),
-            "ffn_up": (FFN, WIDTH),
-            "ffn_down": (WIDTH, FFN),
-        }.items():
-            shapes[f"blk.{layer}.{name}"] = shape
+    norms = ["output_norm", *(f"blk.{i}.{name}" for i in range(SHAPE.layers) for name in ("attn_norm", "ffn_norm"))]
+    shapes = SHAPE.matrices() | {f"{name}.weight": (SHAPE.hidden,) for name in norms}
     writer = gguf.GGUFWriter(out, "llama")
-    writer.add_block_count(LAYERS)
+    writer.add_block_count(SHAPE.layers)
     writer.add_context_length(8192)
-    writer.add_embedding_length(WIDTH)
-    writer.add_feed_forward_length(FFN)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KV_HEADS)
+    writer.add_embedding_length(SHAPE.hidden)
+    writer.add_feed_forward_length(SHAPE.feed_forward)
+    writer.add_head_count(SHAPE.heads)
+    writer.add_head_count_kv(SHAPE.kv_heads)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_tokenizer_model("llama")
-    pieces = [f"<{index}>" for index in range(VOCAB)]
+    pieces = [f"<{index}>" for index in range(SHAPE.vocabulary)]
     pieces[:259] = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     writer.add_token_list(pieces)
-    writer.add_token_scores([0.0] * VOCAB)
-    writer.add_token_types([2, 3, 3, *[6] * 256, *[1] * (VOCAB - 259)])
+    writer.add_token_scores([0.0] * SHAPE.vocabulary)
+    writer.add_token_types([2, 3, 3, *[6] * 256, *[1] * (SHAPE.vocabulary - 259)])
     for name, shape in shapes.items():
         dtype = np.dtype(np.float32) if len(shape) == 1 else np.dtype(np.uint8)
         stored = shape if len(shape) == 1 else (shape[0], 2 * shape[1])
         raw = None if len(shape) == 1 else gguf.GGMLQuantizationType.BF16
-        writer.add_tensor_info(f"{name}.weight", stored, dtype, int(np.prod(stored)) * dtype.itemsize, raw)
+        writer.add_tensor_info(name, stored, dtype, int(np.prod(stored)) * dtype.itemsize, raw)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
@@ -111,8 +100,8 @@ def sensitivity(given: argparse.Namespace) -> None:
         measuring.measure_tensor(model.tensor("blk.1.attn_k.weight"))
 
         def slabs() -> Iterator[np.ndarray]:
-            for first in range(0, VOCAB, SLAB):
-                yield np.full((min(SLAB, VOCAB - first), WIDTH), 0.01, np.float32)
+            for first in range(0, SHAPE.vocabulary, SLAB):
+                yield np.full((min(SLAB, SHAPE.vocabulary - first), SHAPE.hidden), 0.01, np.float32)
 
         with measuring._probe.disturbed("output.weight", slabs()):
             measuring._probe.kld()

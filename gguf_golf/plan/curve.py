@@ -49,8 +49,9 @@ def describe(groups: Sequence[Group], chosen: Sequence[int], n_weights: dict[str
     size, weights, damage = dict.fromkeys(ROLES, 0), dict.fromkeys(ROLES, 0), 0.0
     for group, index in zip(groups, chosen, strict=True):
         damage += float(group.damage[index])
+        together = sum(n_weights[name] for name in group.names)
         for name in group.names:
-            size[role(name)] += int(group.item.bytes[index] * n_weights[name] / sum(n_weights[n] for n in group.names))
+            size[role(name)] += int(group.item.bytes[index] * n_weights[name] / together)
             weights[role(name)] += n_weights[name]
     bpw = {name: 8 * size[name] / weights[name] for name in ROLES if weights[name]}
     bpw["all"] = 8 * sum(size.values()) / sum(weights.values())

@@ -7,10 +7,11 @@ from typing import Any
 
 from gguf_golf import files
 from gguf_golf.container.metadata import MARK, output_metadata, recipe_metadata
+from gguf_golf.container.tensors import TensorInfo
 from gguf_golf.encode import Encoder, Guide
 from gguf_golf.errors import InputError
 from gguf_golf.formats import quant_types
-from gguf_golf.formats.protected import Protected
+from gguf_golf.formats.protected import Protected, matrix_of
 from gguf_golf.formats.quant_types import QuantType
 from gguf_golf.models import MetadataField, Model
 from gguf_golf.models.fingerprint import fingerprint
@@ -41,6 +42,11 @@ class Prepared:
     made_from: dict[str, Any]
     inputs: list[Path | None]
     notes: list[str]
+
+    def is_costly(self, tensor: TensorInfo) -> bool:
+        """Whether a tensor is worth encoding elsewhere, or keeping: not what is copied or lies on its lattice, which
+        costs no more than reading it, nor the residual of protected rows, which is small."""
+        return tensor.type.is_quantized and tensor.name not in self.kept and matrix_of(tensor.name) is None
 
 
 def by_recipe(source: Path, recipe_path: Path, out: Path, job: Job) -> tuple[Prepared, Recipe]:

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_golf.container.tensors import Stored
-from gguf_golf.formats.protected import matrix_of
 from gguf_golf.quantize.prepare import Prepared
 from gguf_golf.quantize.writer import Produce
 from gguf_golf.steps.store import FolderStore
@@ -25,17 +24,12 @@ _BLOCK = 1 << 24  # bytes handed on at a time
 def reusing(folder: Path, made: Prepared, produce: Produce) -> Produce:
     """The same tensors, those that `folder` has from there; `produce` makes the others, which it then has too.
 
-    What is only copied, or lies on a lattice, costs no more than reading it, and is not kept; nor are protected rows,
-    which are small, and also follow from the type of their matrix.
+    Only what is costly to make is kept, and no protected rows, which also follow from the type of their matrix.
     """
     store = FolderStore(folder)
 
     def produced(tensors: Sequence[Stored]) -> Iterator[tuple[Stored, Iterator[NDArray[np.uint8]]]]:
-        keys = {
-            each.name: _key(made, each)
-            for each in tensors
-            if each.type.is_quantized and each.name not in made.kept and matrix_of(each.name) is None
-        }
+        keys = {each.name: _key(made, each) for each in tensors if made.is_costly(each)}
         found = {name: record for name, key in keys.items() if (record := store.find(key)) is not None}
         fresh = produce([each for each in tensors if each.name not in found])
         for tensor in tensors:

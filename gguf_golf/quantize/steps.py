@@ -12,7 +12,6 @@ from gguf_golf.encode import Guide, open_encoder
 from gguf_golf.errors import InputError
 from gguf_golf.files import part_paths
 from gguf_golf.formats import quant_types
-from gguf_golf.formats.protected import matrix_of
 from gguf_golf.models import LazyTensor, open_model
 from gguf_golf.quantize.prepare import Prepared
 from gguf_golf.quantize.reuse import reusing
@@ -49,12 +48,8 @@ def encode(task: Task) -> Parts:
 
 
 def _on(executor: Executor, made: Prepared, tensors: Sequence[Stored]) -> Iterator[tuple[Stored, Parts]]:
-    """What is quantized is made by the executor, the rest, which is copied or small, here."""
-    worth = [
-        stored
-        for stored in tensors
-        if stored.type.is_quantized and stored.name not in made.kept and matrix_of(stored.name) is None
-    ]
+    """What is costly is made by the executor, the rest here."""
+    worth = [stored for stored in tensors if made.is_costly(stored)]
     files = _files(made) if worth else {}
     steps = {each.name: _steps(executor, made, made.model.tensor(each.name), each, files) for each in worth}
     outputs = executor.outputs([step for of_tensor in steps.values() for step in of_tensor])

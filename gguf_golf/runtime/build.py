@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,10 +135,14 @@ def _drop_orphans(folder: Path) -> None:
 
 
 def _compile(tree: Path, name: str) -> None:
-    command = [_program("cmake"), "--build", tree / "build", "--target", *COMPONENTS[name].targets]
+    _make(tree, COMPONENTS[name].targets, f"building llama.cpp ({name})")
+
+
+def _make(tree: Path, targets: Sequence[str], what: str) -> None:
+    command = [_program("cmake"), "--build", tree / "build", "--target", *targets]
     # an external project looks for its ninja on PATH
     env = os.environ | {"PATH": _search_path()}
-    process.run(command, f"building llama.cpp ({name})", tree / "build.log", env)
+    process.run(command, what, tree / "build.log", env)
 
 
 def _publish(binaries: Path, runtime: Path, name: str, parts: dict[str, object]) -> None:

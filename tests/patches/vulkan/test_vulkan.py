@@ -15,7 +15,7 @@ import pytest
 
 from gguf_golf.files import locked
 from gguf_golf.formats import quant_types
-from gguf_golf.runtime import build, config, process, source
+from gguf_golf.runtime import build, config, source
 from gguf_golf.runtime.cache import cache_dir
 from gguf_golf.runtime.config import Options
 
@@ -52,9 +52,7 @@ def backend() -> Path:
     with locked(tree, wait=True):
         build._sync(source.source_dir(), tree / "src")
         build._configure(tree, {"compiler": {"c_flags": ""}, "flags": FLAGS})
-        command = [build._program("cmake"), "--build", tree / "build", "--target", "ggml-vulkan"]
-        env = os.environ | {"PATH": build._search_path()}
-        process.run(command, "building the Vulkan backend", tree / "build.log", env)
+        build._make(tree, ["ggml-vulkan"], "building the Vulkan backend")
     return next(tree.rglob("libggml-vulkan.so"))
 
 
